@@ -1,0 +1,229 @@
+//! Conditions and their reasons: every cause that a person can see has one, with the same name for ever.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// The condition types of a VppToken (`Ready` also of the tenants).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConditionType {
+    /// Graph has what the manifest asks for, and the token is valid.
+    Ready,
+    /// The operator is at work, or waits for something that it expects to come by itself (kstatus).
+    Reconciling,
+    /// A person is needed (kstatus).
+    Stalled,
+    /// What Graph says of the token itself.
+    TokenValid,
+    /// How the last sync ended.
+    Synced,
+}
+
+impl ConditionType {
+    /// The type as Kubernetes shows it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+            Self::TokenValid => "TokenValid",
+            Self::Synced => "Synced",
+        }
+    }
+}
+
+/// A condition's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// It can't be told.
+    Unknown,
+}
+
+impl ConditionStatus {
+    /// The status as Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// Declares the reasons once: variant, and the sentence that documents it.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Why a condition is as it is. Names are stable.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The reason as Kubernetes shows it.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+
+            /// What it means and what to do, as the documentation says it.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Graph has what the manifest asks for, and the token is valid.
+    UpToDate,
+    /// The Secret with the token file, or with the client secret of the tenant, is not there yet. Create it.
+    SecretNotFound,
+    /// The Secret is there, but not the key that the manifest names.
+    SecretKeyNotFound,
+    /// The tenant object that `tenantRef` names is not there yet. Create it.
+    TenantNotFound,
+    /// The tenant's tokens have not been listed yet.
+    TenantNotRead,
+    /// The ClusterGraphTenant does not allow this namespace. Ask who keeps it, or use a GraphTenant of your own.
+    NamespaceNotAllowed,
+    /// The ClusterGraphTenant does not allow what is needed here. Ask who keeps it.
+    OperationNotAllowed,
+    /// The tenant object now stands for another Entra tenant than the one that holds the token.
+    TenantChanged,
+    /// The token is being created in Graph.
+    Creating,
+    /// A create was sent and its answer never came; Graph is being searched for its result.
+    CreateOutcomeUnknown,
+    /// Another VppToken with the same Apple ID and organization is being created; creates go one after the other.
+    WaitingForTurn,
+    /// A new token file is being uploaded onto the same token in Graph.
+    Uploading,
+    /// Settings are being written to Graph.
+    Updating,
+    /// Graph has taken a write and does not show it yet.
+    Settling,
+    /// The finalizer for `deletionPolicy` is being written.
+    Finalizing,
+    /// Graph has not said yet whether the token is valid.
+    StateUnknown,
+    /// Graph or the way to it fails; it is tried again by itself.
+    GraphUnavailable,
+    /// Graph asked to wait.
+    Throttled,
+    /// Graph's tokens could not be listed for more than three poll intervals.
+    SnapshotStale,
+    /// Entra ID refuses the credentials of the tenant object. The message has the AADSTS code.
+    CredentialsRefused,
+    /// The app registration lacks a permission in Graph.
+    PermissionMissing,
+    /// The Secret's key does not hold a token file as Apple hands it out. Download it again.
+    TokenFileMalformed,
+    /// The token file in the Secret has expired. Download a new one from Apple.
+    TokenFileExpired,
+    /// The token file in the Secret expires before the one that Graph has.
+    TokenFileOlder,
+    /// The token file names another organization than the manifest, or than the token in Graph.
+    OrganizationMismatch,
+    /// Graph has several unclaimed tokens that match the file exactly. Remove all but one, or set `tokenId`.
+    AmbiguousMatch,
+    /// Graph has an unclaimed token that may be an older file of the same location. Set `tokenId` to take it over, or
+    /// `creationPolicy: Always` to create another one all the same.
+    SimilarTokenExists,
+    /// Another VppToken has this token in Graph.
+    ClaimedByAnother,
+    /// The token that `tokenId` names is not in this tenant.
+    TokenNotFound,
+    /// The token is gone from Graph; it is created again.
+    Vanished,
+    /// The schedule or the interval can't be read.
+    ScheduleInvalid,
+    /// The schedule never fires.
+    ScheduleNeverFires,
+    /// Graph refuses the request. The message has Graph's own sentence.
+    GraphRefused,
+    /// Graph accepts a setting and does not keep it.
+    SettingNotAccepted,
+    /// The VppToken is being deleted.
+    Deleting,
+    /// The token is valid.
+    Valid,
+    /// The token expires within 30 days. Renew it at Apple and replace the Secret.
+    ExpiringSoon,
+    /// The token in Graph has expired. Download a new file from Apple and replace the Secret.
+    Expired,
+    /// Apple does not accept the token any more: revoked, or its Managed Apple ID was changed or disabled.
+    Invalid,
+    /// The token is used by another device management system. Remove it there first.
+    AssignedToExternalMDM,
+    /// Two tokens of one location are in Intune; neither syncs until one is removed.
+    DuplicateLocation,
+    /// Graph says nothing that this operator understands.
+    Unknown,
+    /// A renewed file was uploaded and Graph still shows the expiry of the old one.
+    RenewalNotShownYet,
+    /// The last sync completed.
+    SyncCompleted,
+    /// A sync is running.
+    SyncInProgress,
+    /// A sync has been running for more than an hour.
+    SyncStuck,
+    /// The last sync failed.
+    SyncFailed,
+    /// There was no sync yet.
+    NeverSynced,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A condition without its times: what the operator wants to say now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saying {
+    /// Which condition.
+    pub type_: ConditionType,
+    /// Its status.
+    pub status: ConditionStatus,
+    /// Why.
+    pub reason: Reason,
+    /// A sentence for a person.
+    pub message: String,
+}
+
+/// Turns sayings into conditions: one whose status did not change keeps its transition time.
+pub fn merge(before: &[Condition], sayings: &[Saying], generation: i64, now: Timestamp) -> Vec<Condition> {
+    sayings
+        .iter()
+        .map(|saying| {
+            let kept = before
+                .iter()
+                .find(|old| old.type_ == saying.type_.as_str() && old.status == saying.status.as_str())
+                .map(|old| old.last_transition_time.clone());
+            Condition {
+                type_: saying.type_.as_str().into(),
+                status: saying.status.as_str().into(),
+                reason: saying.reason.as_str().into(),
+                message: saying.message.clone(),
+                observed_generation: Some(generation),
+                last_transition_time: kept.unwrap_or(Time(now)),
+            }
+        })
+        .collect()
+}
+
+/// The condition of one type, if it is there.
+pub fn find(conditions: &[Condition], type_: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_.as_str())
+}

@@ -1,0 +1,30 @@
+//! What users write and read: the custom resources, their conditions and their reasons.
+//! Knows nothing of the other rooms and does no I/O.
+
+pub mod conditions;
+mod crds;
+mod tenant;
+mod vpp_token;
+
+pub use conditions::{ConditionType, Reason};
+pub use crds::{crds, crds_as_files};
+pub use tenant::{
+    AllowedNamespaces, AllowedNamespacesFrom, AllowedOperation, ClientSecretRef, Cloud, ClusterGraphTenant,
+    ClusterGraphTenantSpec, Credentials, GraphTenant, GraphTenantSpec, TenantConnection, TenantStatus, TokenEncoding,
+};
+pub use vpp_token::{
+    AccountType, CreationPolicy, DeletionPolicy, PendingCreate, SyncSpec, TenantKind, TenantRef, TokenSecretRef,
+    Uploaded, VppToken, VppTokenSpec, VppTokenStatus, VppTokenTenant,
+};
+
+/// API group of every resource of this operator.
+pub const GROUP: &str = "vpptoken.io";
+
+/// Annotation on a VppToken that asks for one sync now: any value that differs from `status.lastHandledSyncRequest`.
+pub const SYNC_REQUESTED_AT: &str = "vpptoken.io/sync-requested-at";
+
+/// Finalizer on a VppToken whose deletion also deletes the token in Graph (`deletionPolicy: Delete`).
+pub const FINALIZER: &str = "vpptoken.io/graph-token";
+
+/// Field manager of everything that the operator writes.
+pub const FIELD_MANAGER: &str = "vpptoken-operator";

@@ -1,0 +1,399 @@
+//! The only room that speaks to Microsoft: operations on the tokens of one tenant, credentials and errors.
+//! Knows no Kubernetes. Each call is one request (a list: one per page), never retried here except once after a 401,
+//! which means that nothing was executed.
+
+mod entra;
+mod error;
+mod scrub;
+mod wire;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+pub use entra::Credential;
+pub use error::{ErrorKind, GraphError};
+pub use wire::{Entity, NewToken, TokenPatch};
+
+use crate::api::Cloud;
+use entra::AccessToken;
+use scrub::Scrubber;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a whole request may take; there is no default in the HTTP client.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// More pages than this are a fault of the server: 100 tokens a page are 100,000 tokens.
+const MOST_PAGES: usize = 1000;
+
+/// Where to sign in and where Graph is, without a trailing slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// The login host of Entra ID, as a URL.
+    pub login: String,
+    /// The host of Microsoft Graph, as a URL.
+    pub graph: String,
+}
+
+impl Endpoints {
+    /// The hosts of a Microsoft cloud, as Microsoft documents them under "national clouds".
+    pub fn of(cloud: Cloud) -> Self {
+        let (login, graph) = match cloud {
+            Cloud::Global => ("login.microsoftonline.com", "graph.microsoft.com"),
+            Cloud::USGovernment => ("login.microsoftonline.us", "graph.microsoft.us"),
+            Cloud::USGovernmentDoD => ("login.microsoftonline.us", "dod-graph.microsoft.us"),
+            Cloud::China => ("login.partner.microsoftonline.cn", "microsoftgraph.chinacloudapi.cn"),
+        };
+        Self { login: format!("https://{login}"), graph: format!("https://{graph}") }
+    }
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Signing in.
+    Authenticate,
+    /// A page of the list.
+    List,
+    /// One token read.
+    Get,
+    /// A token created.
+    Create,
+    /// A token changed or renewed.
+    Update,
+    /// A token deleted.
+    Delete,
+    /// `syncLicenses`.
+    Sync,
+}
+
+impl Operation {
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Authenticate => "authenticate",
+            Self::List => "list",
+            Self::Get => "get",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Sync => "syncLicenses",
+        }
+    }
+}
+
+/// Is told of every request that ended: what it was for, the HTTP status (none without an answer), how long it took.
+pub type Meter = Arc<dyn Fn(Operation, Option<u16>, Duration) + Send + Sync>;
+
+/// The tokens of one tenant, as one app registration sees them. Speaks `v1.0/deviceAppManagement/vppTokens`.
+pub struct GraphClient {
+    endpoints: Endpoints,
+    tenant_id: String,
+    client_id: String,
+    http: Mutex<reqwest::Client>,
+    credential: Mutex<Arc<Credential>>,
+    access: tokio::sync::Mutex<Option<AccessToken>>,
+    meter: Meter,
+}
+
+impl std::fmt::Debug for GraphClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GraphClient")
+            .field("endpoints", &self.endpoints)
+            .field("tenant_id", &self.tenant_id)
+            .field("client_id", &self.client_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl GraphClient {
+    /// A client for one tenant and app registration. Sends nothing yet.
+    ///
+    /// # Errors
+    /// When the HTTP client can't be built, for example without any root certificate on the machine.
+    pub fn new(
+        endpoints: Endpoints,
+        tenant_id: &str,
+        client_id: &str,
+        credential: Credential,
+        meter: Meter,
+    ) -> Result<Self, GraphError> {
+        Ok(Self {
+            endpoints,
+            tenant_id: tenant_id.into(),
+            client_id: client_id.into(),
+            http: Mutex::new(http_client()?),
+            credential: Mutex::new(Arc::new(credential)),
+            access: tokio::sync::Mutex::new(None),
+            meter,
+        })
+    }
+
+    /// Uses another credential from now on, with a freshly fetched access token.
+    pub async fn set_credential(&self, credential: Credential) {
+        *self.credential.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(credential);
+        self.access.lock().await.take();
+    }
+
+    /// Forgets the access token: roles are inside of it, so that a new permission needs a new one.
+    pub async fn forget_access_token(&self) {
+        self.access.lock().await.take();
+    }
+
+    /// All tokens of the tenant: every page, or an error.
+    ///
+    /// # Errors
+    /// When any page fails, or a page points to another host.
+    pub async fn list(&self) -> Result<Vec<Entity>, GraphError> {
+        let mut entities = Vec::new();
+        let mut url = self.collection();
+        for _ in 0..MOST_PAGES {
+            let page = self.call(Operation::List, Method::GET, &url, None, &Scrubber::default()).await?.body;
+            let items = page.as_ref().and_then(|page| page.get("value")).and_then(Value::as_array);
+            let Some(items) = items else {
+                return Err(GraphError::bad_answer("the list has no \"value\""));
+            };
+            for item in items {
+                entities.push(Entity::read(item).ok_or_else(|| GraphError::bad_answer("a listed token has no id"))?);
+            }
+            match page.as_ref().and_then(|page| page.get("@odata.nextLink")).and_then(Value::as_str) {
+                None => return Ok(entities),
+                Some(next) if self.is_own(next) && next != url => url = next.to_owned(),
+                Some(_) => return Err(GraphError::bad_answer("the link to the next page leads elsewhere")),
+            }
+        }
+        Err(GraphError::bad_answer("the list does not end"))
+    }
+
+    /// One token.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when it is not there; others when the request fails.
+    pub async fn get(&self, id: &str) -> Result<Entity, GraphError> {
+        let answer = self.call(Operation::Get, Method::GET, &self.item(id), None, &Scrubber::default()).await?;
+        answer.body.as_ref().and_then(wire::read_answer).ok_or_else(|| GraphError::bad_answer("the token has no id"))
+    }
+
+    /// Creates a token. Not idempotent: after an error that [may have been executed](GraphError::maybe_executed), look
+    /// before trying again.
+    ///
+    /// # Errors
+    /// When the request fails.
+    pub async fn create(&self, token: &NewToken) -> Result<Entity, GraphError> {
+        let scrubber = Scrubber::new(token.sensitive.iter());
+        let answer =
+            self.call(Operation::Create, Method::POST, &self.collection(), Some(token.body()), &scrubber).await?;
+        answer.body.as_ref().and_then(wire::read_answer).ok_or_else(|| GraphError::bad_answer("the new token has no id"))
+    }
+
+    /// Changes a token: only the fields in `patch`.
+    ///
+    /// # Errors
+    /// When the request fails.
+    pub async fn update(&self, id: &str, patch: &TokenPatch) -> Result<Entity, GraphError> {
+        let scrubber = Scrubber::new(patch.sensitive.iter());
+        let answer =
+            self.call(Operation::Update, Method::PATCH, &self.item(id), Some(patch.body()), &scrubber).await?;
+        self.answered_or_read(answer, id).await
+    }
+
+    /// Starts a sync of the token's licences and apps.
+    ///
+    /// # Errors
+    /// When the request fails.
+    pub async fn sync(&self, id: &str) -> Result<Entity, GraphError> {
+        let url = format!("{}/syncLicenses", self.item(id));
+        let answer = self.call(Operation::Sync, Method::POST, &url, None, &Scrubber::default()).await?;
+        self.answered_or_read(answer, id).await
+    }
+
+    /// Deletes a token. One that is already gone counts as deleted.
+    ///
+    /// # Errors
+    /// When the request fails.
+    pub async fn delete(&self, id: &str) -> Result<(), GraphError> {
+        match self.call(Operation::Delete, Method::DELETE, &self.item(id), None, &Scrubber::default()).await {
+            Err(error) if error.kind != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Graph may answer a change with the entity, or with nothing.
+    async fn answered_or_read(&self, answer: Answer, id: &str) -> Result<Entity, GraphError> {
+        match answer.body.as_ref().and_then(wire::read_answer) {
+            Some(entity) => Ok(entity),
+            None => self.get(id).await,
+        }
+    }
+
+    fn collection(&self) -> String {
+        format!("{}/v1.0/deviceAppManagement/vppTokens", self.endpoints.graph)
+    }
+
+    /// Ids are GUIDs; anything else in one that Graph sent is encoded, so that it can't leave its place in the path.
+    fn item(&self, id: &str) -> String {
+        let id: String = id
+            .bytes()
+            .map(|byte| match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+                _ => format!("%{byte:02X}"),
+            })
+            .collect();
+        format!("{}/{id}", self.collection())
+    }
+
+    /// The access token goes nowhere else.
+    fn is_own(&self, url: &str) -> bool {
+        url.strip_prefix(&self.endpoints.graph).is_some_and(|rest| rest.starts_with('/'))
+    }
+
+    async fn call(
+        &self,
+        operation: Operation,
+        method: Method,
+        url: &str,
+        body: Option<Value>,
+        scrubber: &Scrubber,
+    ) -> Result<Answer, GraphError> {
+        let access = self.access_token().await?;
+        match self.send(operation, method.clone(), url, body.as_ref(), &access, scrubber).await {
+            Err(error) if error.kind == ErrorKind::Unauthorized => {
+                self.forget(&access).await;
+                let access = self.access_token().await?;
+                self.send(operation, method, url, body.as_ref(), &access, scrubber).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn access_token(&self) -> Result<SecretString, GraphError> {
+        let mut access = self.access.lock().await;
+        if let Some(token) = access.as_ref().filter(|token| token.is_fresh()) {
+            return Ok(token.secret.clone());
+        }
+        let credential = Arc::clone(&self.credential.lock().unwrap_or_else(PoisonError::into_inner));
+        let began = Instant::now();
+        let outcome =
+            entra::authenticate(&self.http(), &self.endpoints, &self.tenant_id, &self.client_id, &credential).await;
+        let status = match &outcome {
+            Ok(_) => Some(200),
+            Err(error) => error.status,
+        };
+        self.finished(Operation::Authenticate, status, began);
+        let fresh = outcome?;
+        let secret = fresh.secret.clone();
+        *access = Some(fresh);
+        Ok(secret)
+    }
+
+    /// Another call may have fetched a new access token meanwhile: that one stays.
+    async fn forget(&self, used: &SecretString) {
+        let mut access = self.access.lock().await;
+        if access.as_ref().is_some_and(|token| token.secret.expose_secret() == used.expose_secret()) {
+            access.take();
+        }
+    }
+
+    async fn send(
+        &self,
+        operation: Operation,
+        method: Method,
+        url: &str,
+        body: Option<&Value>,
+        access: &SecretString,
+        scrubber: &Scrubber,
+    ) -> Result<Answer, GraphError> {
+        let began = Instant::now();
+        let client_request_id = uuid::Uuid::new_v4().to_string();
+        let mut request = self
+            .http()
+            .request(method.clone(), url)
+            .bearer_auth(access.expose_secret())
+            .header("client-request-id", &client_request_id);
+        request = match body {
+            Some(body) => request.json(body),
+            None if method == Method::POST => request.header("Content-Length", "0"),
+            None => request,
+        };
+        let outcome = receive(request, &client_request_id, &scrubber.and(access)).await;
+        let status = match &outcome {
+            Ok(answer) => Some(answer.status),
+            Err(error) => error.status,
+        };
+        tracing::debug!(
+            operation = operation.as_str(),
+            status,
+            client_request_id,
+            request_id = match &outcome {
+                Ok(answer) => answer.request_id.as_deref(),
+                Err(error) => error.request_id.as_deref(),
+            },
+            "graph request"
+        );
+        self.finished(operation, status, began);
+        if status == Some(StatusCode::SERVICE_UNAVAILABLE.as_u16()) {
+            // Microsoft: after a 503, retry on a new connection.
+            if let Ok(fresh) = http_client() {
+                *self.http.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+            }
+        }
+        outcome
+    }
+
+    fn http(&self) -> reqwest::Client {
+        self.http.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn finished(&self, operation: Operation, status: Option<u16>, began: Instant) {
+        (self.meter)(operation, status, began.elapsed());
+    }
+}
+
+struct Answer {
+    status: u16,
+    request_id: Option<String>,
+    body: Option<Value>,
+}
+
+fn http_client() -> Result<reqwest::Client, GraphError> {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        .pool_idle_timeout(Duration::from_secs(60))
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("vpptoken-operator/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| GraphError::new(ErrorKind::Unreachable, format!("the HTTP client can't be built: {error}")))
+}
+
+async fn receive(
+    request: reqwest::RequestBuilder,
+    client_request_id: &str,
+    scrubber: &Scrubber,
+) -> Result<Answer, GraphError> {
+    let response = request.send().await.map_err(|error| GraphError::of_transport(&error))?;
+    let status = response.status();
+    let request_id = header(&response, "request-id").or_else(|| Some(client_request_id.to_owned()));
+    let retry_after = header(&response, "Retry-After").and_then(|text| error::retry_after(&text));
+    let text = response.bytes().await;
+    if !status.is_success() {
+        let text = text.unwrap_or_default();
+        return Err(GraphError::of_answer(status.as_u16(), &text, retry_after, request_id, scrubber));
+    }
+    // The request was carried out; only the answer is lost.
+    let text = text.map_err(|error| GraphError::of_transport(&error))?;
+    let body = if text.iter().all(u8::is_ascii_whitespace) {
+        None
+    } else {
+        let body = serde_json::from_slice(&text);
+        Some(body.map_err(|_| GraphError::bad_answer("the answer is not JSON").with_status(status.as_u16()))?)
+    };
+    Ok(Answer { status: status.as_u16(), request_id, body })
+}
+
+fn header(response: &reqwest::Response, name: &str) -> Option<String> {
+    Some(response.headers().get(name)?.to_str().ok()?.to_owned())
+}

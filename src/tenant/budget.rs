@@ -1,0 +1,235 @@
+//! How many writes may be sent: Graph's limit for Intune enrolment resources, in order of urgency.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Microsoft documents 100 writes in any 20 s per app and tenant; some are left for others.
+const MOST: usize = 90;
+const WINDOW: Duration = Duration::from_secs(20);
+/// Whoever waited this long is as urgent as anyone, so that nothing starves.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How urgent a write is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Priority {
+    /// A person waits for it: a new object, a renewal, a requested sync, a deletion.
+    Person,
+    /// A scheduled sync.
+    Schedule,
+}
+
+/// The writes of one app registration in one tenant.
+#[derive(Debug, Default)]
+pub struct Budget {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sent: VecDeque<Instant>,
+    paused_until: Option<Instant>,
+    waiting: Vec<Waiting>,
+    next_number: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    priority: Priority,
+    number: u64,
+    since: Instant,
+}
+
+impl Waiting {
+    fn rank(&self, now: Instant) -> (Priority, u64) {
+        let priority = if now.duration_since(self.since) >= PATIENCE { Priority::Person } else { self.priority };
+        (priority, self.number)
+    }
+}
+
+impl Budget {
+    /// Waits until a write may be sent, and counts it as sent now.
+    pub async fn acquire(&self, priority: Priority) {
+        let place = self.queue(priority);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.try_send(place.number) {
+                Turn::Now => return,
+                Turn::At(time) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(time) => {}
+                        () = changed => {}
+                    }
+                }
+                Turn::AfterOthers => {
+                    // Rank changes with time, so look again even if nobody says so.
+                    tokio::select! {
+                        () = tokio::time::sleep(PATIENCE / 4) => {}
+                        () = changed => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Graph asked to wait: nothing is sent until then.
+    pub fn pause(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut state = self.state();
+        state.paused_until = Some(state.paused_until.map_or(until, |already| already.max(until)));
+    }
+
+    /// How long nothing is sent because Graph asked to wait.
+    pub fn paused(&self) -> Option<Duration> {
+        self.state().paused_until.and_then(|until| until.checked_duration_since(Instant::now()))
+    }
+
+    fn queue(&self, priority: Priority) -> Place<'_> {
+        let mut state = self.state();
+        let number = state.next_number;
+        state.next_number += 1;
+        state.waiting.push(Waiting { priority, number, since: Instant::now() });
+        Place { budget: self, number }
+    }
+
+    fn try_send(&self, number: u64) -> Turn {
+        let now = Instant::now();
+        let mut state = self.state();
+        let first = state.waiting.iter().min_by_key(|waiting| waiting.rank(now)).map(|waiting| waiting.number);
+        if first != Some(number) {
+            return Turn::AfterOthers;
+        }
+        if let Some(until) = state.paused_until.filter(|until| *until > now) {
+            return Turn::At(until);
+        }
+        while state.sent.front().is_some_and(|sent| now.duration_since(*sent) >= WINDOW) {
+            state.sent.pop_front();
+        }
+        match state.sent.front() {
+            Some(oldest) if state.sent.len() >= MOST => Turn::At(*oldest + WINDOW),
+            _ => {
+                state.sent.push_back(now);
+                Turn::Now
+            }
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Turn {
+    Now,
+    At(Instant),
+    AfterOthers,
+}
+
+/// A place in the queue, left when dropped: also by whoever gives up waiting.
+struct Place<'a> {
+    budget: &'a Budget,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.budget.state().waiting.retain(|waiting| waiting.number != self.number);
+        self.budget.changed.notify_waiters();
+    }
+}
+
+/// The budgets that tenant objects share once their own credentials were accepted: Graph counts per app and tenant.
+#[derive(Debug, Default)]
+pub struct Budgets {
+    by_app: Mutex<HashMap<(String, String, String), Arc<Budget>>>,
+}
+
+impl Budgets {
+    /// The budget of an app registration in a tenant, at one Graph host.
+    pub fn of(&self, graph: &str, tenant_id: &str, client_id: &str) -> Arc<Budget> {
+        let key = (graph.to_owned(), tenant_id.to_lowercase(), client_id.to_lowercase());
+        Arc::clone(self.by_app.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn no_window_holds_more_than_the_limit() {
+        let budget = Arc::new(Budget::default());
+        let began = Instant::now();
+        let mut sent = Vec::new();
+        for _ in 0..MOST * 3 {
+            budget.acquire(Priority::Person).await;
+            sent.push(began.elapsed());
+        }
+        for (n, time) in sent.iter().enumerate() {
+            let in_window = sent[n..].iter().filter(|later| **later < *time + WINDOW).count();
+            assert!(in_window <= MOST, "{in_window} writes from {time:?}");
+        }
+        assert!(sent[MOST - 1] < Duration::from_millis(50), "{:?}", sent[MOST - 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_person_comes_before_a_schedule_that_waited_longer() {
+        let budget = Arc::new(Budget::default());
+        for _ in 0..MOST {
+            budget.acquire(Priority::Schedule).await;
+        }
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = Vec::new();
+        for priority in [Priority::Schedule, Priority::Person] {
+            let (budget, order) = (Arc::clone(&budget), Arc::clone(&order));
+            tasks.push(tokio::spawn(async move {
+                budget.acquire(priority).await;
+                order.lock().unwrap().push(priority);
+            }));
+            tokio::task::yield_now().await;
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), [Priority::Person, Priority::Schedule]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_schedule_is_sent_although_people_never_stop() {
+        let budget = Arc::new(Budget::default());
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let people: Vec<_> = (0..MOST * 3)
+            .map(|_| {
+                let (budget, stop) = (Arc::clone(&budget), Arc::clone(&stop));
+                tokio::spawn(async move {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        budget.acquire(Priority::Person).await;
+                    }
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let began = Instant::now();
+        budget.acquire(Priority::Schedule).await;
+        assert!(began.elapsed() <= PATIENCE * 2, "{:?}", began.elapsed());
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for task in people {
+            task.abort();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_holds_everybody() {
+        let budget = Budget::default();
+        budget.pause(Duration::from_secs(7));
+        let began = Instant::now();
+        budget.acquire(Priority::Person).await;
+        assert!(began.elapsed() >= Duration::from_secs(7));
+    }
+}

@@ -1,0 +1,27 @@
+//! A live session per tenant: its access, its snapshot of all tokens, and the budget that its writes go through.
+//! Knows Graph, but no Kubernetes.
+
+pub mod budget;
+pub mod session;
+pub mod snapshot;
+
+use jiff::SignedDuration;
+
+pub use budget::{Budget, Budgets, Priority};
+pub use session::{Change, Problem, Session, SessionSettings, TenantView};
+pub use snapshot::{Entry, Field, Implausible, Merged, Snapshot, Written};
+
+/// Times that the rules speak of. They are settings so that tests need not wait for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// How long after a write Graph may still show the old value.
+    pub settling: SignedDuration,
+    /// How long to look for the result of a create whose answer was lost.
+    pub unknown_outcome: SignedDuration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self { settling: SignedDuration::from_secs(60), unknown_outcome: SignedDuration::from_mins(15) }
+    }
+}

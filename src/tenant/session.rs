@@ -1,0 +1,424 @@
+//! A tenant's session: lists its tokens once per poll, and sends the writes of its VppTokens through the budget.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::budget::{Budget, Budgets, Priority};
+use super::snapshot::{Field, Snapshot};
+use super::{Merged, Timings};
+use crate::graph::{Credential, Entity, ErrorKind, GraphClient, GraphError, NewToken, TokenPatch};
+
+/// While a sync runs, lists come after 2, 4, 8, … seconds, but never further apart than this.
+const SLOWEST_WHILE_SYNCING: Duration = Duration::from_secs(30);
+/// A list that failed is tried again after 1, 2, 4, … seconds, but never later than this.
+const SLOWEST_RETRY: Duration = Duration::from_secs(60);
+/// Microsoft: without `Retry-After`, wait 3 s, doubling to 180 s.
+const THROTTLED_WAIT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(180));
+
+/// What of a tenant object a session goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// How often to list.
+    pub poll_interval: Duration,
+    /// The times that the rules speak of.
+    pub timings: Timings,
+}
+
+/// Why the tenant can't be listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Since when.
+    pub since: Timestamp,
+    /// The last failure.
+    pub error: GraphError,
+}
+
+/// What a reconcile sees of a session.
+#[derive(Clone, Debug)]
+pub struct TenantView {
+    /// The tokens.
+    pub snapshot: Arc<Snapshot>,
+    /// Why they can't be listed now.
+    pub problem: Option<Problem>,
+    /// How often they are listed.
+    pub poll_interval: SignedDuration,
+}
+
+/// Something that reconciles may wait for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Tokens that are new, changed or gone.
+    pub ids: BTreeSet<String>,
+    /// A problem came, went, or became another one: that concerns every VppToken of the tenant.
+    pub problem: bool,
+}
+
+struct State {
+    snapshot: Arc<Snapshot>,
+    problem: Option<Problem>,
+    wanted_after: Option<Timestamp>,
+    next_regular: Option<Instant>,
+    not_before: Option<Instant>,
+    failures: u32,
+    throttled: u32,
+    syncing_lists: u32,
+    budget: Arc<Budget>,
+    settings: SessionSettings,
+}
+
+/// A live session with one tenant.
+pub struct Session {
+    client: GraphClient,
+    state: Mutex<State>,
+    poke: Notify,
+    changes: mpsc::UnboundedSender<Change>,
+    budgets: Arc<Budgets>,
+    budget_key: (String, String, String),
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// A session that has not listed yet; [`Session::run`] is its life. `budget_key` names the app registration (Graph
+    /// host, tenant, client) whose budget is shared once its credentials were accepted.
+    pub fn new(
+        client: GraphClient,
+        settings: SessionSettings,
+        budgets: Arc<Budgets>,
+        budget_key: (String, String, String),
+        changes: mpsc::UnboundedSender<Change>,
+    ) -> Self {
+        let state = State {
+            snapshot: Arc::default(),
+            problem: None,
+            wanted_after: None,
+            next_regular: None,
+            not_before: None,
+            failures: 0,
+            throttled: 0,
+            syncing_lists: 0,
+            budget: Arc::default(),
+            settings,
+        };
+        Self { client, state: Mutex::new(state), poke: Notify::new(), changes, budgets, budget_key }
+    }
+
+    /// What a reconcile sees.
+    pub fn view(&self) -> TenantView {
+        let state = self.state();
+        TenantView {
+            snapshot: Arc::clone(&state.snapshot),
+            problem: state.problem.clone(),
+            poll_interval: SignedDuration::try_from(state.settings.poll_interval).unwrap_or(SignedDuration::MAX),
+        }
+    }
+
+    /// Goes by other settings from now on.
+    pub fn set_settings(&self, settings: SessionSettings) {
+        let mut state = self.state();
+        if state.settings != settings {
+            state.settings = settings;
+            state.next_regular = None;
+            drop(state);
+            self.poke.notify_one();
+        }
+    }
+
+    /// Uses another credential from now on, and tries it at once.
+    pub async fn set_credential(&self, credential: Credential) {
+        self.client.set_credential(credential).await;
+        let mut state = self.state();
+        state.not_before = None;
+        state.next_regular = None;
+        drop(state);
+        self.poke.notify_one();
+    }
+
+    /// Asks for a list that begins after a time.
+    pub fn want_list_after(&self, time: Timestamp) {
+        let mut state = self.state();
+        if state.snapshot.last_list().is_some_and(|began| began > time) {
+            return;
+        }
+        state.wanted_after = Some(state.wanted_after.map_or(time, |already| already.max(time)));
+        drop(state);
+        self.poke.notify_one();
+    }
+
+    /// Lists for ever.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            let poked = self.poke.notified();
+            match self.next_list() {
+                at if at <= Instant::now() => {
+                    let change = self.list().await;
+                    // Whoever listens is gone only when the process ends.
+                    let _ = self.changes.send(change);
+                }
+                at => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(at) => {}
+                        () = poked => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_list(&self) -> Instant {
+        let now = Instant::now();
+        let state = self.state();
+        let wanted = match state.wanted_after {
+            Some(time) if state.snapshot.last_list().is_none_or(|began| began <= time) => Some(now),
+            _ => None,
+        };
+        let due = wanted.or(state.next_regular).unwrap_or(now);
+        let paused = state.budget.paused().map(|wait| now + wait);
+        due.max(state.not_before.unwrap_or(due)).max(paused.unwrap_or(due))
+    }
+
+    async fn list(&self) -> Change {
+        let started = Instant::now();
+        let began = Timestamp::now();
+        let outcome = self.client.list().await;
+        let merged = match outcome {
+            Ok(entities) => self.merge(began, entities, started),
+            Err(error) => Err(error),
+        };
+        match merged {
+            Ok((merged, problem)) => {
+                let mut ids = merged.changed;
+                for id in merged.doubtful {
+                    if self.ask_for(&id).await {
+                        ids.insert(id);
+                    }
+                }
+                Change { ids, problem }
+            }
+            Err(error) => Change { ids: BTreeSet::new(), problem: self.failed(error, started).await },
+        }
+    }
+
+    fn merge(
+        &self,
+        began: Timestamp,
+        entities: Vec<Entity>,
+        started: Instant,
+    ) -> Result<(Merged, bool), GraphError> {
+        let mut state = self.state();
+        let settling = state.settings.timings.settling;
+        let merged = Arc::make_mut(&mut state.snapshot)
+            .merge(began, Timestamp::now(), entities, settling)
+            .map_err(|implausible| GraphError::implausible(&implausible.to_string()))?;
+        if state.failures > 0 || state.next_regular.is_none() {
+            let (graph, tenant_id, client_id) = &self.budget_key;
+            state.budget = self.budgets.of(graph, tenant_id, client_id);
+        }
+        state.failures = 0;
+        state.throttled = 0;
+        state.not_before = None;
+        if state.wanted_after.is_some_and(|time| began > time) {
+            state.wanted_after = None;
+        }
+        let mut wait = state.settings.poll_interval;
+        if state.snapshot.is_syncing() {
+            state.syncing_lists += 1;
+            wait = wait.min(doubling(Duration::from_secs(1), state.syncing_lists, SLOWEST_WHILE_SYNCING));
+        } else {
+            state.syncing_lists = 0;
+        }
+        state.next_regular = Some(started + wait);
+        Ok((merged, state.problem.take().is_some()))
+    }
+
+    async fn failed(&self, error: GraphError, started: Instant) -> bool {
+        tracing::warn!(%error, "the tenant's tokens can't be listed");
+        if matches!(error.kind, ErrorKind::Forbidden | ErrorKind::Unauthorized) {
+            self.client.forget_access_token().await;
+        }
+        let mut state = self.state();
+        state.failures = state.failures.saturating_add(1);
+        self.slow_down(&mut state, &error);
+        let wait = error.retry_after.unwrap_or_else(|| doubling(Duration::from_millis(500), state.failures, SLOWEST_RETRY));
+        state.not_before = Some(Instant::now() + wait);
+        let poll_interval = state.settings.poll_interval;
+        state.next_regular.get_or_insert(started + poll_interval);
+        // A failed list is still wanted: as soon as it may be tried again.
+        state.wanted_after = Some(state.wanted_after.unwrap_or(Timestamp::MIN).max(
+            state.snapshot.last_list().unwrap_or(Timestamp::MIN),
+        ));
+        let since = state.problem.as_ref().map_or_else(Timestamp::now, |problem| problem.since);
+        let is_new = state.problem.as_ref().is_none_or(|problem| problem.error.kind != error.kind);
+        state.problem = Some(Problem { since, error });
+        is_new
+    }
+
+    /// Asks for a token that lists lack. True when it is gone.
+    async fn ask_for(&self, id: &str) -> bool {
+        let began = Timestamp::now();
+        match self.client.get(id).await {
+            Ok(entity) => {
+                Arc::make_mut(&mut self.state().snapshot).found(entity, began, Timestamp::now());
+                true
+            }
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                Arc::make_mut(&mut self.state().snapshot).gone(id, Timestamp::now());
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Creates a token. Not idempotent.
+    ///
+    /// # Errors
+    /// When the request fails; see [`GraphError::maybe_executed`].
+    pub async fn create(&self, token: &NewToken, written: &[(Field, String)]) -> Result<Entity, GraphError> {
+        self.budget().acquire(Priority::Person).await;
+        let outcome = self.noted(self.client.create(token).await);
+        if let Ok(entity) = &outcome {
+            Arc::make_mut(&mut self.state().snapshot).created(entity.clone(), written, Timestamp::now());
+        }
+        outcome
+    }
+
+    /// Changes a token.
+    ///
+    /// # Errors
+    /// When the request fails.
+    pub async fn update(
+        &self,
+        id: &str,
+        patch: &TokenPatch,
+        written: &[(Field, String)],
+    ) -> Result<Entity, GraphError> {
+        self.budget().acquire(Priority::Person).await;
+        let write = InFlight::begin(self, id);
+        let outcome = self.noted(self.client.update(id, patch).await);
+        write.ended(outcome.as_ref().ok(), written);
+        outcome
+    }
+
+    /// Starts a sync.
+    ///
+    /// # Errors
+    /// When the request fails.
+    pub async fn sync(&self, id: &str, priority: Priority) -> Result<Entity, GraphError> {
+        self.budget().acquire(priority).await;
+        let write = InFlight::begin(self, id);
+        let outcome = self.noted(self.client.sync(id).await);
+        write.ended(outcome.as_ref().ok(), &[]);
+        if outcome.is_ok() {
+            let mut state = self.state();
+            state.syncing_lists = 1;
+            let soon = Instant::now() + Duration::from_secs(2).min(state.settings.poll_interval);
+            state.next_regular = Some(state.next_regular.map_or(soon, |already| already.min(soon)));
+            drop(state);
+            self.poke.notify_one();
+        }
+        outcome
+    }
+
+    /// Deletes a token.
+    ///
+    /// # Errors
+    /// When the request fails.
+    pub async fn delete(&self, id: &str) -> Result<(), GraphError> {
+        self.budget().acquire(Priority::Person).await;
+        let write = InFlight::begin(self, id);
+        let outcome = self.noted(self.client.delete(id).await);
+        write.ended(None, &[]);
+        if outcome.is_ok() {
+            Arc::make_mut(&mut self.state().snapshot).gone(id, Timestamp::now());
+        }
+        outcome
+    }
+
+    fn noted<T>(&self, outcome: Result<T, GraphError>) -> Result<T, GraphError> {
+        let mut state = self.state();
+        match &outcome {
+            Ok(_) => state.throttled = 0,
+            Err(error) => self.slow_down(&mut state, error),
+        }
+        outcome
+    }
+
+    /// `Retry-After` is for the whole tenant, not for the one request.
+    fn slow_down(&self, state: &mut State, error: &GraphError) {
+        if error.kind == ErrorKind::Throttled {
+            state.throttled = state.throttled.saturating_add(1);
+            let (first, most) = THROTTLED_WAIT;
+            let wait = error.retry_after.unwrap_or_else(|| doubling(first / 2, state.throttled, most));
+            state.budget.pause(wait);
+        } else if let Some(wait) = error.retry_after {
+            state.budget.pause(wait);
+        }
+    }
+
+    fn budget(&self) -> Arc<Budget> {
+        Arc::clone(&self.state().budget)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A write on its way: lists that began meanwhile don't touch its entry, also when the write is given up half-way.
+struct InFlight<'a> {
+    session: &'a Session,
+    id: &'a str,
+    open: bool,
+}
+
+impl<'a> InFlight<'a> {
+    fn begin(session: &'a Session, id: &'a str) -> Self {
+        Arc::make_mut(&mut session.state().snapshot).write_begins(id);
+        Self { session, id, open: true }
+    }
+
+    fn ended(mut self, answer: Option<&Entity>, written: &[(Field, String)]) {
+        self.open = false;
+        self.end(answer, written);
+    }
+
+    fn end(&self, answer: Option<&Entity>, written: &[(Field, String)]) {
+        let mut state = self.session.state();
+        Arc::make_mut(&mut state.snapshot).write_ended(self.id, answer.cloned(), written, Timestamp::now());
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            self.end(None, &[]);
+        }
+    }
+}
+
+/// `first` doubled `times` times, `most` at most.
+fn doubling(first: Duration, times: u32, most: Duration) -> Duration {
+    first.saturating_mul(2u32.saturating_pow(times.min(20))).min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_times_double_up_to_a_limit() {
+        let most = Duration::from_secs(60);
+        let waits: Vec<u64> = (1..=8).map(|n| doubling(Duration::from_millis(500), n, most).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(doubling(Duration::from_secs(1), u32::MAX, most), most);
+    }
+}

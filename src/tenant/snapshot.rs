@@ -1,0 +1,397 @@
+//! What is known of a tenant's tokens: lists merged with the answers of our own writes. Pure.
+//!
+//! The rules, in the words of the design:
+//! 1. A list counts only when all of its pages have arrived: only whole lists come here.
+//! 2. An entry whose own write was in flight at, or ended after, the list's beginning keeps the write's answer.
+//! 3. For a settling time after a write there is no drift verdict on what was just written.
+//! 4. Vanished means: absent from two lists that began after the settling time, and a GET that answers 404.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::graph::Entity;
+
+/// Lists that an entry must be absent from before it is asked for by its id.
+const ABSENCES: u32 = 2;
+/// When more than this many, and more than half of all, are absent at once, the list is at fault.
+const MANY: usize = 3;
+
+/// A setting of a token that a manifest can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Field {
+    /// `appleId`.
+    AppleId,
+    /// `vppTokenAccountType`.
+    AccountType,
+    /// `countryOrRegion`.
+    CountryOrRegion,
+    /// `automaticallyUpdateApps`.
+    AutomaticallyUpdateApps,
+}
+
+impl Field {
+    /// The name in manifests and in Graph.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AppleId => "appleId",
+            Self::AccountType => "vppTokenAccountType",
+            Self::CountryOrRegion => "countryOrRegion",
+            Self::AutomaticallyUpdateApps => "automaticallyUpdateApps",
+        }
+    }
+}
+
+/// A value that was written, and when the write ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// As it was sent, in text.
+    pub value: String,
+    /// When the write ended.
+    pub at: Timestamp,
+}
+
+/// One token of the tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// As Graph showed it last, or as a write of ours was answered.
+    pub entity: Entity,
+    /// What this process wrote to it.
+    pub written: BTreeMap<Field, Written>,
+    /// When the last write of this process ended.
+    pub last_write: Option<Timestamp>,
+    /// Since when a sync has been seen running.
+    pub syncing_since: Option<Timestamp>,
+    in_flight: u32,
+    absent: u32,
+}
+
+impl Entry {
+    /// Whether the last list that counts had it.
+    pub fn is_present(&self) -> bool {
+        self.absent == 0
+    }
+
+    fn keeps_its_answer(&self, list_began: Timestamp) -> bool {
+        self.in_flight > 0 || self.last_write.is_some_and(|ended| ended >= list_began)
+    }
+
+    fn show(&mut self, entity: Entity, now: Timestamp) {
+        let syncing = entity.last_sync_status.as_deref() == Some("inProgress");
+        self.syncing_since = syncing.then(|| self.syncing_since.unwrap_or(now));
+        self.entity = entity;
+    }
+}
+
+/// The tokens of one tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    entries: BTreeMap<String, Entry>,
+    deleted: BTreeMap<String, Timestamp>,
+    lists: Vec<Timestamp>,
+    read_at: Option<Timestamp>,
+}
+
+/// What a list changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// Ids whose entity is new or different.
+    pub changed: BTreeSet<String>,
+    /// Ids to be asked for with a GET: absent from enough lists.
+    pub doubtful: Vec<String>,
+}
+
+/// So many tokens were absent at once that the list is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Graph's list lacks {absent} of {known} tokens at once; that looks like a fault, so it is not acted upon")]
+pub struct Implausible {
+    /// How many are absent.
+    pub absent: usize,
+    /// How many there were.
+    pub known: usize,
+}
+
+impl Snapshot {
+    /// Tokens that the last list had, or that were written since.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values().filter(|entry| entry.is_present())
+    }
+
+    /// One token, also while it is doubtful whether it still exists.
+    pub fn entry(&self, id: &str) -> Option<&Entry> {
+        self.entries.get(id)
+    }
+
+    /// When the last list that counts ended.
+    pub fn read_at(&self) -> Option<Timestamp> {
+        self.read_at
+    }
+
+    /// When the last list that counts began.
+    pub fn last_list(&self) -> Option<Timestamp> {
+        self.lists.last().copied()
+    }
+
+    /// How many of the lists that count, of the last few, began after a time.
+    pub fn lists_since(&self, time: Timestamp) -> usize {
+        self.lists.iter().filter(|began| **began > time).count()
+    }
+
+    /// Whether a sync runs anywhere.
+    pub fn is_syncing(&self) -> bool {
+        self.entries.values().any(|entry| entry.syncing_since.is_some())
+    }
+
+    /// Merges a whole list.
+    ///
+    /// # Errors
+    /// When it lacks so many tokens that it is not believed; nothing is changed then.
+    pub fn merge(
+        &mut self,
+        began: Timestamp,
+        ended: Timestamp,
+        listed: Vec<Entity>,
+        settling: SignedDuration,
+    ) -> Result<Merged, Implausible> {
+        let listed: BTreeMap<String, Entity> = listed.into_iter().map(|entity| (entity.id.clone(), entity)).collect();
+        let absent: Vec<String> = self
+            .entries
+            .iter()
+            .filter(|(id, entry)| !listed.contains_key(*id) && !entry.keeps_its_answer(began))
+            .map(|(id, _)| id.clone())
+            .collect();
+        let newly = absent.iter().filter(|id| self.entries.get(*id).is_some_and(Entry::is_present)).count();
+        let known = self.entries().count();
+        if newly > MANY && newly * 2 > known {
+            return Err(Implausible { absent: newly, known });
+        }
+        let mut merged = Merged::default();
+        for id in absent {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            if entry.last_write.is_some_and(|written| began < written + settling) {
+                continue;
+            }
+            entry.absent = entry.absent.saturating_add(1);
+            if entry.absent == 1 {
+                merged.changed.insert(id.clone());
+            }
+            if entry.absent >= ABSENCES {
+                merged.doubtful.push(id);
+            }
+        }
+        self.deleted.retain(|_, at| began < *at + settling);
+        for (id, entity) in listed {
+            if self.deleted.contains_key(&id) {
+                continue;
+            }
+            let is_new = !self.entries.contains_key(&id);
+            let entry = self.entries.entry(id.clone()).or_default();
+            if entry.keeps_its_answer(began) {
+                continue;
+            }
+            if is_new || entry.entity != entity || entry.absent > 0 {
+                merged.changed.insert(id);
+            }
+            entry.absent = 0;
+            entry.show(entity, ended);
+        }
+        self.lists.push(began);
+        let too_many = self.lists.len().saturating_sub(8);
+        self.lists.drain(..too_many);
+        self.read_at = Some(ended);
+        Ok(merged)
+    }
+
+    /// A write to a token is about to be sent.
+    pub fn write_begins(&mut self, id: &str) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.in_flight += 1;
+        }
+    }
+
+    /// A write to a token ended: with Graph's answer, or without one that can be used.
+    pub fn write_ended(&mut self, id: &str, answer: Option<Entity>, written: &[(Field, String)], now: Timestamp) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        entry.in_flight = entry.in_flight.saturating_sub(1);
+        entry.last_write = Some(now);
+        if let Some(entity) = answer {
+            entry.absent = 0;
+            entry.show(entity, now);
+            for (field, value) in written {
+                entry.written.insert(*field, Written { value: value.clone(), at: now });
+            }
+        }
+    }
+
+    /// A token was created.
+    pub fn created(&mut self, entity: Entity, written: &[(Field, String)], now: Timestamp) {
+        let entry = self.entries.entry(entity.id.clone()).or_default();
+        entry.last_write = Some(now);
+        entry.absent = 0;
+        entry.show(entity, now);
+        for (field, value) in written {
+            entry.written.insert(*field, Written { value: value.clone(), at: now });
+        }
+    }
+
+    /// A token was asked for by its id: here it is.
+    pub fn found(&mut self, entity: Entity, began: Timestamp, now: Timestamp) {
+        let entry = self.entries.entry(entity.id.clone()).or_default();
+        if !entry.keeps_its_answer(began) {
+            entry.absent = 0;
+            entry.show(entity, now);
+        }
+    }
+
+    /// A token is gone: deleted by us, or asked for by its id without being there.
+    pub fn gone(&mut self, id: &str, now: Timestamp) {
+        self.entries.remove(id);
+        self.deleted.insert(id.to_owned(), now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SETTLING: SignedDuration = SignedDuration::from_secs(60);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    fn entity(id: &str, country: &str) -> Entity {
+        Entity { id: id.into(), country_or_region: Some(country.into()), ..Entity::default() }
+    }
+
+    fn country(snapshot: &Snapshot, id: &str) -> Option<String> {
+        snapshot.entries().find(|entry| entry.entity.id == id)?.entity.country_or_region.clone()
+    }
+
+    fn list(snapshot: &mut Snapshot, began: i64, ended: i64, entities: &[Entity]) -> Merged {
+        snapshot.merge(at(began), at(ended), entities.to_vec(), SETTLING).unwrap()
+    }
+
+    #[test]
+    fn a_list_that_began_before_a_create_ended_does_not_remove_it() {
+        let mut snapshot = Snapshot::default();
+        snapshot.created(entity("a", "de"), &[], at(5));
+        for (began, ended) in [(0, 10), (5, 10)] {
+            let merged = list(&mut snapshot, began, ended, &[]);
+            assert_eq!(merged, Merged::default());
+            assert_eq!(country(&snapshot, "a").as_deref(), Some("de"));
+        }
+    }
+
+    #[test]
+    fn a_list_that_began_before_a_write_ended_does_not_change_the_entry() {
+        let mut snapshot = Snapshot::default();
+        list(&mut snapshot, 0, 1, &[entity("a", "de")]);
+        snapshot.write_begins("a");
+        list(&mut snapshot, 2, 4, &[entity("a", "old")]);
+        assert_eq!(country(&snapshot, "a").as_deref(), Some("de"));
+        snapshot.write_ended("a", Some(entity("a", "fr")), &[], at(5));
+        list(&mut snapshot, 3, 6, &[entity("a", "old")]);
+        assert_eq!(country(&snapshot, "a").as_deref(), Some("fr"));
+        let merged = list(&mut snapshot, 7, 8, &[entity("a", "it")]);
+        assert_eq!(country(&snapshot, "a").as_deref(), Some("it"));
+        assert!(merged.changed.contains("a"));
+    }
+
+    #[test]
+    fn a_deleted_token_does_not_come_back_with_an_older_list() {
+        let mut snapshot = Snapshot::default();
+        list(&mut snapshot, 0, 1, &[entity("a", "de")]);
+        snapshot.gone("a", at(5));
+        list(&mut snapshot, 4, 6, &[entity("a", "de")]);
+        assert_eq!(country(&snapshot, "a"), None);
+        list(&mut snapshot, 70, 71, &[entity("a", "de")]);
+        assert_eq!(country(&snapshot, "a").as_deref(), Some("de"));
+    }
+
+    #[test]
+    fn absent_twice_after_settling_is_doubtful_and_not_yet_gone() {
+        let mut snapshot = Snapshot::default();
+        snapshot.created(entity("a", "de"), &[], at(0));
+        assert!(list(&mut snapshot, 30, 31, &[]).doubtful.is_empty());
+        assert!(list(&mut snapshot, 61, 62, &[]).doubtful.is_empty());
+        assert_eq!(list(&mut snapshot, 63, 64, &[]).doubtful, ["a"]);
+        assert!(snapshot.entry("a").is_some());
+        assert_eq!(snapshot.entries().count(), 0);
+    }
+
+    #[test]
+    fn a_token_that_shows_again_is_present_again() {
+        let mut snapshot = Snapshot::default();
+        list(&mut snapshot, 0, 1, &[entity("a", "de")]);
+        list(&mut snapshot, 2, 3, &[]);
+        let merged = list(&mut snapshot, 4, 5, &[entity("a", "de")]);
+        assert!(merged.changed.contains("a"));
+        assert!(list(&mut snapshot, 6, 7, &[]).doubtful.is_empty());
+    }
+
+    #[test]
+    fn many_vanishing_at_once_is_not_believed() {
+        let many: Vec<Entity> = (0..8).map(|n| entity(&format!("t{n}"), "de")).collect();
+        let mut snapshot = Snapshot::default();
+        list(&mut snapshot, 0, 1, &many);
+        let before = snapshot.clone();
+        let refused = snapshot.merge(at(2), at(3), many[..3].to_vec(), SETTLING);
+        assert_eq!(refused, Err(Implausible { absent: 5, known: 8 }));
+        assert_eq!(snapshot, before);
+        assert!(snapshot.merge(at(4), at(5), many[..5].to_vec(), SETTLING).is_ok());
+    }
+
+    #[test]
+    fn the_time_a_sync_was_first_seen_running_is_kept() {
+        let running = Entity { last_sync_status: Some("inProgress".into()), ..entity("a", "de") };
+        let mut snapshot = Snapshot::default();
+        list(&mut snapshot, 0, 1, &[running.clone()]);
+        list(&mut snapshot, 2, 3, &[running]);
+        assert_eq!(snapshot.entry("a").unwrap().syncing_since, Some(at(1)));
+        assert!(snapshot.is_syncing());
+        list(&mut snapshot, 4, 5, &[entity("a", "de")]);
+        assert!(!snapshot.is_syncing());
+    }
+
+    proptest! {
+        #[test]
+        fn no_list_changes_or_removes_what_was_written_after_it_began(
+            history in proptest::collection::vec((0u8..4, 0i64..100, 0i64..100, 0u8..3), 1..60)
+        ) {
+            let mut snapshot = Snapshot::default();
+            let mut answers: BTreeMap<String, (Timestamp, Option<Entity>)> = BTreeMap::new();
+            for (what, first, second, id) in history {
+                let (began, ended) = (at(first.min(second)), at(first.max(second)));
+                let id = format!("t{id}");
+                let wrote = entity(&id, &format!("{what}{first}{second}"));
+                match what {
+                    0 => {
+                        snapshot.created(wrote.clone(), &[], ended);
+                        answers.insert(id, (ended, Some(wrote)));
+                    }
+                    1 if snapshot.entry(&id).is_some() => {
+                        snapshot.write_begins(&id);
+                        snapshot.write_ended(&id, Some(wrote.clone()), &[], ended);
+                        answers.insert(id, (ended, Some(wrote)));
+                    }
+                    2 => {
+                        snapshot.gone(&id, ended);
+                        answers.insert(id, (ended, None));
+                    }
+                    _ => {
+                        let listed = if first % 2 == 0 { vec![wrote] } else { Vec::new() };
+                        let _ = snapshot.merge(began, ended, listed, SETTLING);
+                        for (id, (written, answer)) in &answers {
+                            if *written >= began {
+                                prop_assert_eq!(snapshot.entry(id).map(|entry| &entry.entity), answer.as_ref());
+                            }
+                        }
+                        answers.retain(|_, (written, _)| *written >= began);
+                    }
+                }
+            }
+        }
+    }
+}
