@@ -15,7 +15,10 @@
 //! | [`cli`] | what a person runs |
 
 pub mod api;
+pub mod cli;
 pub mod graph;
+pub mod operator;
 pub mod schedule;
 pub mod tenant;
 pub mod token_file;
+pub mod vpptoken;

@@ -145,6 +145,8 @@ reasons! {
     TokenNotFound,
     /// The token is gone from Graph; it is created again.
     Vanished,
+    /// Most of the tenant's tokens seem gone at once; that looks like a fault, so nothing is created.
+    ManyVanished,
     /// The schedule or the interval can't be read.
     ScheduleInvalid,
     /// The schedule never fires.

@@ -13,18 +13,37 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "GraphTenant",
     plural = "graphtenants",
-    category = "vpptoken",
+    category = "intune",
     namespaced,
     status = "TenantStatus",
     derive = "PartialEq",
     doc = "How to reach one Intune tenant through Microsoft Graph, for the VppTokens of the same namespace.",
     printcolumn(name = "Tenant", type_ = "string", json_path = ".spec.tenantId"),
     printcolumn(name = "Cloud", type_ = "string", json_path = ".spec.cloud", priority = 1),
-    printcolumn(name = "Tokens", type_ = "integer", json_path = ".status.tokens", description = "Tokens that Graph has"),
-    printcolumn(name = "Unmanaged", type_ = "integer", json_path = ".status.unmanagedTokens", description = "Tokens that no VppToken claims"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Tokens",
+        type_ = "integer",
+        json_path = ".status.tokens",
+        description = "Tokens that Graph has"
+    ),
+    printcolumn(
+        name = "Unmanaged",
+        type_ = "integer",
+        json_path = ".status.unmanagedTokens",
+        description = "Tokens that no VppToken claims"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GraphTenantSpec {
@@ -40,17 +59,36 @@ pub struct GraphTenantSpec {
     version = "v1alpha1",
     kind = "ClusterGraphTenant",
     plural = "clustergraphtenants",
-    category = "vpptoken",
+    category = "intune",
     status = "TenantStatus",
     derive = "PartialEq",
     doc = "How to reach one Intune tenant through Microsoft Graph, for the VppTokens of the namespaces that it allows. Its Secrets live in the operator's namespace.",
     printcolumn(name = "Tenant", type_ = "string", json_path = ".spec.tenantId"),
     printcolumn(name = "Cloud", type_ = "string", json_path = ".spec.cloud", priority = 1),
-    printcolumn(name = "Tokens", type_ = "integer", json_path = ".status.tokens", description = "Tokens that Graph has"),
-    printcolumn(name = "Unmanaged", type_ = "integer", json_path = ".status.unmanagedTokens", description = "Tokens that no VppToken claims"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Tokens",
+        type_ = "integer",
+        json_path = ".status.tokens",
+        description = "Tokens that Graph has"
+    ),
+    printcolumn(
+        name = "Unmanaged",
+        type_ = "integer",
+        json_path = ".status.unmanagedTokens",
+        description = "Tokens that no VppToken claims"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterGraphTenantSpec {

@@ -18,23 +18,84 @@ use super::Cloud;
     plural = "vpptokens",
     singular = "vpptoken",
     shortname = "vpp",
-    category = "vpptoken",
+    category = "intune",
     namespaced,
     status = "VppTokenStatus",
     derive = "PartialEq",
     doc = "One Apple VPP token (a location token of Apple Business Manager or Apple School Manager) in one Intune tenant.",
-    printcolumn(name = "State", type_ = "string", json_path = ".status.state", description = "What Graph says of the token"),
-    printcolumn(name = "Sync", type_ = "string", json_path = ".status.lastSyncStatus", description = "Graph's result of the last sync"),
-    printcolumn(name = "Last Sync", type_ = "date", json_path = ".status.lastSyncDateTime", description = "When the last sync ended"),
-    printcolumn(name = "Expires", type_ = "string", json_path = ".status.expirationDateTime", description = "When the token that Graph has expires"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status", description = "Whether Graph has what this manifest asks for"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", description = "Why it is ready or not", priority = 1),
-    printcolumn(name = "Organization", type_ = "string", json_path = ".status.organizationName", description = "The organization that the token belongs to", priority = 1),
-    printcolumn(name = "Apple ID", type_ = "string", json_path = ".status.appleId", description = "The Managed Apple ID in Graph", priority = 1),
-    printcolumn(name = "Tenant", type_ = "string", json_path = ".status.tenant.tenantId", description = "The Entra tenant", priority = 1),
-    printcolumn(name = "Token ID", type_ = "string", json_path = ".status.tokenId", description = "The id in Graph", priority = 1),
-    printcolumn(name = "Next Sync", type_ = "string", json_path = ".status.nextSyncTime", description = "When the schedule is due next", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "State",
+        type_ = "string",
+        json_path = ".status.state",
+        description = "What Graph says of the token"
+    ),
+    printcolumn(
+        name = "Sync",
+        type_ = "string",
+        json_path = ".status.lastSyncStatus",
+        description = "Graph's result of the last sync"
+    ),
+    printcolumn(
+        name = "Last Sync",
+        type_ = "date",
+        json_path = ".status.lastSyncDateTime",
+        description = "When the last sync ended"
+    ),
+    printcolumn(
+        name = "Expires",
+        type_ = "string",
+        json_path = ".status.expirationDateTime",
+        description = "When the token that Graph has expires"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status",
+        description = "Whether Graph has what this manifest asks for"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason",
+        description = "Why it is ready or not",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Organization",
+        type_ = "string",
+        json_path = ".status.organizationName",
+        description = "The organization that the token belongs to",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Apple ID",
+        type_ = "string",
+        json_path = ".status.appleId",
+        description = "The Managed Apple ID in Graph",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Tenant",
+        type_ = "string",
+        json_path = ".status.tenant.tenantId",
+        description = "The Entra tenant",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Token ID",
+        type_ = "string",
+        json_path = ".status.tokenId",
+        description = "The id in Graph",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Next Sync",
+        type_ = "string",
+        json_path = ".status.nextSyncTime",
+        description = "When the schedule is due next",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -126,7 +187,10 @@ pub struct TenantRef {
 
 impl Default for TenantRef {
     fn default() -> Self {
-        Self { kind: TenantKind::default(), name: default_tenant_name() }
+        Self {
+            kind: TenantKind::default(),
+            name: default_tenant_name(),
+        }
     }
 }
 
@@ -304,7 +368,7 @@ pub struct Uploaded {
     pub expiration_date_time: Timestamp,
     /// Organization that the file names.
     pub organization_name: String,
-    /// When it was uploaded, or found already uploaded.
+    /// When it was uploaded; of one that was found already uploaded, its last sync, or else when it was found.
     pub time: Timestamp,
 }
 
@@ -316,6 +380,12 @@ pub struct PendingCreate {
     pub sha256: String,
     /// When it was announced.
     pub since: Timestamp,
+    /// The Apple ID that the token is created with.
+    pub apple_id: String,
+    /// The organization that the file names.
+    pub organization_name: String,
+    /// When the file expires.
+    pub expiration_date_time: Timestamp,
     /// Ids of similar tokens that Graph had before, which are therefore not the created one.
     pub known_ids: Vec<String>,
 }

@@ -1,14 +1,16 @@
 //! A live session per tenant: its access, its snapshot of all tokens, and the budget that its writes go through.
-//! Knows Graph, but no Kubernetes.
+//! Knows Graph and what users write, but sends nothing to Kubernetes.
 
 pub mod budget;
+pub mod directory;
 pub mod session;
 pub mod snapshot;
 
 use jiff::SignedDuration;
 
 pub use budget::{Budget, Budgets, Priority};
-pub use session::{Change, Problem, Session, SessionSettings, TenantView};
+pub use directory::{Access, Directory, Tenant, TenantKey, Unusable};
+pub use session::{Change, OnChange, Problem, Session, SessionSettings, TenantView};
 pub use snapshot::{Entry, Field, Implausible, Merged, Snapshot, Written};
 
 /// Times that the rules speak of. They are settings so that tests need not wait for them.
@@ -22,6 +24,9 @@ pub struct Timings {
 
 impl Default for Timings {
     fn default() -> Self {
-        Self { settling: SignedDuration::from_secs(60), unknown_outcome: SignedDuration::from_mins(15) }
+        Self {
+            settling: SignedDuration::from_secs(60),
+            unknown_outcome: SignedDuration::from_mins(15),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::budget::{Budget, Budgets, Priority};
@@ -58,6 +58,9 @@ pub struct Change {
     pub problem: bool,
 }
 
+/// Is told after every list.
+pub type OnChange = Box<dyn Fn(Change) + Send + Sync>;
+
 struct State {
     snapshot: Arc<Snapshot>,
     problem: Option<Problem>,
@@ -76,14 +79,16 @@ pub struct Session {
     client: GraphClient,
     state: Mutex<State>,
     poke: Notify,
-    changes: mpsc::UnboundedSender<Change>,
+    on_change: OnChange,
     budgets: Arc<Budgets>,
     budget_key: (String, String, String),
 }
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("client", &self.client).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("client", &self.client)
+            .finish_non_exhaustive()
     }
 }
 
@@ -95,7 +100,7 @@ impl Session {
         settings: SessionSettings,
         budgets: Arc<Budgets>,
         budget_key: (String, String, String),
-        changes: mpsc::UnboundedSender<Change>,
+        on_change: OnChange,
     ) -> Self {
         let state = State {
             snapshot: Arc::default(),
@@ -109,7 +114,14 @@ impl Session {
             budget: Arc::default(),
             settings,
         };
-        Self { client, state: Mutex::new(state), poke: Notify::new(), changes, budgets, budget_key }
+        Self {
+            client,
+            state: Mutex::new(state),
+            poke: Notify::new(),
+            on_change,
+            budgets,
+            budget_key,
+        }
     }
 
     /// What a reconcile sees.
@@ -161,8 +173,7 @@ impl Session {
             match self.next_list() {
                 at if at <= Instant::now() => {
                     let change = self.list().await;
-                    // Whoever listens is gone only when the process ends.
-                    let _ = self.changes.send(change);
+                    (self.on_change)(change);
                 }
                 at => {
                     tokio::select! {
@@ -198,22 +209,20 @@ impl Session {
             Ok((merged, problem)) => {
                 let mut ids = merged.changed;
                 for id in merged.doubtful {
-                    if self.ask_for(&id).await {
+                    if self.confirm(&id).await.is_ok() {
                         ids.insert(id);
                     }
                 }
                 Change { ids, problem }
             }
-            Err(error) => Change { ids: BTreeSet::new(), problem: self.failed(error, started).await },
+            Err(error) => Change {
+                ids: BTreeSet::new(),
+                problem: self.failed(error, started).await,
+            },
         }
     }
 
-    fn merge(
-        &self,
-        began: Timestamp,
-        entities: Vec<Entity>,
-        started: Instant,
-    ) -> Result<(Merged, bool), GraphError> {
+    fn merge(&self, began: Timestamp, entities: Vec<Entity>, started: Instant) -> Result<(Merged, bool), GraphError> {
         let mut state = self.state();
         let settling = state.settings.timings.settling;
         let merged = Arc::make_mut(&mut state.snapshot)
@@ -232,7 +241,11 @@ impl Session {
         let mut wait = state.settings.poll_interval;
         if state.snapshot.is_syncing() {
             state.syncing_lists += 1;
-            wait = wait.min(doubling(Duration::from_secs(1), state.syncing_lists, SLOWEST_WHILE_SYNCING));
+            wait = wait.min(doubling(
+                Duration::from_secs(1),
+                state.syncing_lists,
+                SLOWEST_WHILE_SYNCING,
+            ));
         } else {
             state.syncing_lists = 0;
         }
@@ -248,34 +261,45 @@ impl Session {
         let mut state = self.state();
         state.failures = state.failures.saturating_add(1);
         self.slow_down(&mut state, &error);
-        let wait = error.retry_after.unwrap_or_else(|| doubling(Duration::from_millis(500), state.failures, SLOWEST_RETRY));
+        let wait = error
+            .retry_after
+            .unwrap_or_else(|| doubling(Duration::from_millis(500), state.failures, SLOWEST_RETRY));
         state.not_before = Some(Instant::now() + wait);
         let poll_interval = state.settings.poll_interval;
         state.next_regular.get_or_insert(started + poll_interval);
         // A failed list is still wanted: as soon as it may be tried again.
-        state.wanted_after = Some(state.wanted_after.unwrap_or(Timestamp::MIN).max(
-            state.snapshot.last_list().unwrap_or(Timestamp::MIN),
-        ));
-        let since = state.problem.as_ref().map_or_else(Timestamp::now, |problem| problem.since);
-        let is_new = state.problem.as_ref().is_none_or(|problem| problem.error.kind != error.kind);
+        state.wanted_after = Some(
+            state
+                .wanted_after
+                .unwrap_or(Timestamp::MIN)
+                .max(state.snapshot.last_list().unwrap_or(Timestamp::MIN)),
+        );
+        let since = state
+            .problem
+            .as_ref()
+            .map_or_else(Timestamp::now, |problem| problem.since);
+        let is_new = state
+            .problem
+            .as_ref()
+            .is_none_or(|problem| problem.error.kind != error.kind);
         state.problem = Some(Problem { since, error });
         is_new
     }
 
-    /// Asks for a token that lists lack. True when it is gone.
-    async fn ask_for(&self, id: &str) -> bool {
+    /// Asks for a token that lists lack: the snapshot then has it, or knows that it is gone.
+    ///
+    /// # Errors
+    /// When the request fails for another reason than that the token is not there.
+    pub async fn confirm(&self, id: &str) -> Result<(), GraphError> {
         let began = Timestamp::now();
         match self.client.get(id).await {
-            Ok(entity) => {
-                Arc::make_mut(&mut self.state().snapshot).found(entity, began, Timestamp::now());
-                true
-            }
+            Ok(entity) => Arc::make_mut(&mut self.state().snapshot).found(entity, began, Timestamp::now()),
             Err(error) if error.kind == ErrorKind::NotFound => {
                 Arc::make_mut(&mut self.state().snapshot).gone(id, Timestamp::now());
-                true
             }
-            Err(_) => false,
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
     /// Creates a token. Not idempotent.
@@ -357,7 +381,9 @@ impl Session {
         if error.kind == ErrorKind::Throttled {
             state.throttled = state.throttled.saturating_add(1);
             let (first, most) = THROTTLED_WAIT;
-            let wait = error.retry_after.unwrap_or_else(|| doubling(first / 2, state.throttled, most));
+            let wait = error
+                .retry_after
+                .unwrap_or_else(|| doubling(first / 2, state.throttled, most));
             state.budget.pause(wait);
         } else if let Some(wait) = error.retry_after {
             state.budget.pause(wait);
@@ -383,7 +409,11 @@ struct InFlight<'a> {
 impl<'a> InFlight<'a> {
     fn begin(session: &'a Session, id: &'a str) -> Self {
         Arc::make_mut(&mut session.state().snapshot).write_begins(id);
-        Self { session, id, open: true }
+        Self {
+            session,
+            id,
+            open: true,
+        }
     }
 
     fn ended(mut self, answer: Option<&Entity>, written: &[(Field, String)]) {
@@ -417,7 +447,9 @@ mod tests {
     #[test]
     fn waiting_times_double_up_to_a_limit() {
         let most = Duration::from_secs(60);
-        let waits: Vec<u64> = (1..=8).map(|n| doubling(Duration::from_millis(500), n, most).as_secs()).collect();
+        let waits: Vec<u64> = (1..=8)
+            .map(|n| doubling(Duration::from_millis(500), n, most).as_secs())
+            .collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(doubling(Duration::from_secs(1), u32::MAX, most), most);
     }

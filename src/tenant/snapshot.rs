@@ -122,6 +122,11 @@ impl Snapshot {
         self.entries.get(id)
     }
 
+    /// Whether a token is known to be gone: deleted by us a moment ago, or asked for by its id without being there.
+    pub fn is_gone(&self, id: &str) -> bool {
+        self.deleted.contains_key(id)
+    }
+
     /// When the last list that counts ended.
     pub fn read_at(&self) -> Option<Timestamp> {
         self.read_at
@@ -160,14 +165,19 @@ impl Snapshot {
             .filter(|(id, entry)| !listed.contains_key(*id) && !entry.keeps_its_answer(began))
             .map(|(id, _)| id.clone())
             .collect();
-        let newly = absent.iter().filter(|id| self.entries.get(*id).is_some_and(Entry::is_present)).count();
+        let newly = absent
+            .iter()
+            .filter(|id| self.entries.get(*id).is_some_and(Entry::is_present))
+            .count();
         let known = self.entries().count();
         if newly > MANY && newly * 2 > known {
             return Err(Implausible { absent: newly, known });
         }
         let mut merged = Merged::default();
         for id in absent {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let Some(entry) = self.entries.get_mut(&id) else {
+                continue;
+            };
             if entry.last_write.is_some_and(|written| began < written + settling) {
                 continue;
             }
@@ -218,7 +228,13 @@ impl Snapshot {
             entry.absent = 0;
             entry.show(entity, now);
             for (field, value) in written {
-                entry.written.insert(*field, Written { value: value.clone(), at: now });
+                entry.written.insert(
+                    *field,
+                    Written {
+                        value: value.clone(),
+                        at: now,
+                    },
+                );
             }
         }
     }
@@ -230,7 +246,13 @@ impl Snapshot {
         entry.absent = 0;
         entry.show(entity, now);
         for (field, value) in written {
-            entry.written.insert(*field, Written { value: value.clone(), at: now });
+            entry.written.insert(
+                *field,
+                Written {
+                    value: value.clone(),
+                    at: now,
+                },
+            );
         }
     }
 
@@ -262,15 +284,26 @@ mod tests {
     }
 
     fn entity(id: &str, country: &str) -> Entity {
-        Entity { id: id.into(), country_or_region: Some(country.into()), ..Entity::default() }
+        Entity {
+            id: id.into(),
+            country_or_region: Some(country.into()),
+            ..Entity::default()
+        }
     }
 
     fn country(snapshot: &Snapshot, id: &str) -> Option<String> {
-        snapshot.entries().find(|entry| entry.entity.id == id)?.entity.country_or_region.clone()
+        snapshot
+            .entries()
+            .find(|entry| entry.entity.id == id)?
+            .entity
+            .country_or_region
+            .clone()
     }
 
     fn list(snapshot: &mut Snapshot, began: i64, ended: i64, entities: &[Entity]) -> Merged {
-        snapshot.merge(at(began), at(ended), entities.to_vec(), SETTLING).unwrap()
+        snapshot
+            .merge(at(began), at(ended), entities.to_vec(), SETTLING)
+            .unwrap()
     }
 
     #[test]
@@ -345,7 +378,10 @@ mod tests {
 
     #[test]
     fn the_time_a_sync_was_first_seen_running_is_kept() {
-        let running = Entity { last_sync_status: Some("inProgress".into()), ..entity("a", "de") };
+        let running = Entity {
+            last_sync_status: Some("inProgress".into()),
+            ..entity("a", "de")
+        };
         let mut snapshot = Snapshot::default();
         list(&mut snapshot, 0, 1, &[running.clone()]);
         list(&mut snapshot, 2, 3, &[running]);

@@ -1,0 +1,64 @@
+# The commands of this repository; `make` lists them. GNU make 3.81 or later, on Linux and macOS.
+
+SHELL := /bin/sh
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+BIN := $(TARGET)/debug
+CHART := charts/vpptoken-operator
+CONTROL_PLANE := $(BIN)/control-plane
+
+# Test targets that need no control plane: all but the one called "it".
+SMALL := $(filter-out it,$(sort \
+  $(basename $(notdir $(wildcard tests/*.rs emulator/tests/*.rs tests/control_plane/tests/*.rs))) \
+  $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-up test generate deny clean check in-control-plane announce
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: announce ## Show the main job end to end, and check that what is shown happens
+	cargo build --locked --workspace --bins
+	BIN=$(BIN) $(CONTROL_PLANE) run -- tests/demo/demo.sh
+
+demo-up: announce ## The same set-up, left running until Ctrl-C
+	cargo build --locked --workspace --bins
+	BIN=$(BIN) $(CONTROL_PLANE) run -- tests/demo/demo.sh --stay
+
+test: announce check ## Format, lints, unit tests, and integration tests on a real control plane
+	@$(CONTROL_PLANE) run -- $(MAKE) --no-print-directory in-control-plane
+
+check:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo build --locked --workspace --bins --tests
+	cargo test --locked --workspace --lib --bins $(addprefix --test ,$(SMALL))
+	cargo test --locked --workspace --doc
+
+# Runs inside `control-plane run`, which puts kubectl, helm and KUBECONFIG into the environment.
+in-control-plane:
+	helm lint --strict $(CHART)
+	helm lint --strict $(CHART) --values examples/values.yaml
+	cargo test --locked --workspace --test it
+
+generate: announce ## Write the CustomResourceDefinitions from src/api into crds/ and the chart
+	cargo build --locked --workspace --bins
+	$(BIN)/vpptoken-operator crds --dir crds
+	$(BIN)/vpptoken-operator crds --dir $(CHART)/crds
+
+deny: ## Check licences, sources and bans of all dependencies (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }
+	cargo deny check bans licenses sources
+
+clean: ## Remove what was built here (the control plane's binaries stay in the cache folder)
+	cargo clean
+
+announce:
+	@command -v cargo >/dev/null || { \
+	  echo "cargo is missing: install Rust (rustup installs it), then run this again." >&2; exit 1; }
+	@case $$(uname) in Darwin) cache=$$HOME/Library/Caches ;; *) cache=$$HOME/.cache ;; esac; \
+	  cache=$${XDG_CACHE_HOME:-$$cache}/vpptoken-operator; \
+	  echo "Builds this workspace into $(TARGET)/, and what of etcd, kube-apiserver, kube-controller-manager, kubectl and"; \
+	  echo "helm is not there yet into $$cache (once, some minutes). Nothing else is installed."; \
+	  [ -d "$$cache" ] || [ -n "$$KUBEBUILDER_ASSETS" ] || command -v go >/dev/null || \
+	  echo "Go is not on PATH: without it, only a download of these binaries can help (KUBEBUILDER_ASSETS names your own)."

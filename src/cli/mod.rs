@@ -1,0 +1,201 @@
+//! What a person runs: `run` and `crds`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use crate::operator::{self, Settings};
+use crate::tenant::Timings;
+use crate::{api, schedule};
+
+/// Keeps Apple VPP tokens in Microsoft Intune as Kubernetes manifests ask for them.
+#[derive(Debug, Parser)]
+#[command(name = "vpptoken-operator", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the operator: in a pod, or anywhere with a kubeconfig.
+    Run(Run),
+    /// Write the CustomResourceDefinitions.
+    Crds {
+        /// Folder to write one file per definition to. Left out: all to standard output.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Namespace that holds the Secrets of ClusterGraphTenants. Left out: that of the Kubernetes configuration.
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: Option<String>,
+    /// Namespaces whose VppTokens are looked after, separated by commas. Left out: all.
+    #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
+    /// Address for /healthz, /readyz and /metrics.
+    #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// Another Microsoft Graph than the cloud's, for example an emulator. Credentials are sent there.
+    #[arg(long, env = "GRAPH_ENDPOINT", value_name = "URL", value_parser = endpoint)]
+    graph_endpoint: Option<String>,
+    /// Another login host than the cloud's, for example an emulator. Credentials are sent there.
+    #[arg(long, env = "LOGIN_ENDPOINT", value_name = "URL", value_parser = endpoint)]
+    login_endpoint: Option<String>,
+    /// How long after a write Graph may still show the old value.
+    #[arg(long, env = "SETTLING_TIME", default_value = "60s", value_parser = duration)]
+    settling_time: SignedDuration,
+    /// How long to look for the result of a create whose answer was lost, before creating again.
+    #[arg(long, env = "UNKNOWN_OUTCOME_TIME", default_value = "15m", value_parser = duration)]
+    unknown_outcome_time: SignedDuration,
+    /// How to write logs.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// What to log: error, warn, info, debug, or a filter such as info,vpptoken_operator=debug.
+    #[arg(long, env = "LOG", default_value = "info")]
+    log: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn endpoint(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match rest {
+        Some(host) if !host.trim_matches('/').is_empty() => Ok(text.trim_end_matches('/').to_owned()),
+        _ => Err("write a URL such as http://127.0.0.1:8090".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    schedule::duration(text).ok_or_else(|| "write a duration such as 60s or 15m".to_owned())
+}
+
+/// Reads the command line and does what it says.
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
+        Command::Crds { dir } => finish(crds(dir)),
+        Command::Run(arguments) => finish(operate(arguments)),
+    }
+}
+
+fn finish(outcome: Result<(), String>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("vpptoken-operator: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn crds(dir: Option<PathBuf>) -> Result<(), String> {
+    let files = api::crds_as_files().map_err(|error| error.to_string())?;
+    let Some(dir) = dir else {
+        for (_, yaml) in files {
+            println!("---\n{yaml}");
+        }
+        return Ok(());
+    };
+    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    for (name, yaml) in files {
+        let path = dir.join(name);
+        std::fs::write(&path, yaml).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn operate(arguments: Run) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&arguments.log).map_err(|error| format!("--log \"{}\": {error}", arguments.log))?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match arguments.log_format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    let settings = Settings {
+        namespace: arguments.namespace,
+        watch_namespaces: arguments.watch_namespaces,
+        listen: arguments.listen,
+        graph_endpoint: arguments.graph_endpoint,
+        login_endpoint: arguments.login_endpoint,
+        timings: Timings {
+            settling: arguments.settling_time,
+            unknown_outcome: arguments.unknown_outcome_time,
+        },
+    };
+    // The one TLS provider of the process; two would make the first client panic.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("can't start: {error}"))?;
+    runtime.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        let told = tokio::spawn(async move {
+            told_to_stop().await;
+            tracing::info!("told to stop; finishing what is in progress");
+            let _ = stop.send(true);
+        });
+        let outcome = operator::run(settings, stopped)
+            .await
+            .map_err(|error| error.to_string());
+        told.abort();
+        outcome
+    })
+}
+
+async fn told_to_stop() {
+    let interrupted = async {
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    #[cfg(unix)]
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupted => {}
+        () = terminated => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_endpoint_is_a_url() {
+        assert_eq!(
+            endpoint("http://127.0.0.1:8090/"),
+            Ok("http://127.0.0.1:8090".to_owned())
+        );
+        for text in ["127.0.0.1:8090", "https://", "file:///etc", ""] {
+            assert!(endpoint(text).is_err(), "{text}");
+        }
+    }
+}

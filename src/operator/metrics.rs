@@ -1,0 +1,156 @@
+//! Figures for Prometheus. Labels are names of our own objects, operations and statuses: nothing that grows without bound.
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::api::conditions::{ConditionType, find};
+use crate::graph::Operation;
+use crate::vpptoken::Caches;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    operation: OperationLabel,
+    status: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct OperationLabel(Operation);
+
+impl EncodeLabelValue for OperationLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.0.as_str(), encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    namespace: String,
+    name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DurationLabels {
+    operation: OperationLabel,
+}
+
+/// All figures.
+pub(super) struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Family<DurationLabels, Histogram, fn() -> Histogram>,
+    reconciles: Family<OutcomeLabels, Counter>,
+    reconcile_seconds: Histogram,
+}
+
+/// 10 ms to 40 s: a request ends after 30.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.01, 2.0, 13))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(seconds),
+            reconciles: Family::default(),
+            reconcile_seconds: seconds(),
+        }
+    }
+}
+
+impl Metrics {
+    /// A request to Microsoft ended.
+    pub(super) fn requested(&self, operation: Operation, status: Option<u16>, took: Duration) {
+        let labels = DurationLabels {
+            operation: OperationLabel(operation),
+        };
+        self.request_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+        self.requests
+            .get_or_create(&RequestLabels {
+                operation: OperationLabel(operation),
+                status,
+            })
+            .inc();
+    }
+
+    /// A reconcile ended.
+    pub(super) fn reconciled(&self, ok: bool, took: Duration) {
+        self.reconcile_seconds.observe(took.as_secs_f64());
+        self.reconciles
+            .get_or_create(&OutcomeLabels {
+                outcome: if ok { "ok" } else { "error" },
+            })
+            .inc();
+    }
+
+    /// The figures as OpenMetrics text. Those of the tokens are taken from the cache as it is now, so that none outlives
+    /// its object.
+    pub(super) fn encode(&self, caches: &Caches) -> Result<String, std::fmt::Error> {
+        let ready = Family::<TokenLabels, Gauge>::default();
+        let expiry = Family::<TokenLabels, Gauge>::default();
+        let last_sync = Family::<TokenLabels, Gauge>::default();
+        for object in caches.all_tokens() {
+            let labels = TokenLabels {
+                namespace: object.namespace().unwrap_or_default(),
+                name: object.name_any(),
+            };
+            let Some(status) = &object.status else { continue };
+            let is_ready = find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True");
+            ready.get_or_create(&labels).set(i64::from(is_ready));
+            if let Some(time) = status.expiration_date_time {
+                expiry.get_or_create(&labels).set(time.as_second());
+            }
+            if let Some(time) = status.last_sync_date_time {
+                last_sync.get_or_create(&labels).set(time.as_second());
+            }
+        }
+        let mut registry = Registry::with_prefix("vpptoken");
+        registry.register(
+            "graph_requests",
+            "Requests to Microsoft, by operation and HTTP status",
+            self.requests.clone(),
+        );
+        registry.register_with_unit(
+            "graph_request_duration",
+            "How long requests to Microsoft took",
+            Unit::Seconds,
+            self.request_seconds.clone(),
+        );
+        registry.register("reconciles", "Reconciles, by outcome", self.reconciles.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "How long reconciles took, waiting for Graph's limits included",
+            Unit::Seconds,
+            self.reconcile_seconds.clone(),
+        );
+        registry.register("ready", "Whether Graph has what the VppToken asks for", ready);
+        registry.register_with_unit(
+            "expiration_timestamp",
+            "When the token in Graph expires",
+            Unit::Seconds,
+            expiry,
+        );
+        registry.register_with_unit(
+            "last_sync_timestamp",
+            "When Graph ended the last sync",
+            Unit::Seconds,
+            last_sync,
+        );
+        let mut text = String::new();
+        encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,497 @@
+//! Carries out one step, and says what came of it.
+
+use jiff::{SignedDuration, Timestamp};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use secrecy::SecretString;
+use serde_json::json;
+
+use super::observe::{read_file, tenant_name};
+use super::plan::{Step, Wanted};
+use super::world::{Failure, Observed, StepKind, TenantState, UnsentCreate};
+use super::{Context, Error, namespace, tenant_key, uid};
+use crate::api::{AccountType, FINALIZER, PendingCreate, Uploaded, VppToken, VppTokenStatus, VppTokenTenant};
+use crate::graph::{ErrorKind, GraphError, NewToken, TokenPatch};
+use crate::tenant::{Field, Session, Tenant};
+use crate::token_file::TokenFile;
+
+/// A fact that belongs into the status.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Done {
+    /// A create was announced.
+    Announced(PendingCreate),
+    /// An announced create is off.
+    Withdrawn,
+    /// A token was created, found again after a lost answer, or taken over.
+    Owned {
+        /// Its id.
+        id: String,
+        /// Where it lives.
+        tenant: VppTokenTenant,
+        /// What counts as uploaded to it; nothing of one that was taken over by its id.
+        uploaded: Option<Uploaded>,
+    },
+    /// A file was uploaded onto the token.
+    Uploaded(Uploaded),
+    /// A sync was started.
+    Synced {
+        /// When.
+        at: Timestamp,
+        /// The request that it answers.
+        request: Option<String>,
+    },
+}
+
+impl Done {
+    /// Writes the fact into a status.
+    pub fn apply(&self, status: &mut VppTokenStatus) {
+        match self {
+            Self::Announced(pending) => status.pending_create = Some(pending.clone()),
+            Self::Withdrawn => status.pending_create = None,
+            Self::Owned { id, tenant, uploaded } => {
+                status.token_id = Some(id.clone());
+                status.tenant = Some(tenant.clone());
+                status.uploaded = uploaded.clone();
+                status.pending_create = None;
+            }
+            Self::Uploaded(uploaded) => status.uploaded = Some(uploaded.clone()),
+            Self::Synced { at, request } => {
+                status.last_sync_trigger_time = Some(*at);
+                if request.is_some() {
+                    status.last_handled_sync_request = request.clone();
+                }
+            }
+        }
+    }
+
+    /// Whether it happened in Graph, so that it must be written whatever the status has become meanwhile. The others only
+    /// count when they are written onto the status that they were decided on.
+    pub fn is_fact(&self) -> bool {
+        !matches!(self, Self::Announced(_) | Self::Withdrawn)
+    }
+}
+
+/// An event to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// Whether a person should worry.
+    pub warning: bool,
+    /// What, in one CamelCase word.
+    pub reason: &'static str,
+    /// A sentence.
+    pub note: String,
+}
+
+fn happened(reason: &'static str, note: impl Into<String>) -> Option<Happened> {
+    Some(Happened {
+        warning: false,
+        reason,
+        note: note.into(),
+    })
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, Default)]
+pub struct Acted {
+    /// What to write into the status.
+    pub done: Option<Done>,
+    /// What to show.
+    pub event: Option<Happened>,
+    /// There is nothing left to write a status on.
+    pub object_is_gone: bool,
+}
+
+/// Carries out one step. What fails in Graph is remembered and shown, not an error.
+///
+/// # Errors
+/// When Kubernetes can't be read or written.
+pub async fn act(context: &Context, object: &VppToken, observed: &Observed, step: &Step) -> Result<Acted, Error> {
+    match step {
+        Step::AddFinalizer => finalizer(context, object, true).await,
+        Step::RemoveFinalizer { warning } => {
+            let mut acted = finalizer(context, object, false).await?;
+            acted.event = warning.clone().map(|note| Happened {
+                warning: true,
+                reason: "TokenRetained",
+                note,
+            });
+            Ok(acted)
+        }
+        _ => {
+            let Some(Some(tenant)) = tenant_key(object).and_then(|key| context.directory.find(&key)) else {
+                return Ok(Acted::default());
+            };
+            let (Ok(session), TenantState::Known(known)) = (&tenant.session, &observed.tenant) else {
+                return Ok(Acted::default());
+            };
+            let desk = Actor {
+                context,
+                object,
+                observed,
+                uid: uid(object)?,
+                tenant: &tenant,
+                session,
+            };
+            debug_assert_eq!(known.identity, tenant.identity);
+            desk.act(step).await
+        }
+    }
+}
+
+async fn finalizer(context: &Context, object: &VppToken, add: bool) -> Result<Acted, Error> {
+    let mut finalizers: Vec<String> = object.finalizers().to_vec();
+    finalizers.retain(|finalizer| finalizer != FINALIZER);
+    if add {
+        finalizers.push(FINALIZER.to_owned());
+    }
+    let patch = json!({ "metadata": { "resourceVersion": object.resource_version(), "finalizers": finalizers } });
+    let api: Api<VppToken> = context.api(object)?;
+    let patched = api
+        .patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await;
+    match patched {
+        // The write brings the object back by its watch; the status is written then.
+        Ok(_) => Ok(Acted {
+            object_is_gone: true,
+            ..Acted::default()
+        }),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Acted {
+            object_is_gone: true,
+            ..Acted::default()
+        }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+struct Actor<'a> {
+    context: &'a Context,
+    object: &'a VppToken,
+    observed: &'a Observed,
+    uid: &'a str,
+    tenant: &'a Tenant,
+    session: &'a Session,
+}
+
+impl Actor<'_> {
+    async fn act(&self, step: &Step) -> Result<Acted, Error> {
+        match step {
+            Step::AddFinalizer | Step::RemoveFinalizer { .. } => Ok(Acted::default()),
+            Step::Announce(pending) => Ok(self.announce(pending)?),
+            Step::Withdraw => {
+                self.end_turn();
+                Ok(Acted {
+                    done: Some(Done::Withdrawn),
+                    ..Acted::default()
+                })
+            }
+            Step::Create => self.create().await,
+            Step::Adopt { id, uploaded } => {
+                let note = format!("Took over the token {id}, which Graph already had.");
+                Ok(self.own(id, Some(uploaded.clone()), happened("Adopted", note)))
+            }
+            Step::Bind { id } => Ok(self.own(
+                id,
+                None,
+                happened("Bound", format!("Took over the token {id} by its id.")),
+            )),
+            Step::Update { id, upload, fields } => self.update(id, *upload, fields).await,
+            Step::Sync { id, priority, request } => Ok(self.sync(id, *priority, request).await),
+            Step::Confirm { id } => {
+                let outcome = self.session.confirm(id).await;
+                self.noted(StepKind::Confirm, &outcome);
+                Ok(Acted::default())
+            }
+            Step::Delete { id } => {
+                let outcome = self.session.delete(id).await;
+                self.noted(StepKind::Delete, &outcome);
+                let event = outcome
+                    .ok()
+                    .and_then(|()| happened("Deleted", format!("Deleted the token {id} in Graph.")));
+                Ok(Acted {
+                    event,
+                    ..Acted::default()
+                })
+            }
+        }
+    }
+
+    /// The announcement counts only once it is written; [`super::report`] sets the memory then.
+    fn announce(&self, pending: &PendingCreate) -> Result<Acted, Error> {
+        let who = (namespace(self.object)?.to_owned(), self.object.name_any());
+        let is_ours =
+            self.context
+                .desk
+                .take_turn(&tenant_name(&self.tenant.identity), &pending.apple_id, self.uid, who);
+        Ok(Acted {
+            done: is_ours.then(|| Done::Announced(pending.clone())),
+            ..Acted::default()
+        })
+    }
+
+    fn own(&self, id: &str, uploaded: Option<Uploaded>, event: Option<Happened>) -> Acted {
+        if !self
+            .context
+            .desk
+            .claim(&tenant_name(&self.tenant.identity), id, self.uid)
+        {
+            return Acted::default();
+        }
+        self.context
+            .desk
+            .change(self.uid, |page| page.memory.unsent_create = None);
+        self.end_turn();
+        let done = Done::Owned {
+            id: id.to_owned(),
+            tenant: self.tenant.identity.clone(),
+            uploaded,
+        };
+        Acted {
+            done: Some(done),
+            event,
+            ..Acted::default()
+        }
+    }
+
+    async fn create(&self) -> Result<Acted, Error> {
+        let Some(file) = self.file_as_decided().await? else {
+            return Ok(Acted::default());
+        };
+        let spec = &self.observed.spec;
+        let token = NewToken {
+            token: self.to_send(&file),
+            sensitive: file.sensitive(),
+            apple_id: spec.apple_id.clone(),
+            vpp_token_account_type: spec.vpp_token_account_type.unwrap_or(AccountType::Business).as_graph(),
+            country_or_region: spec.country_or_region.clone(),
+            automatically_update_apps: spec.automatically_update_apps,
+        };
+        let written = super::plan::wanted(self.observed);
+        // From here on it may be sent: whatever interrupts this leaves an unknown outcome.
+        self.context
+            .desk
+            .change(self.uid, |page| page.memory.unsent_create = None);
+        let outcome = self.session.create(&token, &written).await;
+        self.noted(StepKind::Create, &outcome);
+        match outcome {
+            Ok(entity) => {
+                let note = format!("Created the token {} in Graph.", entity.id);
+                Ok(self.own(&entity.id, Some(self.uploaded(&file)), happened("Created", note)))
+            }
+            Err(error) if error.maybe_executed() => {
+                self.session.want_list_after(Timestamp::now());
+                Ok(Acted::default())
+            }
+            Err(_) => {
+                self.end_turn();
+                Ok(Acted {
+                    done: Some(Done::Withdrawn),
+                    ..Acted::default()
+                })
+            }
+        }
+    }
+
+    async fn update(
+        &self,
+        id: &str,
+        upload: bool,
+        fields: &std::collections::BTreeMap<Field, Wanted>,
+    ) -> Result<Acted, Error> {
+        let file = if upload {
+            let Some(file) = self.file_as_decided().await? else {
+                return Ok(Acted::default());
+            };
+            Some(file)
+        } else {
+            None
+        };
+        let text = |field: Field| fields.get(&field).map(|wanted| wanted.wanted.clone());
+        let patch = TokenPatch {
+            token: file.as_ref().map(|file| self.to_send(file)),
+            sensitive: file.as_ref().map(TokenFile::sensitive).unwrap_or_default(),
+            apple_id: text(Field::AppleId),
+            vpp_token_account_type: fields
+                .get(&Field::AccountType)
+                .and_then(|_| self.observed.spec.vpp_token_account_type)
+                .map(AccountType::as_graph),
+            country_or_region: text(Field::CountryOrRegion),
+            automatically_update_apps: fields
+                .get(&Field::AutomaticallyUpdateApps)
+                .and_then(|_| self.observed.spec.automatically_update_apps),
+        };
+        let written: Vec<(Field, String)> = fields
+            .iter()
+            .map(|(field, wanted)| (*field, wanted.wanted.clone()))
+            .collect();
+        let outcome = self.session.update(id, &patch, &written).await;
+        self.noted(StepKind::Update, &outcome);
+        if outcome.is_err() {
+            return Ok(Acted::default());
+        }
+        self.context.desk.change(self.uid, |page| {
+            for (field, value) in written {
+                let tries = page.memory.tries.entry(field).or_insert_with(|| (value.clone(), 0));
+                *tries = if tries.0 == value {
+                    (value, tries.1.saturating_add(1))
+                } else {
+                    (value, 1)
+                };
+            }
+        });
+        let changes: Vec<String> = fields
+            .iter()
+            .map(|(field, Wanted { found, wanted })| {
+                format!(
+                    "{} from {} to {wanted}",
+                    field.as_str(),
+                    found.as_deref().unwrap_or("nothing")
+                )
+            })
+            .collect();
+        let event = match (&file, changes.is_empty()) {
+            (Some(file), _) => {
+                let settings = if changes.is_empty() {
+                    String::new()
+                } else {
+                    format!(" Changed {}.", changes.join(", "))
+                };
+                let until = file.expiration.strftime("%Y-%m-%dT%H:%M:%SZ");
+                happened(
+                    "Uploaded",
+                    format!("Uploaded the token file that expires at {until} onto the token {id}.{settings}"),
+                )
+            }
+            (None, false) => happened("Updated", format!("Changed {}.", changes.join(", "))),
+            (None, true) => None,
+        };
+        Ok(Acted {
+            done: file.map(|file| Done::Uploaded(self.uploaded(&file))),
+            event,
+            ..Acted::default()
+        })
+    }
+
+    async fn sync(&self, id: &str, priority: crate::tenant::Priority, request: &Option<String>) -> Acted {
+        let at = Timestamp::now();
+        let outcome = self.session.sync(id, priority).await;
+        self.noted(StepKind::Sync, &outcome);
+        if outcome.is_err() {
+            return Acted::default();
+        }
+        let event = request
+            .as_ref()
+            .and_then(|_| happened("SyncStarted", "Started a sync, as requested."));
+        Acted {
+            done: Some(Done::Synced {
+                at,
+                request: request.clone(),
+            }),
+            event,
+            ..Acted::default()
+        }
+    }
+
+    /// The file, read now, if it still is the one that the decision was made on.
+    async fn file_as_decided(&self) -> Result<Option<TokenFile>, Error> {
+        let decided = self.observed.file.as_ref().ok().map(|file| file.sha256.clone());
+        let file = read_file(self.context, self.object).await?.ok();
+        Ok(file.filter(|file| Some(file.sha256(self.tenant.encoding)) == decided))
+    }
+
+    fn to_send(&self, file: &TokenFile) -> SecretString {
+        file.to_send(self.tenant.encoding)
+    }
+
+    fn uploaded(&self, file: &TokenFile) -> Uploaded {
+        Uploaded {
+            sha256: file.sha256(self.tenant.encoding),
+            expiration_date_time: file.expiration,
+            organization_name: file.organization_name.clone(),
+            time: Timestamp::now(),
+        }
+    }
+
+    fn end_turn(&self) {
+        self.context
+            .desk
+            .change(self.uid, |page| page.memory.unsent_create = None);
+        for (namespace, name) in self.context.desk.end_turn(self.uid) {
+            (self.context.wake)(&namespace, &name);
+        }
+    }
+
+    /// Remembers a failure with its growing delay, and forgets it after a success.
+    fn noted<T>(&self, kind: StepKind, outcome: &Result<T, GraphError>) {
+        let inputs = self.observed.inputs();
+        self.context.desk.change(self.uid, |page| match outcome {
+            Ok(_) => {
+                page.memory.failures.remove(&kind);
+            }
+            Err(error) => {
+                tracing::warn!(step = ?kind, %error, "graph refused or failed a step");
+                let now = Timestamp::now();
+                let before = page
+                    .memory
+                    .failures
+                    .get(&kind)
+                    .filter(|before| before.kind == error.kind && before.inputs == inputs);
+                let count = before.map_or(1, |before| before.count.saturating_add(1));
+                let failure = Failure {
+                    kind: error.kind,
+                    message: super::plan::failure_sentence(&error.sentence, error.code.as_deref()),
+                    since: before.map_or(now, |before| before.since),
+                    at: now,
+                    count,
+                    not_before: now.saturating_add(delay(error, count)).unwrap_or(Timestamp::MAX),
+                    maybe_executed: error.maybe_executed(),
+                    inputs,
+                };
+                page.memory.failures.insert(kind, failure);
+            }
+        });
+    }
+}
+
+/// How long a failed step waits: what Graph asks for, or a time that doubles, with jitter so that many objects that failed
+/// together do not come back together.
+fn delay(error: &GraphError, count: u32) -> SignedDuration {
+    let (first, most) = match error.kind {
+        ErrorKind::Refused | ErrorKind::NotFound => (60.0, 3600.0),
+        ErrorKind::Credentials | ErrorKind::Forbidden | ErrorKind::Unauthorized => (5.0, 300.0),
+        _ => (1.0, 300.0),
+    };
+    let doubled: f64 = first * 2f64.powi(i32::try_from(count.saturating_sub(1).min(20)).unwrap_or(20));
+    let jitter = 0.8 + 0.4 * f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;
+    let asked = error.retry_after.map_or(0.0, |wait| wait.as_secs_f64());
+    SignedDuration::try_from_secs_f64((doubled.min(most) * jitter).max(asked)).unwrap_or(SignedDuration::from_secs(300))
+}
+
+/// Sets the memory of an announcement that was written into the status just now.
+pub(super) fn announced(context: &Context, uid: &str, pending: &PendingCreate) {
+    let unsent = UnsentCreate {
+        sha256: pending.sha256.clone(),
+        list_after: Timestamp::now(),
+    };
+    context
+        .desk
+        .change(uid, |page| page.memory.unsent_create = Some(unsent));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_grows_with_jitter_up_to_its_limit() {
+        let error = GraphError::implausible("x");
+        for (count, low, high) in [(1, 0.8, 1.2), (2, 1.6, 2.4), (5, 12.8, 19.2), (50, 240.0, 360.0)] {
+            let waited = delay(&error, count).as_secs_f64();
+            assert!((low..=high).contains(&waited), "{count}: {waited}");
+        }
+        let asked = GraphError {
+            retry_after: Some(std::time::Duration::from_secs(7)),
+            ..error
+        };
+        assert!(delay(&asked, 1).as_secs_f64() >= 7.0);
+    }
+}

@@ -1,0 +1,153 @@
+//! The reconcile loop: observe, plan, act, report. One step and one status write at a time.
+
+pub mod act;
+pub mod desk;
+pub mod observe;
+pub mod plan;
+pub mod report;
+pub mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::Action;
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, ResourceExt};
+
+use crate::api::VppToken;
+use crate::tenant::{Directory, TenantKey, Timings};
+use desk::Desk;
+use plan::{Plan, Step};
+
+/// What could not be read from or written to Kubernetes. Graph's failures are not errors here but part of what is observed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server said no, or could not be reached.
+    #[error("Kubernetes: {0}")]
+    Kubernetes(#[from] kube::Error),
+    /// The object has no UID or namespace, which no object from an API server lacks.
+    #[error("the object has no {0}")]
+    Incomplete(&'static str),
+    /// The reconcile panicked; the panic's own message is not shown, since nobody checked what is in it.
+    #[error("a fault of the operator: the reconcile of this object panicked")]
+    Panicked,
+}
+
+/// The caches that reconciles read. A namespace that is watched by itself has caches of its own.
+#[derive(Clone)]
+pub struct Caches {
+    /// All VppTokens that this operator looks after.
+    pub tokens: Vec<Store<VppToken>>,
+    /// Metadata of the Secrets, without annotations.
+    pub secrets: Vec<Store<PartialObjectMeta<Secret>>>,
+    /// Metadata of the namespaces.
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+}
+
+impl Caches {
+    /// All VppTokens.
+    pub fn all_tokens(&self) -> impl Iterator<Item = Arc<VppToken>> + '_ {
+        self.tokens.iter().flat_map(Store::state)
+    }
+
+    /// The version of a Secret, if it is there.
+    pub fn secret_version(&self, namespace: &str, name: &str) -> Option<String> {
+        let reference = ObjectRef::new(name).within(namespace);
+        let secret = self.secrets.iter().find_map(|store| store.get(&reference))?;
+        Some(format!(
+            "{}/{}",
+            secret.uid().unwrap_or_default(),
+            secret.resource_version().unwrap_or_default()
+        ))
+    }
+}
+
+/// Asks for a reconcile of the VppToken with a namespace and a name.
+pub type Wake = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
+/// Everything that a reconcile works with.
+pub struct Context {
+    /// Kubernetes.
+    pub client: Client,
+    /// The caches.
+    pub caches: Caches,
+    /// The tenants in use.
+    pub directory: Arc<Directory>,
+    /// Tells that a VppToken refers to a tenant object that nobody has looked for yet.
+    pub tenant_wanted: Arc<tokio::sync::Notify>,
+    /// What the process remembers.
+    pub desk: Desk,
+    /// Times that the rules speak of.
+    pub timings: Timings,
+    /// Writes events.
+    pub recorder: Recorder,
+    /// Asks for other reconciles.
+    pub wake: Wake,
+}
+
+impl Context {
+    fn api(&self, object: &VppToken) -> Result<Api<VppToken>, Error> {
+        Ok(Api::namespaced(self.client.clone(), namespace(object)?))
+    }
+}
+
+fn namespace(object: &VppToken) -> Result<&str, Error> {
+    object
+        .metadata
+        .namespace
+        .as_deref()
+        .ok_or(Error::Incomplete("namespace"))
+}
+
+fn uid(object: &VppToken) -> Result<&str, Error> {
+    object.metadata.uid.as_deref().ok_or(Error::Incomplete("UID"))
+}
+
+/// Brings one VppToken one step nearer to what it asks for.
+///
+/// # Errors
+/// When Kubernetes can't be read or written.
+pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<Action, Error> {
+    let mut object = Arc::unwrap_or_clone(object);
+    let mut observed = observe::observe(&context, &object, observe::From::Caches).await?;
+    let mut plan = plan::plan(&observed);
+    if plan.step.as_ref().is_some_and(Step::writes_graph) {
+        // Nothing is written to Graph on the word of a cache.
+        match context.api(&object)?.get_opt(&object.name_any()).await? {
+            Some(live) if live.metadata.uid == object.metadata.uid => object = live,
+            _ => return Ok(Action::await_change()),
+        }
+        observed = observe::observe(&context, &object, observe::From::Live).await?;
+        plan = plan::plan(&observed);
+    }
+    let acted = match &plan.step {
+        Some(step) => act::act(&context, &object, &observed, step).await?,
+        None => act::Acted::default(),
+    };
+    if acted.object_is_gone {
+        return Ok(Action::await_change());
+    }
+    let reference = object.clone();
+    let plan = report::report(&context, object, observed, acted).await?;
+    report::want_list(&context, &reference, &plan);
+    Ok(next_look(&plan))
+}
+
+fn next_look(plan: &Plan) -> Action {
+    match (&plan.step, plan.again) {
+        (Some(_), _) => Action::requeue(Duration::ZERO),
+        (None, Some(wait)) => Action::requeue(wait.unsigned_abs()),
+        (None, None) => Action::await_change(),
+    }
+}
+
+/// The tenant object that a VppToken refers to.
+pub fn tenant_key(object: &VppToken) -> Option<TenantKey> {
+    Some(TenantKey::of(
+        &object.spec.tenant_ref,
+        object.metadata.namespace.as_deref()?,
+    ))
+}

@@ -1,0 +1,250 @@
+//! Gathers all that a decision needs into one value. Reads only: caches, and live what a write rests on.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, CustomResourceExt, ResourceExt};
+
+use super::desk::{Page, ReadFile};
+use super::world::{FileFacts, FileProblem, KnownTenant, Object, Observed, Others, Permission, TenantState};
+use super::{Context, Error, namespace, tenant_key, uid};
+use crate::api::{
+    ClusterGraphTenant, FINALIZER, Reason, SYNC_REQUESTED_AT, TenantKind, TokenEncoding, VppToken, VppTokenTenant,
+};
+use crate::tenant::{Access, Tenant, TenantKey};
+use crate::token_file::TokenFile;
+
+/// How fresh the reads have to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// Caches will do: nothing is written to Graph on their word.
+    Caches,
+    /// Everything that a write to Graph rests on is read now.
+    Live,
+}
+
+/// Looks at one VppToken and everything around it.
+///
+/// # Errors
+/// When Kubernetes can't be read.
+pub async fn observe(context: &Context, object: &VppToken, from: From) -> Result<Observed, Error> {
+    let uid = uid(object)?;
+    let page = context.desk.page(uid);
+    let tenant = tenant(context, object)?;
+    let encoding = tenant
+        .as_ref()
+        .and_then(Option::as_ref)
+        .map_or_else(TokenEncoding::default, |found| found.encoding);
+    let file = file(context, object, encoding, &page, from).await?;
+    let identity = tenant.as_ref().and_then(Option::as_ref).map(|tenant| &tenant.identity);
+    let others = identity
+        .map(|identity| others(context, object, identity))
+        .transpose()?
+        .unwrap_or_default();
+    let tenant = tenant_state(context, object, tenant, from).await?;
+    let mut status = object.status.clone().unwrap_or_default();
+    for done in &page.unrecorded {
+        done.apply(&mut status);
+    }
+    let deleting = object.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    let has_finalizer = object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    let crd_terminating = deleting.is_some() && has_finalizer && crd_terminating(context).await?;
+    Ok(Observed {
+        now: Timestamp::now(),
+        object: Object {
+            uid: uid.to_owned(),
+            generation: object.metadata.generation.unwrap_or_default(),
+            created: object
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            deleting,
+            has_finalizer,
+            sync_request: object.annotations().get(SYNC_REQUESTED_AT).cloned(),
+        },
+        spec: object.spec.clone(),
+        status,
+        file,
+        tenant,
+        others,
+        memory: page.memory,
+        crd_terminating,
+        timings: context.timings,
+    })
+}
+
+/// Deleting the definition marks every object for deletion; that is not a person's wish for the tokens.
+async fn crd_terminating(context: &Context) -> Result<bool, Error> {
+    let crds: Api<CustomResourceDefinition> = Api::all(context.client.clone());
+    let crd = crds.get_opt(VppToken::crd_name()).await?;
+    Ok(crd.is_none_or(|crd| crd.metadata.deletion_timestamp.is_some()))
+}
+
+/// The tenant object: outer none while nobody looked for it, inner none when it is not there.
+fn tenant(context: &Context, object: &VppToken) -> Result<Option<Option<Tenant>>, Error> {
+    let key = TenantKey::of(&object.spec.tenant_ref, namespace(object)?);
+    let found = context.directory.find(&key);
+    if found.is_none() {
+        context.tenant_wanted.notify_one();
+    }
+    Ok(found)
+}
+
+async fn tenant_state(
+    context: &Context,
+    object: &VppToken,
+    tenant: Option<Option<Tenant>>,
+    from: From,
+) -> Result<TenantState, Error> {
+    let reference = &object.spec.tenant_ref;
+    let tenant = match tenant {
+        None => {
+            let message = format!("{} \"{}\" is being looked for.", reference.kind, reference.name);
+            return Ok(TenantState::Unusable {
+                reason: Reason::TenantNotRead,
+                message,
+            });
+        }
+        Some(None) => return Ok(TenantState::NotFound),
+        Some(Some(tenant)) => tenant,
+    };
+    let access = match (from, reference.kind) {
+        (From::Live, TenantKind::ClusterGraphTenant) => {
+            let api: Api<ClusterGraphTenant> = Api::all(context.client.clone());
+            match api.get_opt(&reference.name).await? {
+                None => return Ok(TenantState::NotFound),
+                Some(live) => Access::of(&live.spec),
+            }
+        }
+        _ => tenant.access,
+    };
+    if !access.allows(namespace(object)?, &namespace_labels(context, object)?) {
+        return Ok(TenantState::NamespaceNotAllowed);
+    }
+    Ok(match tenant.session {
+        Err(unusable) => TenantState::Unusable {
+            reason: unusable.reason,
+            message: unusable.message,
+        },
+        Ok(session) => TenantState::Known(KnownTenant {
+            identity: tenant.identity,
+            allowed: access
+                .operations
+                .iter()
+                .copied()
+                .map(Permission::from)
+                .collect::<BTreeSet<_>>(),
+            view: session.view(),
+        }),
+    })
+}
+
+fn namespace_labels(context: &Context, object: &VppToken) -> Result<std::collections::BTreeMap<String, String>, Error> {
+    let namespace = context.caches.namespaces.get(&ObjectRef::new(namespace(object)?));
+    Ok(namespace
+        .map(|namespace| namespace.labels().clone())
+        .unwrap_or_default())
+}
+
+/// A tenant's name in claims and turns, however many tenant objects stand for it.
+pub(super) fn tenant_name(identity: &VppTokenTenant) -> String {
+    format!("{:?}/{}", identity.cloud, identity.tenant_id.to_lowercase())
+}
+
+/// What other VppTokens have to do with this tenant: what their statuses say, and what this process knows before them.
+fn others(context: &Context, object: &VppToken, identity: &VppTokenTenant) -> Result<Others, Error> {
+    let name = tenant_name(identity);
+    let own_uid = uid(object)?;
+    let own_pending = object.status.as_ref().and_then(|status| status.pending_create.as_ref());
+    let claims = context.desk.claims_of_others(&name, own_uid);
+    let mut others = Others::default();
+    for other in context.caches.all_tokens() {
+        let Some(uid) = other.metadata.uid.as_deref().filter(|uid| *uid != own_uid) else {
+            continue;
+        };
+        let created = other
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+        for (id, _) in claims.iter().filter(|(_, holder)| holder == uid) {
+            others.claimed.insert(id.clone(), (created, uid.to_owned()));
+        }
+        let Some(status) = &other.status else { continue };
+        if let (Some(tenant), Some(id)) = (&status.tenant, &status.token_id)
+            && tenant_name(tenant) == name
+        {
+            others.claimed.insert(id.clone(), (created, uid.to_owned()));
+        }
+        if let Some(pending) = &status.pending_create
+            && pending.apple_id.trim().to_lowercase() == object.spec.apple_id.trim().to_lowercase()
+            && own_pending.is_none_or(|own| (pending.since, uid) < (own.since, own_uid))
+            && tenant_of(context, &other).is_some_and(|tenant| tenant_name(&tenant) == name)
+        {
+            others.creating = true;
+        }
+    }
+    let who = (namespace(object)?.to_owned(), object.name_any());
+    if context
+        .desk
+        .is_anothers_turn(&name, &object.spec.apple_id, own_uid, who)
+    {
+        others.creating = true;
+    }
+    Ok(others)
+}
+
+fn tenant_of(context: &Context, object: &VppToken) -> Option<VppTokenTenant> {
+    Some(context.directory.find(&tenant_key(object)?)??.identity)
+}
+
+/// The token file: read once per version of its Secret, and again for every write.
+async fn file(
+    context: &Context,
+    object: &VppToken,
+    encoding: TokenEncoding,
+    page: &Page,
+    from: From,
+) -> Result<Result<FileFacts, FileProblem>, Error> {
+    let reference = &object.spec.token_secret_ref;
+    let version = context.caches.secret_version(namespace(object)?, &reference.name);
+    let of = version.map(|version| (reference.name.clone(), version, reference.key.clone(), encoding));
+    if from == From::Caches {
+        match (&of, &page.file) {
+            (None, _) => return Ok(Err(FileProblem::SecretNotFound)),
+            (Some(of), Some(read)) if read.of == *of => return Ok(read.file.clone()),
+            _ => {}
+        }
+    }
+    let file = read_file(context, object).await?.map(|file| FileFacts {
+        sha256: file.sha256(encoding),
+        expiration: file.expiration,
+        organization_name: file.organization_name,
+    });
+    if let Some(of) = of {
+        context.desk.change(uid(object)?, |page| {
+            page.file = Some(ReadFile { of, file: file.clone() })
+        });
+    }
+    Ok(file)
+}
+
+/// Reads the Secret now. What comes back must not outlive the request that needs it.
+///
+/// # Errors
+/// When Kubernetes can't be read.
+pub(super) async fn read_file(context: &Context, object: &VppToken) -> Result<Result<TokenFile, FileProblem>, Error> {
+    let reference = &object.spec.token_secret_ref;
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace(object)?);
+    let Some(secret) = secrets.get_opt(&reference.name).await? else {
+        return Ok(Err(FileProblem::SecretNotFound));
+    };
+    let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(&reference.key)) else {
+        return Ok(Err(FileProblem::KeyNotFound));
+    };
+    Ok(TokenFile::parse(&bytes.0).map_err(|error| FileProblem::Malformed(error.to_string())))
+}

@@ -1,0 +1,321 @@
+//! How a VppToken comes by its token: never two. Create is not idempotent, so it is announced in the status first, and
+//! Graph is looked through after that.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Draft, Step, many_vanished, same, same_second, saying};
+use crate::api::{CreationPolicy, PendingCreate, Reason, Uploaded};
+use crate::tenant::Entry;
+use crate::vpptoken::world::{FileFacts, KnownTenant, Permission, StepKind};
+
+/// Whoever waits for a turn is told; a cache may tell late, so look again.
+const TURN: SignedDuration = SignedDuration::from_secs(2);
+/// Lists that must have been looked through before a create of unknown outcome counts as not carried out.
+const LISTS_TO_LOOK_THROUGH: usize = 3;
+
+/// Takes over the token that the manifest names.
+pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
+    if !tenant.allowed.contains(&Permission::Bind) {
+        return not_allowed(draft, "Bind", "take over a token by tokenId");
+    }
+    if draft.observed.others.claimed.contains_key(&id) {
+        return claimed(draft, &id);
+    }
+    match tenant.view.snapshot.entry(&id) {
+        Some(_) => {
+            draft.say_working(Reason::Updating, format!("The token {id} is being taken over."));
+            draft.step(Step::Bind { id });
+        }
+        None => draft.hold(
+            Reason::TokenNotFound,
+            format!("There is no token {id} in this tenant. Compare tokenId with the ids that Intune shows."),
+        ),
+    }
+}
+
+/// Adopts or creates.
+pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
+    if let Some(pending) = draft.status.pending_create.clone() {
+        match &draft.observed.memory.unsent_create {
+            Some(unsent) if unsent.sha256 == pending.sha256 => return announced(draft, tenant, unsent.list_after),
+            _ => {
+                if !outcome_unknown(draft, tenant, &pending) {
+                    return;
+                }
+            }
+        }
+    }
+    let Some(file) = usable_file(draft) else { return };
+    let holds = draft.holds.len();
+    if let Some(adopt) = choose(draft, tenant, file) {
+        draft.step(adopt);
+        return;
+    }
+    if draft.holds.len() > holds || !may_create(draft, tenant) || draft.is_held_back(StepKind::Create) {
+        return;
+    }
+    if draft.observed.others.creating {
+        draft.look_at(draft.observed.now.saturating_add(TURN).unwrap_or(Timestamp::MAX));
+        return draft.wait(
+            Reason::WaitingForTurn,
+            "Another VppToken with this Apple ID is being created; this one comes next.".into(),
+        );
+    }
+    let known_ids = candidates(draft, tenant, &draft.observed.spec.apple_id, &file.organization_name);
+    let pending = PendingCreate {
+        sha256: file.sha256.clone(),
+        since: draft.observed.now,
+        apple_id: draft.observed.spec.apple_id.clone(),
+        organization_name: file.organization_name.clone(),
+        expiration_date_time: file.expiration,
+        known_ids: known_ids.iter().map(|entry| entry.entity.id.clone()).collect(),
+    };
+    say_creating(draft);
+    draft.step(Step::Announce(pending));
+}
+
+/// Before a deletion: what became of a create that was announced.
+pub(super) fn resolve(draft: &mut Draft, tenant: &KnownTenant) {
+    let unsent = draft.observed.memory.unsent_create.is_some();
+    let Some(pending) = draft.status.pending_create.clone() else {
+        return;
+    };
+    if unsent || outcome_unknown(draft, tenant, &pending) {
+        draft.holds.clear();
+        draft.step(Step::Withdraw);
+    }
+}
+
+/// Announced by this process and not sent: look through a list that began after the announcement, then create.
+fn announced(draft: &mut Draft, tenant: &KnownTenant, list_after: Timestamp) {
+    let sha256 = draft
+        .status
+        .pending_create
+        .as_ref()
+        .map(|pending| pending.sha256.clone());
+    let Some(file) = usable_file(draft) else {
+        return draft.step(Step::Withdraw);
+    };
+    if sha256.as_deref() != Some(file.sha256.as_str()) || !may_create(draft, tenant) {
+        return draft.step(Step::Withdraw);
+    }
+    say_creating(draft);
+    if tenant.view.snapshot.last_list().is_none_or(|began| began <= list_after) {
+        draft.list_after = Some(list_after);
+        if let Some((reason, sentence)) = draft.unreachable.clone() {
+            draft.wait(reason, sentence);
+        }
+        return;
+    }
+    let holds = draft.holds.len();
+    match choose(draft, tenant, file) {
+        Some(adopt) => draft.step(adopt),
+        None if draft.holds.len() > holds => draft.step(Step::Withdraw),
+        None => {
+            draft.try_step(Step::Create);
+        }
+    }
+}
+
+/// A create was announced, and whether it was carried out is not known: whatever token is not one of the known ones is
+/// ours. True when it is certain that it was not carried out.
+fn outcome_unknown(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate) -> bool {
+    let snapshot = &tenant.view.snapshot;
+    let found: Vec<&Entry> = candidates(draft, tenant, &pending.apple_id, &pending.organization_name)
+        .into_iter()
+        .filter(|entry| !pending.known_ids.contains(&entry.entity.id))
+        .collect();
+    match found.as_slice() {
+        [] => {}
+        [entry] => {
+            let uploaded = Uploaded {
+                sha256: pending.sha256.clone(),
+                expiration_date_time: pending.expiration_date_time,
+                organization_name: pending.organization_name.clone(),
+                time: pending.since,
+            };
+            draft.say_working(Reason::Creating, "The token that was being created is found in Graph.");
+            draft.step(Step::Adopt {
+                id: entry.entity.id.clone(),
+                uploaded,
+            });
+            return false;
+        }
+        several => {
+            let message = format!(
+                "A create was sent whose answer was lost, and Graph now has several tokens that could be its result: {}. \
+                 Remove all but one in Intune.",
+                saying::list_of(several)
+            );
+            draft.hold(Reason::AmbiguousMatch, message);
+            return false;
+        }
+    }
+    let until = pending
+        .since
+        .saturating_add(draft.observed.timings.unknown_outcome)
+        .unwrap_or(Timestamp::MAX);
+    let lists = snapshot.lists_since(pending.since);
+    if draft.observed.now >= until
+        && lists >= LISTS_TO_LOOK_THROUGH
+        && snapshot.last_list().is_some_and(|began| began >= until)
+    {
+        return true;
+    }
+    let failure = draft.observed.memory.failures.get(&StepKind::Create);
+    let why = failure
+        .map(|failure| format!(" ({})", failure.message))
+        .unwrap_or_default();
+    draft.wait(
+        Reason::CreateOutcomeUnknown,
+        format!(
+            "A create was sent at {} and its answer never came{why}. Graph is being searched for the token; without a \
+             result it is created again after {}.",
+            saying::time(pending.since),
+            saying::time(until)
+        ),
+    );
+    if draft.observed.now >= until {
+        draft.list_after = Some(until.max(snapshot.last_list().unwrap_or(until)));
+    } else {
+        if lists == 0 {
+            draft.list_after = Some(pending.since);
+        }
+        draft.look_at(until);
+    }
+    false
+}
+
+/// Looks through the tokens that nobody has: an exact match is taken over, a similar one makes it stop. None when there is
+/// neither, or when it stops.
+fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts) -> Option<Step> {
+    let apple_id = &draft.observed.spec.apple_id;
+    let is_exact = |entry: &&Entry| same_second(entry.entity.expiration, file.expiration);
+    let taken = tenant.view.snapshot.entries().find(|entry| {
+        draft.observed.others.claimed.contains_key(&entry.entity.id)
+            && entry.entity.apple_id.is_some()
+            && entry.entity.organization_name.is_some()
+            && looks_like(entry, apple_id, &file.organization_name)
+            && is_exact(entry)
+    });
+    if let Some(entry) = taken {
+        let id = entry.entity.id.clone();
+        claimed(draft, &id);
+        return None;
+    }
+    let similar = candidates(draft, tenant, apple_id, &file.organization_name);
+    let exact: Vec<&Entry> = similar.iter().copied().filter(is_exact).collect();
+    match exact.as_slice() {
+        [] => {}
+        [entry] if tenant.allowed.contains(&Permission::Adopt) => {
+            draft.say_working(
+                Reason::Creating,
+                "Graph already has this token; it is being taken over.",
+            );
+            return Some(Step::Adopt {
+                id: entry.entity.id.clone(),
+                uploaded: found_uploaded(draft, file, entry),
+            });
+        }
+        [_] => {
+            not_allowed(draft, "Adopt", "take over a token that Graph already has");
+            return None;
+        }
+        several => {
+            let message = format!(
+                "Graph has several tokens that match the file exactly, and none of them belongs to a VppToken: {}. Remove \
+                 all but one in Intune, or set tokenId to the right one.",
+                saying::list_of(several)
+            );
+            draft.hold(Reason::AmbiguousMatch, message);
+            return None;
+        }
+    }
+    if !similar.is_empty() && draft.observed.spec.creation_policy == CreationPolicy::Unique {
+        let message = format!(
+            "Graph has tokens with this Apple ID and organization that belong to no VppToken: {}. One of them may be an \
+             older file of the same location, and two tokens of one location stop its syncing. Set tokenId to take one over, \
+             or creationPolicy: Always to create another one all the same.",
+            saying::list_of(&similar)
+        );
+        draft.hold(Reason::SimilarTokenExists, message);
+    }
+    None
+}
+
+/// An exact match was not uploaded by us, so it counts as uploaded before its last sync; one that never synced is new.
+fn found_uploaded(draft: &Draft, file: &FileFacts, entry: &Entry) -> Uploaded {
+    Uploaded {
+        sha256: file.sha256.clone(),
+        expiration_date_time: file.expiration,
+        organization_name: file.organization_name.clone(),
+        time: entry.entity.last_sync.unwrap_or(draft.observed.now),
+    }
+}
+
+/// Tokens that belong to no other VppToken, with this Apple ID and organization.
+fn candidates<'a>(draft: &Draft, tenant: &'a KnownTenant, apple_id: &str, organization: &str) -> Vec<&'a Entry> {
+    let claimed = &draft.observed.others.claimed;
+    tenant
+        .view
+        .snapshot
+        .entries()
+        .filter(|entry| !claimed.contains_key(&entry.entity.id) && looks_like(entry, apple_id, organization))
+        .collect()
+}
+
+fn looks_like(entry: &Entry, apple_id: &str, organization: &str) -> bool {
+    same(entry.entity.apple_id.as_deref(), apple_id) && same(entry.entity.organization_name.as_deref(), organization)
+}
+
+/// The token file, if it may be uploaded as a new token.
+fn usable_file<'a>(draft: &mut Draft<'a>) -> Option<&'a FileFacts> {
+    let observed = draft.observed;
+    match &observed.file {
+        Err(problem) => {
+            saying::hold_file_problem(draft, problem);
+            None
+        }
+        Ok(file) => saying::file_may_be_sent(draft, file, None).then_some(file),
+    }
+}
+
+fn may_create(draft: &mut Draft, tenant: &KnownTenant) -> bool {
+    if !tenant.allowed.contains(&Permission::Create) {
+        not_allowed(draft, "Create", "create a token");
+        return false;
+    }
+    if draft.vanished.is_some() && many_vanished(draft, tenant) {
+        draft.hold(
+            Reason::ManyVanished,
+            "Most of the tenant's tokens that VppTokens have seem to be gone at once. That looks like a fault, so none is \
+             created again. If they were deleted on purpose, delete their VppTokens and create them again.",
+        );
+        return false;
+    }
+    true
+}
+
+fn say_creating(draft: &mut Draft) {
+    match draft.vanished.clone() {
+        Some(id) => draft.say_working(
+            Reason::Vanished,
+            format!("The token {id} is gone from Graph; it is created again."),
+        ),
+        None => draft.say_working(Reason::Creating, "The token is being created in Graph."),
+    }
+}
+
+fn claimed(draft: &mut Draft, id: &str) {
+    draft.hold(
+        Reason::ClaimedByAnother,
+        format!("The token {id} in Graph already belongs to another VppToken. Delete one of the two."),
+    );
+}
+
+fn not_allowed(draft: &mut Draft, operation: &str, what: &str) {
+    draft.hold(
+        Reason::OperationNotAllowed,
+        format!("The ClusterGraphTenant does not allow to {what}. Have {operation} added to allowedOperations."),
+    );
+}

@@ -1,0 +1,197 @@
+//! A token that is ours: the file is renewed on the same id, settings that the manifest names are kept, licences are
+//! synced. What the manifest leaves out is never touched.
+
+use std::collections::BTreeMap;
+
+use super::{Draft, Step, Wanted, same, same_second, saying, syncing};
+use crate::api::{Reason, Uploaded};
+use crate::tenant::{Entry, Field};
+use crate::vpptoken::world::KnownTenant;
+
+/// A value that Graph accepts and does not keep is sent this often, not for ever.
+const MOST_TRIES: u32 = 3;
+
+pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
+    mirror(draft, tenant, entry);
+    if is_anothers(draft, &entry.entity.id) {
+        draft.hold(
+            Reason::ClaimedByAnother,
+            format!(
+                "The token {} in Graph already belongs to another VppToken. Delete one of the two.",
+                entry.entity.id
+            ),
+        );
+        return;
+    }
+    let upload = upload_is_due(draft, entry);
+    let fields = due_fields(draft, entry);
+    if upload || !fields.is_empty() {
+        let (reason, message) = if upload {
+            (
+                Reason::Uploading,
+                "The new token file is being uploaded onto the same token.".to_owned(),
+            )
+        } else {
+            let names: Vec<&str> = fields.keys().map(|field| field.as_str()).collect();
+            (
+                Reason::Updating,
+                format!("Being written to Graph: {}.", names.join(", ")),
+            )
+        };
+        if draft.try_step(Step::Update {
+            id: entry.entity.id.clone(),
+            upload,
+            fields,
+        }) {
+            draft.say_working(reason, message);
+        }
+    } else {
+        saying::judge_token(draft, entry);
+    }
+    syncing::plan(draft, entry);
+}
+
+/// Two VppTokens with one token: the elder has it, then the one with the lower UID.
+fn is_anothers(draft: &Draft, id: &str) -> bool {
+    let object = &draft.observed.object;
+    draft
+        .observed
+        .others
+        .claimed
+        .get(id)
+        .is_some_and(|(created, uid)| (*created, uid) < (object.created, &object.uid))
+}
+
+/// Writes what Graph shows into the status.
+fn mirror(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
+    let entity = &entry.entity;
+    let status = &mut draft.status;
+    status.tenant = Some(tenant.identity.clone());
+    status.token_id = Some(entity.id.clone());
+    status.state = entity.state.clone();
+    status.last_sync_status = entity.last_sync_status.clone();
+    status.last_sync_date_time = entity.last_sync;
+    status.expiration_date_time = entity.expiration;
+    status.organization_name = entity.organization_name.clone();
+    status.vpp_token_account_type = entity.vpp_token_account_type.clone();
+    status.apple_id = entity.apple_id.clone();
+    status.country_or_region = entity.country_or_region.clone();
+    status.automatically_update_apps = entity.automatically_update_apps;
+    status.last_modified_date_time = entity.last_modified;
+    draft.entity = Some(entity.clone());
+}
+
+/// Whether the file in the Secret is one that Graph should have and has not. A file that may not be uploaded is a hold.
+fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
+    let observed = draft.observed;
+    let file = match &observed.file {
+        Ok(file) => file,
+        Err(problem) => {
+            saying::hold_file_problem(draft, problem);
+            return false;
+        }
+    };
+    if draft
+        .status
+        .uploaded
+        .as_ref()
+        .is_some_and(|uploaded| uploaded.sha256 == file.sha256)
+    {
+        return false;
+    }
+    // Graph shows what only this file has: an upload whose answer was lost, or one by hand. The same file in another
+    // encoding has the same expiry as the last upload, and is sent.
+    let is_there = same_second(entry.entity.expiration, file.expiration)
+        && same(entry.entity.organization_name.as_deref(), &file.organization_name);
+    if let Some(uploaded) = &draft.status.uploaded
+        && is_there
+        && !same_second(Some(uploaded.expiration_date_time), file.expiration)
+    {
+        draft.status.uploaded = Some(Uploaded {
+            sha256: file.sha256.clone(),
+            expiration_date_time: file.expiration,
+            organization_name: file.organization_name.clone(),
+            time: observed.now,
+        });
+        return false;
+    }
+    saying::file_may_be_sent(draft, file, Some(&entry.entity))
+}
+
+/// Settings that the manifest names, that Graph has otherwise, and that may be sent now.
+fn due_fields(draft: &mut Draft, entry: &Entry) -> BTreeMap<Field, Wanted> {
+    let observed = draft.observed;
+    let mut due = BTreeMap::new();
+    for (field, wanted) in wanted(observed) {
+        let found = found(entry, field);
+        if is_kept(found.as_deref(), &wanted) {
+            continue;
+        }
+        draft.differing.insert(field);
+        if let Some(written) = entry.written.get(&field).filter(|written| written.value == wanted)
+            && let Ok(settled) = written.at.checked_add(observed.timings.settling)
+            && observed.now < settled
+        {
+            draft.wait(
+                Reason::Settling,
+                format!("{} was written; Graph does not show it yet.", field.as_str()),
+            );
+            draft.look_at(settled);
+            draft.list_after = Some(draft.list_after.unwrap_or(written.at).max(written.at));
+            continue;
+        }
+        if observed
+            .memory
+            .tries
+            .get(&field)
+            .is_some_and(|(value, times)| *value == wanted && *times >= MOST_TRIES)
+        {
+            draft.hold(
+                Reason::SettingNotAccepted,
+                format!(
+                    "Graph accepts {} = {wanted} and keeps {}. Correct the manifest, or leave the field out.",
+                    field.as_str(),
+                    found.as_deref().unwrap_or("nothing")
+                ),
+            );
+            continue;
+        }
+        due.insert(field, Wanted { found, wanted });
+    }
+    due
+}
+
+/// What the manifest names, as Graph writes it.
+pub(crate) fn wanted(observed: &crate::vpptoken::world::Observed) -> Vec<(Field, String)> {
+    let spec = &observed.spec;
+    let mut wanted = vec![(Field::AppleId, spec.apple_id.clone())];
+    wanted.extend(
+        spec.vpp_token_account_type
+            .map(|type_| (Field::AccountType, type_.as_graph().to_owned())),
+    );
+    wanted.extend(
+        spec.country_or_region
+            .clone()
+            .map(|country| (Field::CountryOrRegion, country)),
+    );
+    wanted.extend(
+        spec.automatically_update_apps
+            .map(|update| (Field::AutomaticallyUpdateApps, update.to_string())),
+    );
+    wanted
+}
+
+fn found(entry: &Entry, field: Field) -> Option<String> {
+    let entity = &entry.entity;
+    match field {
+        Field::AppleId => entity.apple_id.clone(),
+        Field::AccountType => entity.vpp_token_account_type.clone(),
+        Field::CountryOrRegion => entity.country_or_region.clone(),
+        Field::AutomaticallyUpdateApps => entity.automatically_update_apps.map(|update| update.to_string()),
+    }
+}
+
+/// Compared as a person would: the case of a country or an Apple ID does not matter.
+fn is_kept(found: Option<&str>, wanted: &str) -> bool {
+    found.is_some_and(|found| found.trim().to_lowercase() == wanted.trim().to_lowercase())
+}

@@ -1,0 +1,397 @@
+//! What a person reads: every cause has a reason and a sentence that says what to do.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::syncing::STUCK_AFTER;
+use super::{Draft, Hold, same};
+use crate::api::Reason;
+use crate::api::conditions::{ConditionStatus, ConditionType, Saying};
+use crate::graph::{Entity, ErrorKind};
+use crate::tenant::Entry;
+use crate::vpptoken::world::{Failure, FileFacts, FileProblem};
+
+/// A token that expires within this time is worth a word.
+const EXPIRING_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Graph may show the expiry of the old file for a while after a renewal, but not for ever.
+const RENEWAL_LAG: SignedDuration = SignedDuration::from_hours(24);
+
+pub(super) fn time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+pub(super) fn list_of(entries: &[&Entry]) -> String {
+    let shown = entries.iter().take(5).map(|entry| match entry.entity.expiration {
+        Some(expiration) => format!("{} (expires {})", entry.entity.id, time(expiration)),
+        None => entry.entity.id.clone(),
+    });
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if entries.len() > 5 {
+        text.push_str(&format!(" and {} more", entries.len() - 5));
+    }
+    text
+}
+
+/// A failure as a sentence that does not change from try to try.
+pub(crate) fn failure_sentence(sentence: &str, code: Option<&str>) -> String {
+    let sentence = sentence.trim_end_matches('.');
+    match code {
+        Some(code) if !sentence.contains(code) => format!("{sentence} ({code})."),
+        _ => format!("{sentence}."),
+    }
+}
+
+pub(crate) fn permission_sentence(sentence: &str) -> String {
+    format!(
+        "{sentence} Grant the app registration the application permission DeviceManagementServiceConfig.ReadWrite.All (or \
+         DeviceManagementApps.ReadWrite.All) in Microsoft Graph, with admin consent."
+    )
+}
+
+pub(crate) fn transient_reason(kind: ErrorKind) -> Reason {
+    match kind {
+        ErrorKind::Throttled => Reason::Throttled,
+        ErrorKind::Credentials => Reason::CredentialsRefused,
+        ErrorKind::Forbidden | ErrorKind::Unauthorized => Reason::PermissionMissing,
+        _ => Reason::GraphUnavailable,
+    }
+}
+
+/// Says why a step is held back.
+pub(super) fn say_failure(draft: &mut Draft, failure: &Failure) {
+    let message = failure.message.clone();
+    match failure.kind {
+        ErrorKind::Refused | ErrorKind::NotFound => {
+            draft.hold(Reason::GraphRefused, format!("Graph refuses the request: {message}"));
+        }
+        ErrorKind::Credentials => draft.impatient(Reason::CredentialsRefused, message, failure.since),
+        ErrorKind::Forbidden | ErrorKind::Unauthorized => {
+            draft.impatient(Reason::PermissionMissing, permission_sentence(&message), failure.since);
+        }
+        kind => draft.wait(transient_reason(kind), message),
+    }
+}
+
+pub(super) fn hold_file_problem(draft: &mut Draft, problem: &FileProblem) {
+    let reference = &draft.observed.spec.token_secret_ref;
+    let (name, key) = (&reference.name, &reference.key);
+    match problem {
+        FileProblem::SecretNotFound => draft.wait(
+            Reason::SecretNotFound,
+            format!("Secret \"{name}\" is not there. Create it with the token file under the key \"{key}\"."),
+        ),
+        FileProblem::KeyNotFound => draft.wait(
+            Reason::SecretKeyNotFound,
+            format!("Secret \"{name}\" has no key \"{key}\". Add the token file under that key, or correct tokenSecretRef.key."),
+        ),
+        FileProblem::Malformed(what) => draft.hold(
+            Reason::TokenFileMalformed,
+            format!(
+                "Key \"{key}\" of Secret \"{name}\" is not a token file: {what}. Download the token again from Apple and put \
+                 the file there as it is."
+            ),
+        ),
+    }
+}
+
+/// Whether a file may be uploaded: onto a token, or as a new one. What may not is a hold.
+pub(super) fn file_may_be_sent(draft: &mut Draft, file: &FileFacts, onto: Option<&Entity>) -> bool {
+    let spec = &draft.observed.spec;
+    let secret = &spec.token_secret_ref.name;
+    if let Some(wanted) = &spec.organization_name
+        && !same(Some(&file.organization_name), wanted)
+    {
+        let message = format!(
+            "The token file in Secret \"{secret}\" is of organization \"{}\", and the manifest asks for \"{wanted}\". Put the \
+             right file there, or correct organizationName.",
+            file.organization_name
+        );
+        draft.hold(Reason::OrganizationMismatch, message);
+        return false;
+    }
+    if file.expiration <= draft.observed.now {
+        let message = format!(
+            "The token file in Secret \"{secret}\" expired at {}. Download a new one from Apple.",
+            time(file.expiration)
+        );
+        draft.hold(Reason::TokenFileExpired, message);
+        return false;
+    }
+    let Some(entity) = onto else { return true };
+    if let Some(expiration) = entity.expiration
+        && file.expiration.as_second() < expiration.as_second()
+    {
+        let message = format!(
+            "The token file in Secret \"{secret}\" expires at {}, before the one that Graph has ({}). It is older; put the \
+             newer file there.",
+            time(file.expiration),
+            time(expiration)
+        );
+        draft.hold(Reason::TokenFileOlder, message);
+        return false;
+    }
+    if spec.organization_name.is_none() && !same(entity.organization_name.as_deref(), &file.organization_name) {
+        let message = format!(
+            "The token file in Secret \"{secret}\" is of organization \"{}\", and the token in Graph of \"{}\". Put the right \
+             file there; if the organization was renamed, set organizationName to the new name.",
+            file.organization_name,
+            entity.organization_name.as_deref().unwrap_or_default()
+        );
+        draft.hold(Reason::OrganizationMismatch, message);
+        return false;
+    }
+    true
+}
+
+/// What Graph says of a token that is up to date on our side.
+pub(super) fn judge_token(draft: &mut Draft, entry: &Entry) {
+    let verdict = token_verdict(draft, &entry.entity);
+    match verdict.reason {
+        Reason::Expired | Reason::Invalid | Reason::AssignedToExternalMDM | Reason::DuplicateLocation => {
+            draft.hold(verdict.reason, verdict.message);
+        }
+        Reason::Unknown => draft.wait(Reason::StateUnknown, verdict.message),
+        Reason::RenewalNotShownYet if verdict.status != ConditionStatus::True => {
+            draft.wait(Reason::RenewalNotShownYet, verdict.message);
+        }
+        _ => {}
+    }
+}
+
+fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
+    let now = draft.observed.now;
+    let saying = |status, reason, message: String| Saying {
+        type_: ConditionType::TokenValid,
+        status,
+        reason,
+        message,
+    };
+    let renewed = draft.status.uploaded.clone().filter(|uploaded| {
+        entity
+            .expiration
+            .is_some_and(|shown| shown.as_second() < uploaded.expiration_date_time.as_second())
+            && uploaded.time.saturating_add(RENEWAL_LAG).is_ok_and(|end| now < end)
+    });
+    let state = entity.state.as_deref().unwrap_or("unknown");
+    let has_expired = entity.expiration.is_some_and(|expiration| expiration <= now);
+    if let Some(uploaded) = renewed
+        && matches!(state, "valid" | "expired" | "unknown")
+    {
+        let status = if state == "valid" && !has_expired {
+            ConditionStatus::True
+        } else {
+            ConditionStatus::Unknown
+        };
+        let message = format!(
+            "The file that expires at {} was uploaded; Graph still shows the expiry of the old one.",
+            time(uploaded.expiration_date_time)
+        );
+        return saying(status, Reason::RenewalNotShownYet, message);
+    }
+    match state {
+        "expired" => expired(entity, saying),
+        "valid" if has_expired => expired(entity, saying),
+        "valid" => {
+            let Some(expiration) = entity.expiration else {
+                return saying(ConditionStatus::True, Reason::Valid, "The token is valid.".into());
+            };
+            let soon = expiration.saturating_sub(EXPIRING_SOON).unwrap_or(Timestamp::MIN);
+            if now >= soon {
+                draft.look_at(expiration);
+                let message = format!(
+                    "The token expires at {}. Renew it at Apple and replace the Secret.",
+                    time(expiration)
+                );
+                saying(ConditionStatus::True, Reason::ExpiringSoon, message)
+            } else {
+                draft.look_at(soon);
+                saying(
+                    ConditionStatus::True,
+                    Reason::Valid,
+                    format!("The token is valid until {}.", time(expiration)),
+                )
+            }
+        }
+        "invalid" => saying(
+            ConditionStatus::False,
+            Reason::Invalid,
+            "Apple does not accept the token: it was revoked, or its Managed Apple ID or the password was changed or \
+             disabled. Download a new token and replace the Secret."
+                .into(),
+        ),
+        "assignedToExternalMDM" => saying(
+            ConditionStatus::False,
+            Reason::AssignedToExternalMDM,
+            "The token is used by another device management system. Remove it there first.".into(),
+        ),
+        "duplicateLocationId" => saying(
+            ConditionStatus::False,
+            Reason::DuplicateLocation,
+            "Intune has two tokens of this location; neither syncs until one is removed.".into(),
+        ),
+        "unknown" => saying(
+            ConditionStatus::Unknown,
+            Reason::Unknown,
+            "Graph has not said yet whether the token is valid.".into(),
+        ),
+        other => saying(
+            ConditionStatus::Unknown,
+            Reason::Unknown,
+            format!(
+                "Graph says that the token is \"{}\", which this version does not know.",
+                short(other)
+            ),
+        ),
+    }
+}
+
+fn expired(entity: &Entity, saying: impl Fn(ConditionStatus, Reason, String) -> Saying) -> Saying {
+    let when = entity
+        .expiration
+        .map(|expiration| format!(" at {}", time(expiration)))
+        .unwrap_or_default();
+    let message = format!("The token in Graph expired{when}. Download a new file from Apple and replace the Secret.");
+    saying(ConditionStatus::False, Reason::Expired, message)
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+fn synced(draft: &mut Draft, entry_syncing_since: Option<Timestamp>, entity: &Entity) -> Saying {
+    let now = draft.observed.now;
+    let saying = |status, reason, message: String| Saying {
+        type_: ConditionType::Synced,
+        status,
+        reason,
+        message,
+    };
+    if let Some(Hold { reason, message, .. }) = draft.sync_held.clone() {
+        return saying(
+            ConditionStatus::False,
+            reason,
+            format!("A sync is due and can't be started: {message}"),
+        );
+    }
+    let when = entity
+        .last_sync
+        .map(|at| format!(" at {}", time(at)))
+        .unwrap_or_default();
+    match entity.last_sync_status.as_deref() {
+        Some("completed") => saying(
+            ConditionStatus::True,
+            Reason::SyncCompleted,
+            format!("The last sync completed{when}."),
+        ),
+        Some("failed") => saying(
+            ConditionStatus::False,
+            Reason::SyncFailed,
+            format!(
+                "The last sync failed{when}. Intune's page of the token says why; it is tried again when it is due."
+            ),
+        ),
+        Some("inProgress") => {
+            let since = entry_syncing_since.unwrap_or(now);
+            let stuck_at = since.saturating_add(STUCK_AFTER).unwrap_or(Timestamp::MAX);
+            if now >= stuck_at {
+                let message = format!(
+                    "A sync has been running since {}; the next one that is due may start.",
+                    time(since)
+                );
+                saying(ConditionStatus::False, Reason::SyncStuck, message)
+            } else {
+                draft.look_at(stuck_at);
+                saying(
+                    ConditionStatus::Unknown,
+                    Reason::SyncInProgress,
+                    "A sync is running.".into(),
+                )
+            }
+        }
+        None | Some("none") => saying(
+            ConditionStatus::Unknown,
+            Reason::NeverSynced,
+            "There was no sync yet.".into(),
+        ),
+        Some(other) => saying(
+            ConditionStatus::Unknown,
+            Reason::Unknown,
+            format!(
+                "Graph says \"{}\" of the last sync, which this version does not know.",
+                short(other)
+            ),
+        ),
+    }
+}
+
+/// Puts the conditions together: Ready, and either Reconciling or Stalled, or neither.
+pub(super) fn conclude(draft: &mut Draft) {
+    let person = draft.holds.iter().find(|hold| hold.needs_person).cloned();
+    let waiting = draft.holds.iter().find(|hold| !hold.needs_person).cloned();
+    let working = draft.working.clone().map(|(reason, message)| Hold {
+        reason,
+        message,
+        needs_person: false,
+    });
+    let deleting = draft.observed.object.deleting.is_some();
+    if deleting && !draft.observed.object.has_finalizer {
+        draft.sayings = Vec::new();
+        return;
+    }
+    let not_ready = if deleting {
+        // Waiting for whatever it is; the deletion is what a person reads about.
+        let why = person.or(waiting).or(working).map(|hold| hold.message);
+        let message = why.unwrap_or_else(|| "The VppToken is being deleted.".into());
+        Some(Hold {
+            reason: Reason::Deleting,
+            message,
+            needs_person: false,
+        })
+    } else {
+        person.or(waiting).or(working)
+    };
+    let mut sayings = Vec::new();
+    let mut say = |type_, status, reason, message: &str| {
+        sayings.push(Saying {
+            type_,
+            status,
+            reason,
+            message: message.to_owned(),
+        });
+    };
+    match (&not_ready, &draft.stale) {
+        (Some(hold), _) => {
+            say(ConditionType::Ready, ConditionStatus::False, hold.reason, &hold.message);
+            let type_ = if hold.needs_person {
+                ConditionType::Stalled
+            } else {
+                ConditionType::Reconciling
+            };
+            say(type_, ConditionStatus::True, hold.reason, &hold.message);
+        }
+        (None, Some(stale)) => say(
+            ConditionType::Ready,
+            ConditionStatus::Unknown,
+            Reason::SnapshotStale,
+            stale,
+        ),
+        (None, None) => say(
+            ConditionType::Ready,
+            ConditionStatus::True,
+            Reason::UpToDate,
+            "Graph has what this manifest asks for, and the token is valid.",
+        ),
+    }
+    if let Some(entity) = draft.entity.clone() {
+        sayings.push(token_verdict(draft, &entity));
+        let since = syncing_since(draft, &entity.id);
+        sayings.push(synced(draft, since, &entity));
+    }
+    draft.sayings = sayings;
+}
+
+fn syncing_since(draft: &Draft, id: &str) -> Option<Timestamp> {
+    match &draft.observed.tenant {
+        crate::vpptoken::world::TenantState::Known(tenant) => tenant.view.snapshot.entry(id)?.syncing_since,
+        _ => None,
+    }
+}

@@ -1,0 +1,104 @@
+//! When to start a sync: after an upload, on request, or when the schedule is due. Never while one is running.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Draft, Step};
+use crate::api::Reason;
+use crate::schedule::Schedule;
+use crate::tenant::{Entry, Priority};
+
+/// A sync that runs longer than this is stuck; the next one that is due may start.
+pub(super) const STUCK_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
+    let scheduled = schedule(draft, entry);
+    let object = &draft.observed.object;
+    let request = object
+        .sync_request
+        .clone()
+        .filter(|request| draft.status.last_handled_sync_request.as_ref() != Some(request));
+    let synced = last_sync(draft, entry);
+    let uploaded = draft
+        .status
+        .uploaded
+        .as_ref()
+        .is_some_and(|uploaded| synced.is_none_or(|at| at < uploaded.time));
+    let due = scheduled.filter(|time| *time <= draft.observed.now);
+    if let Some(time) = scheduled.filter(|_| due.is_none()) {
+        draft.look_at(time);
+    }
+    if request.is_none() && !uploaded && due.is_none() {
+        return;
+    }
+    if let Some(since) = entry.syncing_since {
+        let stuck_at = since.saturating_add(STUCK_AFTER).unwrap_or(Timestamp::MAX);
+        if draft.observed.now < stuck_at {
+            draft.look_at(stuck_at);
+            return;
+        }
+    }
+    // A file that is about to be uploaded brings its own sync.
+    if matches!(draft.step, Some(Step::Update { upload: true, .. })) {
+        return;
+    }
+    let priority = if request.is_some() || uploaded {
+        Priority::Person
+    } else {
+        Priority::Schedule
+    };
+    let holds = draft.holds.len();
+    draft.try_step(Step::Sync {
+        id: entry.entity.id.clone(),
+        priority,
+        request,
+    });
+    // What keeps a sync from starting shows in the condition Synced, and does not make the token unready.
+    let said = draft.holds.split_off(holds);
+    if let Some(hold) = said.into_iter().next() {
+        draft.sync_held = Some(hold);
+    }
+}
+
+/// When the schedule is due after the last sync, of whoever; also into the status.
+fn schedule(draft: &mut Draft, entry: &Entry) -> Option<Timestamp> {
+    let observed = draft.observed;
+    let sync = observed.spec.sync.as_ref();
+    let base = last_sync(draft, entry)
+        .unwrap_or(observed.object.created)
+        .max(observed.object.created);
+    let next =
+        sync.map(|sync| Schedule::parse(sync, &observed.object.uid).and_then(|schedule| schedule.next_after(base)));
+    match next {
+        None => {
+            draft.status.next_sync_time = None;
+            None
+        }
+        Some(Ok(next)) => {
+            draft.status.next_sync_time = Some(next);
+            Some(next)
+        }
+        Some(Err(error)) => {
+            let reason = match error {
+                crate::schedule::ScheduleError::NeverFires(_) => Reason::ScheduleNeverFires,
+                _ => Reason::ScheduleInvalid,
+            };
+            draft.status.next_sync_time = None;
+            draft.hold(reason, format!("{}.", capital(&error.to_string())));
+            None
+        }
+    }
+}
+
+/// When a sync last ended in Graph, or was last started by us. A sync that Graph ended after another one became due serves
+/// for that one.
+fn last_sync(draft: &Draft, entry: &Entry) -> Option<Timestamp> {
+    draft.status.last_sync_trigger_time.max(entry.entity.last_sync)
+}
+
+fn capital(text: &str) -> String {
+    let mut characters = text.chars();
+    characters
+        .next()
+        .map(|first| first.to_uppercase().chain(characters).collect())
+        .unwrap_or_default()
+}

@@ -1,0 +1,212 @@
+//! Writes one status, only if something changed, and the events.
+//!
+//! The write carries the object's resource version: a late one must not land on a newer status, nor on another object of
+//! the same name. What happened in Graph is written whatever the status has become meanwhile, and kept in mind until then.
+
+use jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::{Event, EventType};
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+
+use super::act::{self, Acted, Done, Happened};
+use super::plan::{self, Plan};
+use super::world::{Observed, TenantState};
+use super::{Context, Error, tenant_key, uid};
+use crate::api::conditions::{ConditionType, find};
+use crate::api::{FIELD_MANAGER, VppToken, VppTokenStatus};
+
+/// A status that changes under our hands more often than this is tried again later.
+const MOST_CONFLICTS: usize = 5;
+
+/// Plans once more with what was done, writes the status that follows from it, and returns that plan.
+///
+/// # Errors
+/// When Kubernetes can't be written; facts are kept in mind then.
+pub async fn report(
+    context: &Context,
+    mut object: VppToken,
+    mut observed: Observed,
+    acted: Acted,
+) -> Result<Plan, Error> {
+    let uid = uid(&object)?.to_owned();
+    let api: Api<VppToken> = context.api(&object)?;
+    if let Some(fact) = acted.done.clone().filter(Done::is_fact) {
+        context.desk.change(&uid, |page| page.unrecorded.push(fact));
+    }
+    publish(context, &object, acted.event).await;
+    for _ in 0..MOST_CONFLICTS {
+        let plan = plan_again(context, &object, &mut observed, &acted.done);
+        let written = write(&api, &object, &plan.status).await;
+        match written {
+            Ok(changed) => {
+                settle(context, &uid, &plan, &acted.done, &observed);
+                if changed {
+                    tell_changes(context, &object, &plan.status).await;
+                }
+                return Ok(plan);
+            }
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(plan),
+            Err(kube::Error::Api(status)) if status.is_conflict() => {
+                match api.get_opt(&object.name_any()).await? {
+                    Some(live) if live.metadata.uid == object.metadata.uid => object = live,
+                    _ => return Ok(plan),
+                }
+                if acted.done.as_ref().is_some_and(|done| !done.is_fact()) {
+                    // It was decided on a status that is no more.
+                    for (namespace, name) in context.desk.end_turn(&uid) {
+                        (context.wake)(&namespace, &name);
+                    }
+                    return Ok(Plan {
+                        step: None,
+                        again: Some(jiff::SignedDuration::ZERO),
+                        ..plan
+                    });
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Plan {
+        again: Some(jiff::SignedDuration::from_secs(1)),
+        step: None,
+        ..plan_again(context, &object, &mut observed, &acted.done)
+    })
+}
+
+/// The same decision, with what was done and what the tenant looks like now.
+fn plan_again(context: &Context, object: &VppToken, observed: &mut Observed, done: &Option<Done>) -> Plan {
+    let page = context.desk.page(&observed.object.uid);
+    let mut status = object.status.clone().unwrap_or_default();
+    for fact in &page.unrecorded {
+        fact.apply(&mut status);
+    }
+    if let Some(done) = done {
+        done.apply(&mut status);
+    }
+    observed.status = status;
+    observed.memory = page.memory;
+    observed.now = Timestamp::now();
+    if let Some(Done::Announced(pending)) = done {
+        // Not sent, and known not to be: the plan must not take it for a lost answer.
+        observed.memory.unsent_create = Some(super::world::UnsentCreate {
+            sha256: pending.sha256.clone(),
+            list_after: observed.now,
+        });
+    }
+    if let (TenantState::Known(known), Some(Some(tenant))) = (
+        &mut observed.tenant,
+        tenant_key(object).and_then(|key| context.directory.find(&key)),
+    ) && let Ok(session) = &tenant.session
+    {
+        known.view = session.view();
+    }
+    plan::plan(observed)
+}
+
+/// True when there was something to write.
+async fn write(api: &Api<VppToken>, object: &VppToken, status: &VppTokenStatus) -> Result<bool, kube::Error> {
+    if object.status.as_ref() == Some(status) {
+        return Ok(false);
+    }
+    let patch = json!({
+        "apiVersion": VppToken::api_version(&()),
+        "kind": VppToken::kind(&()),
+        "metadata": { "name": object.name_any(), "resourceVersion": object.resource_version() },
+        "status": status,
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch_status(&object.name_any(), &parameters, &Patch::Apply(patch))
+        .await?;
+    Ok(true)
+}
+
+/// The status is written: what was kept in mind for it is recorded now.
+fn settle(context: &Context, uid: &str, plan: &Plan, done: &Option<Done>, observed: &Observed) {
+    if let Some(Done::Announced(pending)) = done {
+        act::announced(context, uid, pending);
+    }
+    context.desk.unclaim(uid, plan.status.token_id.as_deref());
+    context.desk.change(uid, |page| {
+        page.unrecorded.clear();
+        page.kubernetes_failures = 0;
+        page.awaits_list = plan.list_after.is_some();
+        page.memory.tries.retain(|field, _| plan.differing.contains(field));
+        let inputs = observed.inputs();
+        page.memory
+            .failures
+            .retain(|_, failure| failure.inputs == inputs || plan.status.pending_create.is_some());
+    });
+}
+
+/// Asks for the list that a plan waits for. Called after the plan's status is written.
+pub(super) fn want_list(context: &Context, object: &VppToken, plan: &Plan) {
+    if let (Some(after), Some(Some(tenant))) = (
+        plan.list_after,
+        tenant_key(object).and_then(|key| context.directory.find(&key)),
+    ) && let Ok(session) = &tenant.session
+    {
+        session.want_list_after(after);
+    }
+}
+
+/// Events are changes, not attempts: one when the cause that a person should act on became another one.
+async fn tell_changes(context: &Context, before: &VppToken, after: &VppTokenStatus) {
+    let stalled = |status: &VppTokenStatus| {
+        find(&status.conditions, ConditionType::Stalled)
+            .map(|condition| (condition.reason.clone(), condition.message.clone()))
+    };
+    let synced = |status: &VppTokenStatus| {
+        find(&status.conditions, ConditionType::Synced).map(|condition| condition.reason.clone())
+    };
+    let old = before.status.clone().unwrap_or_default();
+    if let Some((reason, note)) = stalled(after)
+        && stalled(&old).map(|(reason, _)| reason).as_ref() != Some(&reason)
+    {
+        show(context, before, EventType::Warning, reason, note).await;
+    }
+    if synced(after).as_deref() == Some("SyncFailed") && synced(&old).as_deref() != Some("SyncFailed") {
+        show(
+            context,
+            before,
+            EventType::Warning,
+            "SyncFailed".into(),
+            "The last sync failed.".into(),
+        )
+        .await;
+    }
+    let expiring = |status: &VppTokenStatus| {
+        find(&status.conditions, ConditionType::TokenValid)
+            .filter(|condition| condition.reason == "ExpiringSoon")
+            .map(|condition| condition.message.clone())
+    };
+    if let Some(note) = expiring(after)
+        && expiring(&old).is_none()
+    {
+        show(context, before, EventType::Warning, "ExpiringSoon".into(), note).await;
+    }
+}
+
+async fn publish(context: &Context, object: &VppToken, event: Option<Happened>) {
+    if let Some(Happened { warning, reason, note }) = event {
+        let type_ = if warning { EventType::Warning } else { EventType::Normal };
+        show(context, object, type_, reason.to_owned(), note).await;
+    }
+}
+
+/// An event that can't be written is no reason to stop.
+async fn show(context: &Context, object: &VppToken, type_: EventType, reason: String, note: String) {
+    // Kubernetes takes 1024 bytes at the most.
+    let note: String = note.chars().take(250).collect();
+    tracing::info!(object = %format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()), reason, note, "event");
+    let event = Event {
+        type_,
+        reason,
+        note: Some(note),
+        action: "Reconcile".into(),
+        secondary: None,
+    };
+    if let Err(error) = context.recorder.publish(&event, &object.object_ref(&())).await {
+        tracing::warn!(%error, "an event could not be written");
+    }
+}
