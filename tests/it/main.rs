@@ -1,0 +1,8 @@
+//! The operator on a real control plane, with the chart's rights, against the emulated Graph.
+//!
+//! Each test has a namespace, an emulator and an operator of its own, so that all run side by side on one control plane:
+//! the one that `control-plane run` started, or else one that this process starts itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod main_job;
+mod support;

@@ -1,0 +1,355 @@
+//! A world for a test: namespace, emulator, tenant, chart, operator.
+
+mod operator;
+mod plane;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use graph_emulator::{Emulator, Settings, TokenFile};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use vpptoken_operator::api::conditions::{ConditionType, find};
+use vpptoken_operator::api::{FIELD_MANAGER, SYNC_REQUESTED_AT, VppToken, VppTokenSpec, VppTokenStatus};
+
+pub use operator::Operator;
+pub use plane::Plane;
+
+/// How long anything may take before a test fails.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// What differs from test to test.
+pub struct Setup {
+    /// The emulator's switches.
+    pub emulator: Settings,
+    /// `pollInterval` of the tenant.
+    pub poll_interval: &'static str,
+    /// More flags of the operator.
+    pub flags: Vec<String>,
+    /// More `--set` for the chart.
+    pub values: Vec<String>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        // A test waits neither for a minute of settling nor for a quarter of an hour of an unknown outcome.
+        let flags = ["--settling-time", "2s", "--unknown-outcome-time", "3s"]
+            .map(str::to_owned)
+            .to_vec();
+        let emulator = Settings {
+            sync_duration: Duration::from_millis(500),
+            ..Settings::default()
+        };
+        Self {
+            emulator,
+            poll_interval: "5s",
+            flags,
+            values: Vec::new(),
+        }
+    }
+}
+
+/// Everything that one test needs.
+pub struct World {
+    /// The control plane, as an administrator sees it.
+    pub plane: Plane,
+    /// An administrator's client.
+    pub client: Client,
+    /// The namespace of the test: the operator lives there too.
+    pub namespace: String,
+    /// The ClusterGraphTenant that the chart made.
+    pub tenant: String,
+    /// The Entra tenant.
+    pub tenant_id: String,
+    /// The app registration.
+    pub client_id: String,
+    /// Graph.
+    pub emulator: Emulator,
+    /// The operator under test.
+    pub operator: Operator,
+    secrets: std::sync::Mutex<Vec<String>>,
+}
+
+impl World {
+    /// A world with the usual switches, on the shared control plane.
+    pub async fn new() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    /// A world with other switches, on the shared control plane.
+    pub async fn with(setup: Setup) -> Self {
+        Self::on(Plane::shared().await, setup).await
+    }
+
+    /// A world on a control plane of one's own.
+    pub async fn on(plane: Plane, setup: Setup) -> Self {
+        let client = plane.client().await;
+        let unique = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+        let namespace = format!("test-{unique}");
+        let tenant_id = uuid::Uuid::new_v4().to_string();
+        let client_id = uuid::Uuid::new_v4().to_string();
+        let client_secret = format!("client-secret-{}", uuid::Uuid::new_v4().simple());
+        let emulator = Emulator::start(setup.emulator).await.unwrap();
+        emulator.add_app(&tenant_id, &client_id, client_secret.as_str());
+
+        plane.create_namespace(&client, &namespace).await;
+        let mut values = vec![
+            format!("watchNamespaces={{{namespace}}}"),
+            "tenant.create=true".to_owned(),
+            format!("tenant.name={namespace}"),
+            format!("tenant.tenantId={tenant_id}"),
+            format!("tenant.clientId={client_id}"),
+            "tenant.clientSecretRef.name=graph".to_owned(),
+            "tenant.allowedNamespaces.from=All".to_owned(),
+            "tenant.allowedOperations={Create,Adopt,Bind,Delete}".to_owned(),
+            format!("tenant.pollInterval={}", setup.poll_interval),
+        ];
+        values.extend(setup.values);
+        plane.install_chart(&namespace, &values).await;
+        let operator = Operator::new(&plane, &namespace, &emulator.url(), &setup.flags).await;
+        let world = Self {
+            plane,
+            client,
+            tenant: namespace.clone(),
+            namespace,
+            tenant_id,
+            client_id,
+            emulator,
+            operator,
+            secrets: std::sync::Mutex::new(vec![client_secret.clone()]),
+        };
+        world.write_secret("graph", "clientSecret", &client_secret).await;
+        world.operator.start().await;
+        world
+    }
+
+    /// A valid token file of an organization, whose content is searched for at the end.
+    pub fn token(&self, organization: &str, expires: &str) -> TokenFile {
+        let file = TokenFile::new(organization, expires.parse::<Timestamp>().unwrap());
+        let mut secrets = self.secrets.lock().unwrap();
+        secrets.push(file.text());
+        secrets.push(file.inner().to_owned());
+        file
+    }
+
+    /// Something else that must not be seen anywhere.
+    pub fn must_not_leak(&self, secret: &str) {
+        self.secrets.lock().unwrap().push(secret.to_owned());
+    }
+
+    /// Creates or replaces a Secret with one key.
+    pub async fn write_secret(&self, name: &str, key: &str, value: &str) {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(name.into()),
+                ..ObjectMeta::default()
+            },
+            string_data: Some(BTreeMap::from([(key.to_owned(), value.to_owned())])),
+            ..Secret::default()
+        };
+        if let Some(old) = api.get_opt(name).await.unwrap() {
+            let secret = Secret {
+                metadata: ObjectMeta {
+                    resource_version: old.resource_version(),
+                    ..secret.metadata
+                },
+                ..secret
+            };
+            api.replace(name, &PostParams::default(), &secret).await.unwrap();
+        } else {
+            api.create(&PostParams::default(), &secret).await.unwrap();
+        }
+    }
+
+    /// Removes a Secret.
+    pub async fn remove_secret(&self, name: &str) {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// The VppTokens of the test.
+    pub fn tokens(&self) -> Api<VppToken> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The smallest spec: Secret NAME, and the Apple ID vpp.NAME@contoso.example.
+    pub fn spec(&self, name: &str) -> Value {
+        json!({
+            "tokenSecretRef": { "name": name },
+            "tenantRef": { "name": self.tenant },
+            "appleId": format!("vpp.{name}@contoso.example"),
+        })
+    }
+
+    /// Writes the file into the Secret NAME and creates the VppToken NAME; `more` is merged into its spec.
+    pub async fn create(&self, name: &str, file: &TokenFile, more: Value) -> VppToken {
+        self.write_secret(name, "token", &file.text()).await;
+        self.create_token(name, more).await
+    }
+
+    /// Creates the VppToken NAME alone; `more` is merged into its spec.
+    pub async fn create_token(&self, name: &str, more: Value) -> VppToken {
+        let mut spec = self.spec(name);
+        for (key, value) in more.as_object().cloned().unwrap_or_default() {
+            spec[key] = value;
+        }
+        let spec: VppTokenSpec = serde_json::from_value(spec).unwrap();
+        self.tokens()
+            .create(&PostParams::default(), &VppToken::new(name, spec))
+            .await
+            .unwrap()
+    }
+
+    /// Merges a patch into a VppToken.
+    pub async fn patch(&self, name: &str, patch: Value) {
+        self.tokens()
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
+    }
+
+    /// Asks for a sync with a value of the annotation.
+    pub async fn request_sync(&self, name: &str, value: &str) {
+        self.patch(
+            name,
+            json!({ "metadata": { "annotations": { SYNC_REQUESTED_AT: value } } }),
+        )
+        .await;
+    }
+
+    /// The status of a VppToken as it is now.
+    pub async fn status(&self, name: &str) -> VppTokenStatus {
+        self.tokens().get_status(name).await.unwrap().status.unwrap_or_default()
+    }
+
+    /// Waits for a status, and returns it.
+    pub async fn wait_status(&self, name: &str, what: &str, holds: impl Fn(&VppTokenStatus) -> bool) -> VppTokenStatus {
+        let last = std::sync::Mutex::new(VppTokenStatus::default());
+        let arrived = until(LIMIT, || async {
+            // The API server may be away in some tests.
+            if let Ok(object) = self.tokens().get_status(name).await {
+                *last.lock().unwrap() = object.status.unwrap_or_default();
+            }
+            holds(&last.lock().unwrap())
+        })
+        .await;
+        let last = last.into_inner().unwrap();
+        assert!(
+            arrived,
+            "{name} never became {what}:\n{last:#?}\n{}",
+            self.operator.log_end()
+        );
+        last
+    }
+
+    /// Waits until a VppToken is ready.
+    pub async fn wait_ready(&self, name: &str) -> VppTokenStatus {
+        self.wait_status(name, "ready", is_ready).await
+    }
+
+    /// Waits until Ready, and whatever else is said of it, has a reason.
+    pub async fn wait_reason(&self, name: &str, reason: &str) -> VppTokenStatus {
+        self.wait_status(name, reason, |status| {
+            find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == reason)
+        })
+        .await
+    }
+
+    /// Waits until a VppToken is ready and its last sync completed.
+    pub async fn wait_synced(&self, name: &str) -> VppTokenStatus {
+        self.wait_status(name, "ready and synced", |status| {
+            is_ready(status) && status.last_sync_status.as_deref() == Some("completed")
+        })
+        .await
+    }
+
+    /// Waits for something in the emulator.
+    pub async fn wait_graph(&self, what: &str, holds: impl FnMut(&graph_emulator::View<'_>) -> bool) {
+        assert!(
+            self.emulator.wait_for(holds, LIMIT).await,
+            "Graph never had {what}\n{}",
+            self.operator.log_end()
+        );
+    }
+
+    /// The tokens that Graph has.
+    pub fn entities(&self) -> Vec<graph_emulator::Entity> {
+        self.emulator.entities(&self.tenant_id)
+    }
+
+    /// The events of the test's namespace that the operator wrote.
+    pub async fn events(&self) -> Vec<Event> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let events = api.list(&ListParams::default()).await.unwrap();
+        events
+            .into_iter()
+            .filter(|event| event.reporting_controller.as_deref() == Some(FIELD_MANAGER))
+            .collect()
+    }
+
+    /// Ends the test: nothing secret was seen in statuses, events or logs; the namespace goes.
+    pub async fn finish(self) {
+        self.assert_nothing_leaked().await;
+        self.operator.kill();
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let _ = namespaces.delete(&self.namespace, &DeleteParams::default()).await;
+    }
+
+    /// Searches statuses, events, tenant objects, the operator's log and metrics for the content of Secrets.
+    pub async fn assert_nothing_leaked(&self) {
+        let objects = self.tokens().list(&ListParams::default()).await.unwrap();
+        let mut seen = serde_json::to_string(&objects).unwrap();
+        seen.push_str(&serde_json::to_string(&self.events().await).unwrap());
+        let tenants = self
+            .plane
+            .kubectl(&["get", "clustergraphtenants", &self.tenant, "-o", "json"])
+            .await;
+        seen.push_str(&tenants.stdout);
+        seen.push_str(&self.operator.log());
+        seen.push_str(&self.operator.metrics().await);
+        for secret in self.secrets.lock().unwrap().iter() {
+            // A part of it would be as bad as all of it.
+            let pieces = [
+                &secret[..secret.len().min(20)],
+                &secret[secret.len().saturating_sub(20)..],
+            ];
+            for piece in pieces.into_iter().filter(|piece| piece.len() > 5) {
+                assert!(
+                    !seen.contains(piece),
+                    "the content of a Secret was seen: {}…",
+                    &piece[..4]
+                );
+            }
+        }
+    }
+}
+
+/// Whether Ready is True.
+pub fn is_ready(status: &VppTokenStatus) -> bool {
+    find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
+}
+
+/// Whether a condition is True.
+pub fn is_true(status: &VppTokenStatus, type_: ConditionType) -> bool {
+    find(&status.conditions, type_).is_some_and(|condition| condition.status == "True")
+}
+
+/// Repeats until it holds, within a limit.
+pub async fn until<F: Future<Output = bool>>(limit: Duration, mut holds: impl FnMut() -> F) -> bool {
+    let end = tokio::time::Instant::now() + limit;
+    loop {
+        if holds().await {
+            return true;
+        }
+        if tokio::time::Instant::now() >= end {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

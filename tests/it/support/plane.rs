@@ -1,0 +1,213 @@
+//! The control plane as an administrator sees it: the shared one, or one of a test's own.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use control_plane::{ControlPlane, Options, Progress, tools};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::api::{ObjectMeta, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{Mutex, OnceCell};
+
+use super::{LIMIT, until};
+
+/// What a command printed.
+pub struct Output {
+    /// Whether it exited with 0.
+    pub ok: bool,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// A control plane with the CRDs applied.
+#[derive(Clone)]
+pub struct Plane {
+    kubeconfig: PathBuf,
+    kubectl: PathBuf,
+    helm: PathBuf,
+    own: Option<Arc<Mutex<Option<ControlPlane>>>>,
+}
+
+static SHARED: OnceCell<Plane> = OnceCell::const_new();
+
+impl Plane {
+    /// The one that `control-plane run` started, or else one that lasts as long as this process.
+    pub async fn shared() -> Self {
+        SHARED
+            .get_or_init(|| async {
+                let inherited = std::env::var_os(tools::HANDED_DOWN).and(std::env::var_os("KUBECONFIG"));
+                let plane = match inherited {
+                    Some(kubeconfig) => {
+                        let tools = tools::ensure(&Progress::stderr()).await.unwrap();
+                        Self {
+                            kubeconfig: kubeconfig.into(),
+                            kubectl: tools.kubectl.path,
+                            helm: tools.helm.path,
+                            own: None,
+                        }
+                    }
+                    None => Self::start().await,
+                };
+                plane.apply_crds().await;
+                plane
+            })
+            .await
+            .clone()
+    }
+
+    /// One of a test's own, for tests that stop its API server or count its requests.
+    pub async fn own() -> Self {
+        let plane = Self::start().await;
+        plane.apply_crds().await;
+        plane
+    }
+
+    async fn start() -> Self {
+        let tools = tools::ensure(&Progress::stderr()).await.unwrap();
+        let plane = ControlPlane::start(&tools, Options::default()).await.unwrap();
+        Self {
+            kubeconfig: plane.kubeconfig().to_owned(),
+            kubectl: tools.kubectl.path,
+            helm: tools.helm.path,
+            own: Some(Arc::new(Mutex::new(Some(plane)))),
+        }
+    }
+
+    /// Stops the API server of a plane of one's own.
+    pub async fn stop_api_server(&self) {
+        self.own
+            .as_ref()
+            .unwrap()
+            .lock()
+            .await
+            .as_mut()
+            .unwrap()
+            .stop_api_server()
+            .await
+            .unwrap();
+    }
+
+    /// Starts it again.
+    pub async fn start_api_server(&self) {
+        self.own
+            .as_ref()
+            .unwrap()
+            .lock()
+            .await
+            .as_mut()
+            .unwrap()
+            .start_api_server()
+            .await
+            .unwrap();
+    }
+
+    /// Takes a plane of one's own down.
+    pub async fn shutdown(&self) {
+        if let Some(plane) = self.own.as_ref().unwrap().lock().await.take() {
+            plane.shutdown().await.unwrap();
+        }
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A client with the administrator's rights.
+    pub async fn client(&self) -> Client {
+        // The provider can be installed once per process.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
+        Client::try_from(config).unwrap()
+    }
+
+    /// Runs kubectl as an administrator.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Output {
+        self.kubectl_with(arguments, "").await
+    }
+
+    /// Runs kubectl as an administrator, with something on its standard input.
+    pub async fn kubectl_with(&self, arguments: &[&str], input: &str) -> Output {
+        let mut child = tokio::process::Command::new(&self.kubectl)
+            .args(arguments)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).await.unwrap();
+        drop(stdin);
+        let output = child.wait_with_output().await.unwrap();
+        Output {
+            ok: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    async fn apply_crds(&self) {
+        let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/vpptoken-operator/crds");
+        let applied = self.kubectl(&["apply", "--server-side", "-f", crds]).await;
+        assert!(applied.ok, "{}", applied.stderr);
+        let established = self
+            .kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", crds])
+            .await;
+        assert!(established.ok, "{}", established.stderr);
+    }
+
+    /// Creates a namespace and waits for its ServiceAccount.
+    pub async fn create_namespace(&self, client: &Client, name: &str) {
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let metadata = ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        };
+        namespaces
+            .create(
+                &PostParams::default(),
+                &Namespace {
+                    metadata,
+                    ..Namespace::default()
+                },
+            )
+            .await
+            .unwrap();
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), name);
+        let ready = until(LIMIT, || async {
+            accounts.get_opt("default").await.is_ok_and(|account| account.is_some())
+        })
+        .await;
+        assert!(ready, "the namespace {name} never got its ServiceAccount");
+    }
+
+    /// Applies what the chart renders for a release that is called like its namespace.
+    pub async fn install_chart(&self, namespace: &str, values: &[String]) {
+        let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/vpptoken-operator");
+        let mut helm = tokio::process::Command::new(&self.helm);
+        helm.args(["template", namespace, chart, "--namespace", namespace]);
+        for value in values {
+            helm.args(["--set", value]);
+        }
+        let rendered = helm.kill_on_drop(true).output().await.unwrap();
+        assert!(
+            rendered.status.success(),
+            "{}",
+            String::from_utf8_lossy(&rendered.stderr)
+        );
+        let applied = self
+            .kubectl_with(&["apply", "-f", "-"], &String::from_utf8_lossy(&rendered.stdout))
+            .await;
+        assert!(applied.ok, "{}", applied.stderr);
+    }
+}
