@@ -71,26 +71,17 @@ impl Schedule {
                     .year(Year::Disallowed)
                     .build()
                     .parse(schedule)
-                    .map_err(|error| ScheduleError::Cron {
-                        schedule: schedule.clone(),
-                        why: error.to_string(),
-                    })?;
+                    .map_err(|error| ScheduleError::Cron { schedule: schedule.clone(), why: error.to_string() })?;
                 let name = sync.time_zone.as_deref().unwrap_or("UTC");
                 let zone = TimeZone::get(name).map_err(|_| ScheduleError::Zone(name.into()))?;
-                Ok(Self::Cron {
-                    cron: Box::new(cron),
-                    zone,
-                })
+                Ok(Self::Cron { cron: Box::new(cron), zone })
             }
             (None, Some(interval)) => {
                 let every = duration(interval)
                     .filter(|every| *every >= SHORTEST_INTERVAL)
                     .ok_or_else(|| ScheduleError::Interval(interval.clone()))?
                     .as_secs();
-                Ok(Self::Interval {
-                    every,
-                    phase: phase(uid, every),
-                })
+                Ok(Self::Interval { every, phase: phase(uid, every) })
             }
             _ => Err(ScheduleError::OneOf),
         }
@@ -120,17 +111,12 @@ impl Schedule {
 
 /// Reads a duration as manifests write it (`6h`, `1h30m`).
 pub fn duration(text: &str) -> Option<SignedDuration> {
-    text.parse()
-        .ok()
-        .filter(|duration: &SignedDuration| duration.is_positive())
+    text.parse().ok().filter(|duration: &SignedDuration| duration.is_positive())
 }
 
 fn phase(uid: &str, every: i64) -> i64 {
     let digest = Sha256::digest(uid.as_bytes());
-    let number = digest
-        .iter()
-        .take(7)
-        .fold(0i64, |number, byte| (number << 8) | i64::from(*byte));
+    let number = digest.iter().take(7).fold(0i64, |number, byte| (number << 8) | i64::from(*byte));
     number.rem_euclid(every)
 }
 
@@ -140,23 +126,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn cron(schedule: &str, zone: &str) -> Result<Schedule, ScheduleError> {
-        let sync = SyncSpec {
-            schedule: Some(schedule.into()),
-            time_zone: Some(zone.into()),
-            interval: None,
-        };
+        let sync = SyncSpec { schedule: Some(schedule.into()), time_zone: Some(zone.into()), interval: None };
         Schedule::parse(&sync, "uid")
     }
 
     fn interval(text: &str, uid: &str) -> Result<Schedule, ScheduleError> {
-        Schedule::parse(
-            &SyncSpec {
-                schedule: None,
-                time_zone: None,
-                interval: Some(text.into()),
-            },
-            uid,
-        )
+        Schedule::parse(&SyncSpec { schedule: None, time_zone: None, interval: Some(text.into()) }, uid)
     }
 
     fn at(text: &str) -> Timestamp {
@@ -168,50 +143,16 @@ mod tests {
         for (schedule, zone, after, next) in [
             ("0 6,18 * * *", "UTC", "2026-11-21T05:59:59Z", "2026-11-21T06:00:00Z"),
             ("0 6,18 * * *", "UTC", "2026-11-21T06:00:00Z", "2026-11-21T18:00:00Z"),
-            (
-                "0 6 * * *",
-                "Europe/Berlin",
-                "2026-11-21T00:00:00Z",
-                "2026-11-21T05:00:00Z",
-            ),
-            (
-                "0 6 * * *",
-                "Europe/Berlin",
-                "2026-07-01T00:00:00Z",
-                "2026-07-01T04:00:00Z",
-            ),
-            (
-                "30 9 * * MON-FRI",
-                "America/New_York",
-                "2026-11-20T15:00:00Z",
-                "2026-11-23T14:30:00Z",
-            ),
+            ("0 6 * * *", "Europe/Berlin", "2026-11-21T00:00:00Z", "2026-11-21T05:00:00Z"),
+            ("0 6 * * *", "Europe/Berlin", "2026-07-01T00:00:00Z", "2026-07-01T04:00:00Z"),
+            ("30 9 * * MON-FRI", "America/New_York", "2026-11-20T15:00:00Z", "2026-11-23T14:30:00Z"),
             // Spring forward: 02:30 does not exist on 29 March 2026 in Berlin.
-            (
-                "30 2 * * *",
-                "Europe/Berlin",
-                "2026-03-28T12:00:00Z",
-                "2026-03-29T01:00:00Z",
-            ),
+            ("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", "2026-03-29T01:00:00Z"),
             // Fall back: 02:30 exists twice on 25 October 2026 in Berlin, and fires at the first.
-            (
-                "30 2 * * *",
-                "Europe/Berlin",
-                "2026-10-24T12:00:00Z",
-                "2026-10-25T00:30:00Z",
-            ),
-            (
-                "30 2 * * *",
-                "Europe/Berlin",
-                "2026-10-25T00:30:00Z",
-                "2026-10-26T01:30:00Z",
-            ),
+            ("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", "2026-10-25T00:30:00Z"),
+            ("30 2 * * *", "Europe/Berlin", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"),
         ] {
-            assert_eq!(
-                cron(schedule, zone).unwrap().next_after(at(after)),
-                Ok(at(next)),
-                "{schedule} {zone} {after}"
-            );
+            assert_eq!(cron(schedule, zone).unwrap().next_after(at(after)), Ok(at(next)), "{schedule} {zone} {after}");
         }
     }
 
@@ -232,19 +173,13 @@ mod tests {
     #[test]
     fn a_date_that_never_comes_never_fires() {
         let schedule = cron("0 0 30 2 *", "UTC").unwrap();
-        assert!(matches!(
-            schedule.next_after(at("2026-11-21T00:00:00Z")),
-            Err(ScheduleError::NeverFires(_))
-        ));
+        assert!(matches!(schedule.next_after(at("2026-11-21T00:00:00Z")), Err(ScheduleError::NeverFires(_))));
     }
 
     #[test]
     fn an_interval_shorter_than_15_minutes_is_refused() {
         for text in ["14m59s", "0s", "-1h", "soon", ""] {
-            assert!(
-                matches!(interval(text, "uid"), Err(ScheduleError::Interval(_))),
-                "{text}"
-            );
+            assert!(matches!(interval(text, "uid"), Err(ScheduleError::Interval(_))), "{text}");
         }
         assert!(interval("15m", "uid").is_ok());
     }
@@ -255,9 +190,7 @@ mod tests {
         let mut per_minute = std::collections::BTreeMap::<i64, usize>::new();
         for n in 0..1000 {
             let next = interval("6h", &format!("uid-{n}")).unwrap().next_after(after).unwrap();
-            *per_minute
-                .entry((next.as_second() - after.as_second()) / 60)
-                .or_default() += 1;
+            *per_minute.entry((next.as_second() - after.as_second()) / 60).or_default() += 1;
         }
         assert!(per_minute.values().max().unwrap() < &20, "{per_minute:?}");
     }

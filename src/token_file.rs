@@ -97,30 +97,19 @@ impl TokenFile {
             return Err(TokenFileError::EmptyField("token"));
         }
         let expiration = expiry(content.exp_date.trim()).ok_or(TokenFileError::BadExpiry)?;
-        Ok(Self {
-            text: text.into(),
-            inner: content.token,
-            organization_name: content.org_name,
-            expiration,
-        })
+        Ok(Self { text: text.into(), inner: content.token, organization_name: content.org_name, expiration })
     }
 
     /// All that must never be shown of this file: the text, and the token inside of it.
     pub fn sensitive(&self) -> Vec<SecretString> {
-        vec![
-            self.text.clone(),
-            self.to_send(TokenEncoding::Base64),
-            self.inner.clone(),
-        ]
+        vec![self.text.clone(), self.to_send(TokenEncoding::Base64), self.inner.clone()]
     }
 
     /// The exact string to send to Graph.
     pub fn to_send(&self, encoding: TokenEncoding) -> SecretString {
         match encoding {
             TokenEncoding::AsIs => self.text.clone(),
-            TokenEncoding::Base64 => base64::engine::general_purpose::STANDARD
-                .encode(self.text.expose_secret())
-                .into(),
+            TokenEncoding::Base64 => base64::engine::general_purpose::STANDARD.encode(self.text.expose_secret()).into(),
         }
     }
 
@@ -142,10 +131,7 @@ fn decode(text: &str) -> Result<Vec<u8>, TokenFileError> {
 
 /// Apple writes the offset without a colon (`+0000`), which strict parsers reject.
 fn expiry(text: &str) -> Option<Timestamp> {
-    let time: Timestamp = text
-        .parse()
-        .or_else(|_| Timestamp::strptime("%Y-%m-%dT%H:%M:%S%z", text))
-        .ok()?;
+    let time: Timestamp = text.parse().or_else(|_| Timestamp::strptime("%Y-%m-%dT%H:%M:%S%z", text)).ok()?;
     Timestamp::from_second(time.as_second()).ok()
 }
 
@@ -161,18 +147,14 @@ mod tests {
     }
 
     fn valid() -> String {
-        file(&format!(
-            r#"{{"orgName":"Contoso","token":"c2VjcmV0","expDate":"{EXPIRY}"}}"#
-        ))
+        file(&format!(r#"{{"orgName":"Contoso","token":"c2VjcmV0","expDate":"{EXPIRY}"}}"#))
     }
 
     #[test]
     fn reads_what_real_files_contain() {
         let text = valid();
         let unpadded = text.trim_end_matches('=').to_owned();
-        let with_unknown_key = file(&format!(
-            r#"{{"expDate":"{EXPIRY}","more":[1],"token":"t","orgName":"Contoso"}}"#
-        ));
+        let with_unknown_key = file(&format!(r#"{{"expDate":"{EXPIRY}","more":[1],"token":"t","orgName":"Contoso"}}"#));
         for (what, bytes) in [
             ("as it is", text.clone()),
             ("trailing newline", format!("{text}\n")),
@@ -211,26 +193,14 @@ mod tests {
             (format!("ab%{secret}").into_bytes(), "character 3 is not base64"),
             (b"abcde".to_vec(), "cut off"),
             (file(secret).into_bytes(), "line 1, column 1"),
-            (
-                file(&format!(r#"{{"orgName":"{secret}","token":5}}"#)).into_bytes(),
-                "expected the texts \"orgName\"",
-            ),
-            (
-                file(&format!(r#"{{"orgName":"{secret}""#)).into_bytes(),
-                "it ends too early",
-            ),
+            (file(&format!(r#"{{"orgName":"{secret}","token":5}}"#)).into_bytes(), "expected the texts \"orgName\""),
+            (file(&format!(r#"{{"orgName":"{secret}""#)).into_bytes(), "it ends too early"),
             (
                 file(&format!(r#"{{"orgName":" ","token":"{secret}","expDate":"{EXPIRY}"}}"#)).into_bytes(),
                 "empty \"orgName\"",
             ),
-            (
-                file(&format!(r#"{{"orgName":"a","token":"","expDate":"{secret}"}}"#)).into_bytes(),
-                "empty \"token\"",
-            ),
-            (
-                file(&format!(r#"{{"orgName":"a","token":"{secret}","expDate":"{secret}"}}"#)).into_bytes(),
-                "not a time",
-            ),
+            (file(&format!(r#"{{"orgName":"a","token":"","expDate":"{secret}"}}"#)).into_bytes(), "empty \"token\""),
+            (file(&format!(r#"{{"orgName":"a","token":"{secret}","expDate":"{secret}"}}"#)).into_bytes(), "not a time"),
         ] {
             let error = TokenFile::parse(&bytes).unwrap_err();
             let said = format!("{error} {error:?}");

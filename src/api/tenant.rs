@@ -1,5 +1,6 @@
 //! The tenant resources: how to reach one Intune tenant through Graph.
 //! GraphTenant serves its own namespace, ClusterGraphTenant the namespaces that it allows.
+#![allow(clippy::duplicated_attributes)] // each printer column has a type and a path: the lint takes them for one attribute
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
@@ -32,11 +33,7 @@ use serde::{Deserialize, Serialize};
         json_path = ".status.unmanagedTokens",
         description = "Tokens that no VppToken claims"
     ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Ready')].status"
-    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(
         name = "Reason",
         type_ = "string",
@@ -77,11 +74,7 @@ pub struct GraphTenantSpec {
         json_path = ".status.unmanagedTokens",
         description = "Tokens that no VppToken claims"
     ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Ready')].status"
-    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(
         name = "Reason",
         type_ = "string",

@@ -1,5 +1,6 @@
 //! The VppToken resource: one Apple VPP token in one Intune tenant.
 //! Names and enum values of what mirrors Graph are Graph's own (`microsoft.graph.vppToken`).
+#![allow(clippy::duplicated_attributes)] // each printer column has a type and a path: the lint takes them for one attribute
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -187,10 +188,7 @@ pub struct TenantRef {
 
 impl Default for TenantRef {
     fn default() -> Self {
-        Self {
-            kind: TenantKind::default(),
-            name: default_tenant_name(),
-        }
+        Self { kind: TenantKind::default(), name: default_tenant_name() }
     }
 }
 

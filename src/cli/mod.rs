@@ -118,9 +118,7 @@ fn crds(dir: Option<PathBuf>) -> Result<(), String> {
 
 fn operate(arguments: Run) -> Result<(), String> {
     let filter = EnvFilter::try_new(&arguments.log).map_err(|error| format!("--log \"{}\": {error}", arguments.log))?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match arguments.log_format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
@@ -131,10 +129,7 @@ fn operate(arguments: Run) -> Result<(), String> {
         listen: arguments.listen,
         graph_endpoint: arguments.graph_endpoint,
         login_endpoint: arguments.login_endpoint,
-        timings: Timings {
-            settling: arguments.settling_time,
-            unknown_outcome: arguments.unknown_outcome_time,
-        },
+        timings: Timings { settling: arguments.settling_time, unknown_outcome: arguments.unknown_outcome_time },
     };
     // The one TLS provider of the process; two would make the first client panic.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -149,9 +144,7 @@ fn operate(arguments: Run) -> Result<(), String> {
             tracing::info!("told to stop; finishing what is in progress");
             let _ = stop.send(true);
         });
-        let outcome = operator::run(settings, stopped)
-            .await
-            .map_err(|error| error.to_string());
+        let outcome = operator::run(settings, stopped).await.map_err(|error| error.to_string());
         told.abort();
         outcome
     })
@@ -190,10 +183,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_a_url() {
-        assert_eq!(
-            endpoint("http://127.0.0.1:8090/"),
-            Ok("http://127.0.0.1:8090".to_owned())
-        );
+        assert_eq!(endpoint("http://127.0.0.1:8090/"), Ok("http://127.0.0.1:8090".to_owned()));
         for text in ["127.0.0.1:8090", "https://", "file:///etc", ""] {
             assert!(endpoint(text).is_err(), "{text}");
         }

@@ -65,27 +65,17 @@ pub(super) async fn authenticate(
     ];
     let began = Instant::now();
     let url = format!("{}/{tenant_id}/oauth2/v2.0/token", endpoints.login);
-    let response = http
-        .post(url)
-        .form(&form)
-        .send()
-        .await
-        .map_err(|error| signing_in(GraphError::of_transport(&error)))?;
+    let response =
+        http.post(url).form(&form).send().await.map_err(|error| signing_in(GraphError::of_transport(&error)))?;
     let status = response.status();
     let wait = header(&response, "Retry-After").and_then(|text| retry_after(&text));
-    let body = response
-        .bytes()
-        .await
-        .map_err(|error| signing_in(GraphError::of_transport(&error)))?;
+    let body = response.bytes().await.map_err(|error| signing_in(GraphError::of_transport(&error)))?;
     if status.is_success() {
         let granted: Granted = serde_json::from_slice(&body)
             .map_err(|_| signing_in(GraphError::bad_answer("it has no access token").with_status(status.as_u16())))?;
         let lifetime = Duration::from_secs(granted.expires_in);
         let renew_at = began + lifetime.saturating_sub(RENEW_BEFORE.min(lifetime / 2));
-        return Ok(AccessToken {
-            secret: granted.access_token,
-            renew_at,
-        });
+        return Ok(AccessToken { secret: granted.access_token, renew_at });
     }
     let scrubber = Scrubber::new([secret].into_iter());
     Err(denied(status.as_u16(), &body, wait, &scrubber))
@@ -140,12 +130,9 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_it_means() {
-        for (code, part) in [
-            (7000215, "secret is wrong"),
-            (7000222, "has expired"),
-            (700016, "clientId"),
-            (90002, "tenantId"),
-        ] {
+        for (code, part) in
+            [(7000215, "secret is wrong"), (7000222, "has expired"), (700016, "clientId"), (90002, "tenantId")]
+        {
             let body = format!(
                 r#"{{"error":"invalid_client","error_description":"AADSTS{code}: hunter2hunter2\r\nTrace ID: x","error_codes":[{code}],"trace_id":"t"}}"#
             );
@@ -171,11 +158,7 @@ mod tests {
             (404, "<html>", ErrorKind::Unreachable),
             (429, "{}", ErrorKind::Throttled),
         ] {
-            assert_eq!(
-                denied(status, body.as_bytes(), None, &Scrubber::default()).kind,
-                kind,
-                "{status}"
-            );
+            assert_eq!(denied(status, body.as_bytes(), None, &Scrubber::default()).kind, kind, "{status}");
         }
     }
 }

@@ -63,11 +63,7 @@ impl std::fmt::Display for GraphError {
         details.extend(self.code.clone());
         details.extend(self.request_id.as_ref().map(|id| format!("request id {id}")));
         details.extend(self.activity_id.as_ref().map(|id| format!("activity id {id}")));
-        if details.is_empty() {
-            Ok(())
-        } else {
-            write!(f, " ({})", details.join(", "))
-        }
+        if details.is_empty() { Ok(()) } else { write!(f, " ({})", details.join(", ")) }
     }
 }
 
@@ -85,10 +81,7 @@ impl GraphError {
     }
 
     pub(super) fn bad_answer(what: &str) -> Self {
-        Self::new(
-            ErrorKind::OutcomeUnknown,
-            format!("Graph's answer can't be used: {what}"),
-        )
+        Self::new(ErrorKind::OutcomeUnknown, format!("Graph's answer can't be used: {what}"))
     }
 
     /// An answer that is whole and yet not to be believed.
@@ -110,10 +103,7 @@ impl GraphError {
         } else if error.is_builder() {
             Self::new(ErrorKind::Unreachable, "the request could not be built")
         } else {
-            Self::new(
-                ErrorKind::OutcomeUnknown,
-                "the connection broke before the answer was complete",
-            )
+            Self::new(ErrorKind::OutcomeUnknown, "the connection broke before the answer was complete")
         }
     }
 
@@ -146,14 +136,8 @@ impl GraphError {
             .map(str::to_owned);
         Self {
             kind,
-            sentence: if sentence.is_empty() {
-                "Graph gave no reason".into()
-            } else {
-                sentence
-            },
-            code: text("code")
-                .filter(|code| !code.is_empty())
-                .map(|code| shortened(&scrubber.scrub(code))),
+            sentence: if sentence.is_empty() { "Graph gave no reason".into() } else { sentence },
+            code: text("code").filter(|code| !code.is_empty()).map(|code| shortened(&scrubber.scrub(code))),
             status: Some(status),
             retry_after,
             request_id: inner_id.map(|id| scrubber.scrub(&id)).or(request_id),
@@ -170,9 +154,7 @@ impl GraphError {
 /// Seconds, also fractional, as `Retry-After` has them here.
 pub(super) fn retry_after(text: &str) -> Option<Duration> {
     let seconds: f64 = text.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .map(|wait| wait.min(Duration::from_secs(3600)))
+    Duration::try_from_secs_f64(seconds).ok().map(|wait| wait.min(Duration::from_secs(3600)))
 }
 
 /// Intune nests a JSON string in `message`, whose sentence ends in ids: the sentence, and the activity id.
@@ -193,11 +175,7 @@ fn inner_sentence(message: &str) -> (String, Option<String>) {
 }
 
 pub(super) fn shortened(text: &str) -> String {
-    let one_line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(LONGEST_SENTENCE)
-        .collect();
+    let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_SENTENCE).collect();
     one_line.trim().to_owned()
 }
 
@@ -206,13 +184,7 @@ mod tests {
     use super::*;
 
     fn of(status: u16, body: &str) -> GraphError {
-        GraphError::of_answer(
-            status,
-            body.as_bytes(),
-            None,
-            Some("header-id".into()),
-            &Scrubber::default(),
-        )
+        GraphError::of_answer(status, body.as_bytes(), None, Some("header-id".into()), &Scrubber::default())
     }
 
     #[test]
@@ -224,28 +196,14 @@ mod tests {
         );
         assert_eq!(error.sentence, "The token is bad");
         assert_eq!(error.activity_id.as_deref(), Some("11-22"));
-        assert_eq!(
-            error.to_string(),
-            "The token is bad (HTTP 400, BadRequest, request id r1, activity id 11-22)"
-        );
+        assert_eq!(error.to_string(), "The token is bad (HTTP 400, BadRequest, request id r1, activity id 11-22)");
     }
 
     #[test]
     fn any_body_makes_an_error() {
-        for body in [
-            "",
-            "<html>no</html>",
-            "{\"error\":{\"code\":\"x\"",
-            "{\"error\":\"text\"}",
-            "null",
-            "[1]",
-        ] {
+        for body in ["", "<html>no</html>", "{\"error\":{\"code\":\"x\"", "{\"error\":\"text\"}", "null", "[1]"] {
             let error = of(502, body);
-            assert_eq!(
-                (error.kind, error.status),
-                (ErrorKind::Unavailable, Some(502)),
-                "{body}"
-            );
+            assert_eq!((error.kind, error.status), (ErrorKind::Unavailable, Some(502)), "{body}");
             assert_eq!(error.sentence, "Graph gave no reason", "{body}");
             assert_eq!(error.request_id.as_deref(), Some("header-id"), "{body}");
         }

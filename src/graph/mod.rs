@@ -47,10 +47,7 @@ impl Endpoints {
             Cloud::USGovernmentDoD => ("login.microsoftonline.us", "dod-graph.microsoft.us"),
             Cloud::China => ("login.partner.microsoftonline.cn", "microsoftgraph.chinacloudapi.cn"),
         };
-        Self {
-            login: format!("https://{login}"),
-            graph: format!("https://{graph}"),
-        }
+        Self { login: format!("https://{login}"), graph: format!("https://{graph}") }
     }
 }
 
@@ -154,25 +151,15 @@ impl GraphClient {
         let mut entities = Vec::new();
         let mut url = self.collection();
         for _ in 0..MOST_PAGES {
-            let page = self
-                .call(Operation::List, Method::GET, &url, None, &Scrubber::default())
-                .await?
-                .body;
-            let items = page
-                .as_ref()
-                .and_then(|page| page.get("value"))
-                .and_then(Value::as_array);
+            let page = self.call(Operation::List, Method::GET, &url, None, &Scrubber::default()).await?.body;
+            let items = page.as_ref().and_then(|page| page.get("value")).and_then(Value::as_array);
             let Some(items) = items else {
                 return Err(GraphError::bad_answer("the list has no \"value\""));
             };
             for item in items {
                 entities.push(Entity::read(item).ok_or_else(|| GraphError::bad_answer("a listed token has no id"))?);
             }
-            match page
-                .as_ref()
-                .and_then(|page| page.get("@odata.nextLink"))
-                .and_then(Value::as_str)
-            {
+            match page.as_ref().and_then(|page| page.get("@odata.nextLink")).and_then(Value::as_str) {
                 None => return Ok(entities),
                 Some(next) if self.is_own(next) && next != url => url = next.to_owned(),
                 Some(_) => return Err(GraphError::bad_answer("the link to the next page leads elsewhere")),
@@ -186,14 +173,8 @@ impl GraphClient {
     /// # Errors
     /// [`ErrorKind::NotFound`] when it is not there; others when the request fails.
     pub async fn get(&self, id: &str) -> Result<Entity, GraphError> {
-        let answer = self
-            .call(Operation::Get, Method::GET, &self.item(id), None, &Scrubber::default())
-            .await?;
-        answer
-            .body
-            .as_ref()
-            .and_then(wire::read_answer)
-            .ok_or_else(|| GraphError::bad_answer("the token has no id"))
+        let answer = self.call(Operation::Get, Method::GET, &self.item(id), None, &Scrubber::default()).await?;
+        answer.body.as_ref().and_then(wire::read_answer).ok_or_else(|| GraphError::bad_answer("the token has no id"))
     }
 
     /// Creates a token. Not idempotent: after an error that [may have been executed](GraphError::maybe_executed), look
@@ -203,15 +184,8 @@ impl GraphClient {
     /// When the request fails.
     pub async fn create(&self, token: &NewToken) -> Result<Entity, GraphError> {
         let scrubber = Scrubber::new(token.sensitive.iter());
-        let answer = self
-            .call(
-                Operation::Create,
-                Method::POST,
-                &self.collection(),
-                Some(token.body()),
-                &scrubber,
-            )
-            .await?;
+        let answer =
+            self.call(Operation::Create, Method::POST, &self.collection(), Some(token.body()), &scrubber).await?;
         answer
             .body
             .as_ref()
@@ -225,15 +199,7 @@ impl GraphClient {
     /// When the request fails.
     pub async fn update(&self, id: &str, patch: &TokenPatch) -> Result<Entity, GraphError> {
         let scrubber = Scrubber::new(patch.sensitive.iter());
-        let answer = self
-            .call(
-                Operation::Update,
-                Method::PATCH,
-                &self.item(id),
-                Some(patch.body()),
-                &scrubber,
-            )
-            .await?;
+        let answer = self.call(Operation::Update, Method::PATCH, &self.item(id), Some(patch.body()), &scrubber).await?;
         self.answered_or_read(answer, id).await
     }
 
@@ -243,9 +209,7 @@ impl GraphClient {
     /// When the request fails.
     pub async fn sync(&self, id: &str) -> Result<Entity, GraphError> {
         let url = format!("{}/syncLicenses", self.item(id));
-        let answer = self
-            .call(Operation::Sync, Method::POST, &url, None, &Scrubber::default())
-            .await?;
+        let answer = self.call(Operation::Sync, Method::POST, &url, None, &Scrubber::default()).await?;
         self.answered_or_read(answer, id).await
     }
 
@@ -254,16 +218,7 @@ impl GraphClient {
     /// # Errors
     /// When the request fails.
     pub async fn delete(&self, id: &str) -> Result<(), GraphError> {
-        match self
-            .call(
-                Operation::Delete,
-                Method::DELETE,
-                &self.item(id),
-                None,
-                &Scrubber::default(),
-            )
-            .await
-        {
+        match self.call(Operation::Delete, Method::DELETE, &self.item(id), None, &Scrubber::default()).await {
             Err(error) if error.kind != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -295,8 +250,7 @@ impl GraphClient {
 
     /// The access token goes nowhere else.
     fn is_own(&self, url: &str) -> bool {
-        url.strip_prefix(&self.endpoints.graph)
-            .is_some_and(|rest| rest.starts_with('/'))
+        url.strip_prefix(&self.endpoints.graph).is_some_and(|rest| rest.starts_with('/'))
     }
 
     async fn call(
@@ -308,15 +262,11 @@ impl GraphClient {
         scrubber: &Scrubber,
     ) -> Result<Answer, GraphError> {
         let access = self.access_token().await?;
-        match self
-            .send(operation, method.clone(), url, body.as_ref(), &access, scrubber)
-            .await
-        {
+        match self.send(operation, method.clone(), url, body.as_ref(), &access, scrubber).await {
             Err(error) if error.kind == ErrorKind::Unauthorized => {
                 self.forget(&access).await;
                 let access = self.access_token().await?;
-                self.send(operation, method, url, body.as_ref(), &access, scrubber)
-                    .await
+                self.send(operation, method, url, body.as_ref(), &access, scrubber).await
             }
             outcome => outcome,
         }
@@ -329,14 +279,8 @@ impl GraphClient {
         }
         let credential = Arc::clone(&self.credential.lock().unwrap_or_else(PoisonError::into_inner));
         let began = Instant::now();
-        let outcome = entra::authenticate(
-            &self.http(),
-            &self.endpoints,
-            &self.tenant_id,
-            &self.client_id,
-            &credential,
-        )
-        .await;
+        let outcome =
+            entra::authenticate(&self.http(), &self.endpoints, &self.tenant_id, &self.client_id, &credential).await;
         let status = match &outcome {
             Ok(_) => Some(200),
             Err(error) => error.status,
@@ -351,10 +295,7 @@ impl GraphClient {
     /// Another call may have fetched a new access token meanwhile: that one stays.
     async fn forget(&self, used: &SecretString) {
         let mut access = self.access.lock().await;
-        if access
-            .as_ref()
-            .is_some_and(|token| token.secret.expose_secret() == used.expose_secret())
-        {
+        if access.as_ref().is_some_and(|token| token.secret.expose_secret() == used.expose_secret()) {
             access.take();
         }
     }
@@ -428,12 +369,7 @@ fn http_client() -> Result<reqwest::Client, GraphError> {
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("vpptoken-operator/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|error| {
-            GraphError::new(
-                ErrorKind::Unreachable,
-                format!("the HTTP client can't be built: {error}"),
-            )
-        })
+        .map_err(|error| GraphError::new(ErrorKind::Unreachable, format!("the HTTP client can't be built: {error}")))
 }
 
 async fn receive(
@@ -448,13 +384,7 @@ async fn receive(
     let text = response.bytes().await;
     if !status.is_success() {
         let text = text.unwrap_or_default();
-        return Err(GraphError::of_answer(
-            status.as_u16(),
-            &text,
-            retry_after,
-            request_id,
-            scrubber,
-        ));
+        return Err(GraphError::of_answer(status.as_u16(), &text, retry_after, request_id, scrubber));
     }
     // The request was carried out; only the answer is lost.
     let text = text.map_err(|error| GraphError::of_transport(&error))?;
@@ -464,11 +394,7 @@ async fn receive(
         let body = serde_json::from_slice(&text);
         Some(body.map_err(|_| GraphError::bad_answer("the answer is not JSON").with_status(status.as_u16()))?)
     };
-    Ok(Answer {
-        status: status.as_u16(),
-        request_id,
-        body,
-    })
+    Ok(Answer { status: status.as_u16(), request_id, body })
 }
 
 fn header(response: &reqwest::Response, name: &str) -> Option<String> {

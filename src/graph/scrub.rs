@@ -16,9 +16,7 @@ pub(super) struct Scrubber {
 
 impl Scrubber {
     pub(super) fn new<'a>(secrets: impl Iterator<Item = &'a SecretString>) -> Self {
-        Self {
-            secrets: secrets.cloned().collect(),
-        }
+        Self { secrets: secrets.cloned().collect() }
     }
 
     /// The same, and one more secret.

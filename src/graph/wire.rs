@@ -34,13 +34,8 @@ pub struct Entity {
 impl Entity {
     /// Reads an entity; none without an id.
     pub(super) fn read(value: &Value) -> Option<Self> {
-        let text = |name: &str| {
-            value
-                .get(name)
-                .and_then(Value::as_str)
-                .filter(|text| !text.is_empty())
-                .map(str::to_owned)
-        };
+        let text =
+            |name: &str| value.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
         let time = |name: &str| value.get(name).and_then(Value::as_str).and_then(timestamp);
         Some(Self {
             id: text("id")?,
@@ -95,11 +90,7 @@ impl NewToken {
         body.insert("appleId".into(), json!(self.apple_id));
         body.insert("vppTokenAccountType".into(), json!(self.vpp_token_account_type));
         insert(&mut body, "countryOrRegion", self.country_or_region.as_ref());
-        insert(
-            &mut body,
-            "automaticallyUpdateApps",
-            self.automatically_update_apps.as_ref(),
-        );
+        insert(&mut body, "automaticallyUpdateApps", self.automatically_update_apps.as_ref());
         Value::Object(body)
     }
 }
@@ -125,22 +116,11 @@ impl TokenPatch {
     /// Whether a PATCH of `token` alone is enough is known only to a real tenant: the body is chosen here.
     pub(super) fn body(&self) -> Value {
         let mut body = typed();
-        insert(
-            &mut body,
-            "token",
-            self.token
-                .as_ref()
-                .map(|token| token.expose_secret().to_owned())
-                .as_ref(),
-        );
+        insert(&mut body, "token", self.token.as_ref().map(|token| token.expose_secret().to_owned()).as_ref());
         insert(&mut body, "appleId", self.apple_id.as_ref());
         insert(&mut body, "vppTokenAccountType", self.vpp_token_account_type.as_ref());
         insert(&mut body, "countryOrRegion", self.country_or_region.as_ref());
-        insert(
-            &mut body,
-            "automaticallyUpdateApps",
-            self.automatically_update_apps.as_ref(),
-        );
+        insert(&mut body, "automaticallyUpdateApps", self.automatically_update_apps.as_ref());
         Value::Object(body)
     }
 }
@@ -185,13 +165,7 @@ mod tests {
 
     #[test]
     fn a_patch_names_only_what_changes() {
-        let patch = TokenPatch {
-            automatically_update_apps: Some(false),
-            ..TokenPatch::default()
-        };
-        assert_eq!(
-            patch.body(),
-            json!({"@odata.type": "#microsoft.graph.vppToken", "automaticallyUpdateApps": false})
-        );
+        let patch = TokenPatch { automatically_update_apps: Some(false), ..TokenPatch::default() };
+        assert_eq!(patch.body(), json!({"@odata.type": "#microsoft.graph.vppToken", "automaticallyUpdateApps": false}));
     }
 }

@@ -42,10 +42,7 @@ impl Queue {
             lines.push((scope.clone(), sender));
             receivers.insert(scope.clone(), receiver);
         }
-        Self {
-            lines,
-            receivers: Mutex::new(receivers),
-        }
+        Self { lines, receivers: Mutex::new(receivers) }
     }
 
     pub(super) fn wake(&self) -> Wake {
@@ -60,10 +57,7 @@ impl Queue {
 
     /// The end of a scope's line: once.
     pub(super) fn receiver(&self, scope: &Scope) -> Option<mpsc::UnboundedReceiver<Name>> {
-        self.receivers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(scope)
+        self.receivers.lock().unwrap_or_else(PoisonError::into_inner).remove(scope)
     }
 }
 
@@ -89,50 +83,60 @@ impl Version {
     }
 }
 
-/// How the start is put in order.
-pub(super) struct Start {
+/// What the reconciles of one scope are fed from.
+pub(super) struct Feed {
+    /// The cache, which `events` fills.
+    pub(super) store: Store<VppToken>,
+    /// The watch of the VppTokens.
+    pub(super) events: BoxStream<'static, Event<VppToken>>,
+    /// Requests from elsewhere.
+    pub(super) wakes: Option<mpsc::UnboundedReceiver<Name>>,
+}
+
+/// What the reconciles of all scopes share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    /// What they work with.
+    pub(super) context: Arc<Context>,
+    /// Told of every VppToken that came, changed or went.
+    pub(super) tenants_changed: Arc<Notify>,
+    /// Where they are counted.
+    pub(super) metrics: Arc<Metrics>,
     /// How many of the caches of VppTokens are read.
     pub(super) read: watch::Sender<usize>,
     /// Whether all caches are read.
     pub(super) all_read: watch::Receiver<bool>,
+    /// Whether the operator was told to stop.
+    pub(super) stop: watch::Receiver<bool>,
 }
 
 /// Runs the reconciles of one scope until told to stop.
-pub(super) async fn run(
-    store: Store<VppToken>,
-    events: BoxStream<'static, Event<VppToken>>,
-    wakes: Option<mpsc::UnboundedReceiver<Name>>,
-    context: Arc<Context>,
-    tenants_changed: Arc<Notify>,
-    metrics: Arc<Metrics>,
-    start: Start,
-    stop: watch::Receiver<bool>,
-) {
+pub(super) async fn run(feed: Feed, shared: Shared) {
+    let Feed { store, events, wakes } = feed;
+    let Shared { context, tenants_changed, metrics, read, all_read, stop } = shared;
     let Some(wakes) = wakes else { return };
     let wakes = stream::unfold(wakes, |mut wakes| async move {
         let (namespace, name) = wakes.recv().await?;
         Some((ObjectRef::new(&name).within(&namespace), wakes))
     });
-    let changes = changed_objects(events, Arc::clone(&context), tenants_changed, start.read);
+    let changes = changed_objects(events, Arc::clone(&context), tenants_changed, read);
     let mut stopped = stop.clone();
-    let requests = stream::select(changes, wakes)
-        .map(|reference| Ok::<_, Infallible>(request(reference)))
-        .take_until(Box::pin(async move {
+    let requests = stream::select(changes, wakes).map(|reference| Ok::<_, Infallible>(request(reference))).take_until(
+        Box::pin(async move {
             let _ = stopped.wait_for(|stop| *stop).await;
-        }));
+        }),
+    );
     let reconcile = {
         let metrics = Arc::clone(&metrics);
         move |object: Arc<VppToken>, context: Arc<Context>| {
             let metrics = Arc::clone(&metrics);
-            let mut all_read = start.all_read.clone();
+            let mut all_read = all_read.clone();
             async move {
                 // A cache that is not read yet would look like things that are not there.
                 let _ = all_read.wait_for(|all_read| *all_read).await;
                 let began = Instant::now();
                 // A panic in one reconcile would end them all.
-                let outcome = AssertUnwindSafe(vpptoken::reconcile(object, context))
-                    .catch_unwind()
-                    .await;
+                let outcome = AssertUnwindSafe(vpptoken::reconcile(object, context)).catch_unwind().await;
                 let outcome = outcome.unwrap_or(Err(Error::Panicked));
                 metrics.reconciled(outcome.is_ok(), began.elapsed());
                 outcome
@@ -159,10 +163,7 @@ pub(super) async fn run(
 }
 
 fn request(reference: ObjectRef<VppToken>) -> ReconcileRequest<VppToken> {
-    ReconcileRequest {
-        obj_ref: reference,
-        reason: ReconcileReason::ObjectUpdated,
-    }
+    ReconcileRequest { obj_ref: reference, reason: ReconcileReason::ObjectUpdated }
 }
 
 /// Kubernetes could not be read or written: again after 0.5, 1, 2, … up to 30 s.
@@ -269,7 +270,5 @@ pub(super) async fn wake_on_changes(
 
 fn names(context: &Context, concerns: impl Fn(&VppToken) -> bool) -> BTreeSet<(String, String)> {
     let objects = context.caches.all_tokens().filter(|object| concerns(object));
-    objects
-        .map(|object| (object.namespace().unwrap_or_default(), object.name_any()))
-        .collect()
+    objects.map(|object| (object.namespace().unwrap_or_default(), object.name_any())).collect()
 }

@@ -30,11 +30,7 @@ pub(super) async fn serve(
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(show_metrics))
-        .with_state(Health {
-            is_ready,
-            metrics,
-            caches,
-        });
+        .with_state(Health { is_ready, metrics, caches });
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "health and metrics can't be served any more");
     }

@@ -73,27 +73,16 @@ impl Default for Metrics {
 impl Metrics {
     /// A request to Microsoft ended.
     pub(super) fn requested(&self, operation: Operation, status: Option<u16>, took: Duration) {
-        let labels = DurationLabels {
-            operation: OperationLabel(operation),
-        };
+        let labels = DurationLabels { operation: OperationLabel(operation) };
         self.request_seconds.get_or_create(&labels).observe(took.as_secs_f64());
         let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
-        self.requests
-            .get_or_create(&RequestLabels {
-                operation: OperationLabel(operation),
-                status,
-            })
-            .inc();
+        self.requests.get_or_create(&RequestLabels { operation: OperationLabel(operation), status }).inc();
     }
 
     /// A reconcile ended.
     pub(super) fn reconciled(&self, ok: bool, took: Duration) {
         self.reconcile_seconds.observe(took.as_secs_f64());
-        self.reconciles
-            .get_or_create(&OutcomeLabels {
-                outcome: if ok { "ok" } else { "error" },
-            })
-            .inc();
+        self.reconciles.get_or_create(&OutcomeLabels { outcome: if ok { "ok" } else { "error" } }).inc();
     }
 
     /// The figures as OpenMetrics text. Those of the tokens are taken from the cache as it is now, so that none outlives
@@ -103,10 +92,7 @@ impl Metrics {
         let expiry = Family::<TokenLabels, Gauge>::default();
         let last_sync = Family::<TokenLabels, Gauge>::default();
         for object in caches.all_tokens() {
-            let labels = TokenLabels {
-                namespace: object.namespace().unwrap_or_default(),
-                name: object.name_any(),
-            };
+            let labels = TokenLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
             let Some(status) = &object.status else { continue };
             let is_ready = find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True");
             ready.get_or_create(&labels).set(i64::from(is_ready));
@@ -137,18 +123,8 @@ impl Metrics {
             self.reconcile_seconds.clone(),
         );
         registry.register("ready", "Whether Graph has what the VppToken asks for", ready);
-        registry.register_with_unit(
-            "expiration_timestamp",
-            "When the token in Graph expires",
-            Unit::Seconds,
-            expiry,
-        );
-        registry.register_with_unit(
-            "last_sync_timestamp",
-            "When Graph ended the last sync",
-            Unit::Seconds,
-            last_sync,
-        );
+        registry.register_with_unit("expiration_timestamp", "When the token in Graph expires", Unit::Seconds, expiry);
+        registry.register_with_unit("last_sync_timestamp", "When Graph ended the last sync", Unit::Seconds, last_sync);
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)

@@ -88,24 +88,15 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), 
     config.connect_timeout = Some(Duration::from_secs(5));
     config.write_timeout = Some(Duration::from_secs(30));
     config.read_timeout = Some(REQUEST_READ_TIMEOUT);
-    let namespace = settings
-        .namespace
-        .clone()
-        .unwrap_or_else(|| config.default_namespace.clone());
+    let namespace = settings.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config.clone())?;
     config.read_timeout = Some(WATCH_READ_TIMEOUT);
     let watching = Client::try_from(config)?;
 
     let listener = tokio::net::TcpListener::bind(settings.listen)
         .await
-        .map_err(|error| StartError::Listen {
-            address: settings.listen,
-            error,
-        })?;
-    let address = listener.local_addr().map_err(|error| StartError::Listen {
-        address: settings.listen,
-        error,
-    })?;
+        .map_err(|error| StartError::Listen { address: settings.listen, error })?;
+    let address = listener.local_addr().map_err(|error| StartError::Listen { address: settings.listen, error })?;
     let metrics = Arc::new(Metrics::default());
     let (ready, is_ready) = watch::channel(false);
 
@@ -119,20 +110,12 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), 
     );
     let mut tasks = JoinSet::new();
     let (caches, tenants, sources) = watches::start(&watching, &scopes, &namespace, &mut tasks);
-    tasks.spawn(health::serve(
-        listener,
-        is_ready.clone(),
-        Arc::clone(&metrics),
-        caches.clone(),
-    ));
+    tasks.spawn(health::serve(listener, is_ready.clone(), Arc::clone(&metrics), caches.clone()));
 
     let desk = Desk::default();
     let directory = Arc::new(Directory::default());
     let queue = controller::Queue::new(&scopes);
-    let reporter = Reporter {
-        controller: FIELD_MANAGER.into(),
-        instance: std::env::var("HOSTNAME").ok(),
-    };
+    let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: std::env::var("HOSTNAME").ok() };
     let context = Arc::new(Context {
         client: client.clone(),
         caches: caches.clone(),
@@ -148,14 +131,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), 
         sources.secrets_changed.subscribe(),
         sources.namespaces_changed.subscribe(),
     ));
-    let keeper = tenants::Keeper::new(
-        settings,
-        namespace,
-        client,
-        Arc::clone(&context),
-        tenants,
-        Arc::clone(&metrics),
-    );
+    let keeper = tenants::Keeper::new(settings, namespace, client, Arc::clone(&context), tenants, Arc::clone(&metrics));
 
     let (read, mut tokens_read) = watch::channel(0);
     let all_read = async {
@@ -166,21 +142,18 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), 
         keeper.wait_until_ready().await;
     };
     let mut stopped = stop.clone();
+    let shared = controller::Shared {
+        context: Arc::clone(&context),
+        tenants_changed: Arc::clone(&sources.tenants_changed),
+        metrics: Arc::clone(&metrics),
+        read,
+        all_read: is_ready.clone(),
+        stop: stop.clone(),
+    };
     let mut controllers = JoinSet::new();
     for ((scope, store), events) in scopes.iter().zip(&caches.tokens).zip(sources.tokens) {
-        controllers.spawn(controller::run(
-            store.clone(),
-            events,
-            queue.receiver(scope),
-            Arc::clone(&context),
-            Arc::clone(&sources.tenants_changed),
-            Arc::clone(&metrics),
-            controller::Start {
-                read: read.clone(),
-                all_read: is_ready.clone(),
-            },
-            stop.clone(),
-        ));
+        let feed = controller::Feed { store: store.clone(), events, wakes: queue.receiver(scope) };
+        controllers.spawn(controller::run(feed, shared.clone()));
     }
     tokio::select! {
         () = all_read => {}

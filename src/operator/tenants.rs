@@ -70,10 +70,8 @@ pub(super) struct Keeper {
     metrics: Arc<Metrics>,
     budgets: Arc<Budgets>,
     opened: HashMap<TenantKey, Opened>,
-    changes: (
-        mpsc::UnboundedSender<(TenantKey, Change)>,
-        mpsc::UnboundedReceiver<(TenantKey, Change)>,
-    ),
+    changes: mpsc::UnboundedReceiver<(TenantKey, Change)>,
+    tell_change: mpsc::UnboundedSender<(TenantKey, Change)>,
 }
 
 impl Keeper {
@@ -85,6 +83,7 @@ impl Keeper {
         caches: TenantCaches,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let (tell_change, changes) = mpsc::unbounded_channel();
         Self {
             settings,
             namespace,
@@ -94,7 +93,8 @@ impl Keeper {
             metrics,
             budgets: Arc::default(),
             opened: HashMap::new(),
-            changes: mpsc::unbounded_channel(),
+            changes,
+            tell_change,
         }
     }
 
@@ -115,7 +115,7 @@ impl Keeper {
                     self.look().await;
                     to_write = true;
                 }
-                Some((key, change)) = self.changes.1.recv() => {
+                Some((key, change)) = self.changes.recv() => {
                     self.tell(&key, &change);
                     to_write = true;
                 }
@@ -131,12 +131,8 @@ impl Keeper {
 
     /// Opens, changes and closes sessions, so that there is one for each tenant object in use.
     async fn look(&mut self) {
-        let used: BTreeSet<TenantKey> = self
-            .context
-            .caches
-            .all_tokens()
-            .filter_map(|object| tenant_key(&object))
-            .collect();
+        let used: BTreeSet<TenantKey> =
+            self.context.caches.all_tokens().filter_map(|object| tenant_key(&object)).collect();
         for key in self.directory().keep_only(&used) {
             self.opened.remove(&key);
         }
@@ -153,31 +149,17 @@ impl Keeper {
             };
             self.directory().enter(key.clone(), tenant);
             if is_news {
-                self.tell(
-                    &key,
-                    &Change {
-                        problem: true,
-                        ..Change::default()
-                    },
-                );
+                self.tell(&key, &Change { problem: true, ..Change::default() });
             }
         }
     }
 
     async fn open(&mut self, key: &TenantKey, found: Found) -> Tenant {
         let connection = found.connection.clone();
-        let identity = VppTokenTenant {
-            cloud: connection.cloud,
-            tenant_id: connection.tenant_id.clone(),
-            api: "V1".to_owned(),
-        };
+        let identity =
+            VppTokenTenant { cloud: connection.cloud, tenant_id: connection.tenant_id.clone(), api: "V1".to_owned() };
         let session = self.session(key, &connection).await;
-        Tenant {
-            access: found.access,
-            identity,
-            encoding: connection.token_encoding,
-            session,
-        }
+        Tenant { access: found.access, identity, encoding: connection.token_encoding, session }
     }
 
     async fn session(&mut self, key: &TenantKey, connection: &TenantConnection) -> Result<Arc<Session>, Unusable> {
@@ -187,16 +169,10 @@ impl Keeper {
             timings: self.settings.timings,
         };
         let secret_ref = &connection.credentials.client_secret_ref;
-        let version = self
-            .context
-            .caches
-            .secret_version(self.secret_namespace(key), &secret_ref.name);
+        let version = self.context.caches.secret_version(self.secret_namespace(key), &secret_ref.name);
         let is_same_app = |opened: &Opened| {
-            (
-                &opened.connection.tenant_id,
-                &opened.connection.client_id,
-                opened.connection.cloud,
-            ) == (&connection.tenant_id, &connection.client_id, connection.cloud)
+            (&opened.connection.tenant_id, &opened.connection.client_id, opened.connection.cloud)
+                == (&connection.tenant_id, &connection.client_id, connection.cloud)
         };
         if self.opened.get(key).is_some_and(|opened| !is_same_app(opened)) {
             self.opened.remove(key);
@@ -205,9 +181,7 @@ impl Keeper {
             opened.session.set_settings(settings.clone());
             // A Secret that is gone or unreadable for a while is no reason to forget what it held.
             let is_other_key = opened.connection.credentials != connection.credentials;
-            let newer = version
-                .clone()
-                .filter(|version| is_other_key || *version != opened.secret_version);
+            let newer = version.clone().filter(|version| is_other_key || *version != opened.secret_version);
             let session = Arc::clone(&opened.session);
             if let Some(version) = newer
                 && let Ok(credential) = self.credential(key, connection).await
@@ -224,34 +198,15 @@ impl Keeper {
         let endpoints = self.settings.endpoints(connection.cloud);
         let metrics = Arc::clone(&self.metrics);
         let meter = Arc::new(move |operation, status, took| metrics.requested(operation, status, took));
-        let budget_key = (
-            endpoints.graph.clone(),
-            connection.tenant_id.clone(),
-            connection.client_id.clone(),
-        );
-        let client = GraphClient::new(
-            endpoints,
-            &connection.tenant_id,
-            &connection.client_id,
-            credential,
-            meter,
-        )
-        .map_err(|error| Unusable {
-            reason: Reason::GraphUnavailable,
-            message: error.to_string(),
-        })?;
-        let (sender, key_of_change) = (self.changes.0.clone(), key.clone());
+        let budget_key = (endpoints.graph.clone(), connection.tenant_id.clone(), connection.client_id.clone());
+        let client = GraphClient::new(endpoints, &connection.tenant_id, &connection.client_id, credential, meter)
+            .map_err(|error| Unusable { reason: Reason::GraphUnavailable, message: error.to_string() })?;
+        let (sender, key_of_change) = (self.tell_change.clone(), key.clone());
         let on_change = Box::new(move |change| {
             // A closed channel means that the operator stops.
             let _ = sender.send((key_of_change.clone(), change));
         });
-        let session = Arc::new(Session::new(
-            client,
-            settings,
-            Arc::clone(&self.budgets),
-            budget_key,
-            on_change,
-        ));
+        let session = Arc::new(Session::new(client, settings, Arc::clone(&self.budgets), budget_key, on_change));
         let task = tokio::spawn(Arc::clone(&session).run()).abort_handle();
         let opened = Opened {
             connection: connection.clone(),
@@ -274,17 +229,12 @@ impl Keeper {
             Ok(None) => return unusable(Reason::SecretNotFound, format!("The Secret with {whose} is not there.")),
             Err(error) => {
                 tracing::warn!(%error, "the Secret of a tenant can't be read");
-                return unusable(
-                    Reason::SecretNotFound,
-                    format!("The Secret with {whose} can't be read."),
-                );
+                return unusable(Reason::SecretNotFound, format!("The Secret with {whose} can't be read."));
             }
         };
         let bytes = secret.data.as_ref().and_then(|data| data.get(&reference.key));
-        let text = bytes
-            .and_then(|bytes| std::str::from_utf8(&bytes.0).ok())
-            .map(str::trim)
-            .filter(|text| !text.is_empty());
+        let text =
+            bytes.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).map(str::trim).filter(|text| !text.is_empty());
         match text {
             Some(text) => Ok(Credential::ClientSecret(SecretString::from(text))),
             None => unusable(
@@ -337,13 +287,7 @@ impl Keeper {
     fn concerns(&self, object: &VppToken, change: &Change) -> bool {
         let id = object.status.as_ref().and_then(|status| status.token_id.as_deref());
         let awaits_list = || object.uid().is_some_and(|uid| self.context.desk.page(&uid).awaits_list);
-        change.problem || id.map_or(!change.ids.is_empty(), |id| change.ids.contains(id)) || awaits_list() || {
-            // Not looked at since the first list arrived.
-            object.status.as_ref().is_none_or(|status| {
-                conditions::find(&status.conditions, ConditionType::Ready)
-                    .is_some_and(|ready| ready.reason == Reason::TenantNotRead.as_str())
-            })
-        }
+        change.problem || id.map_or(!change.ids.is_empty(), |id| change.ids.contains(id)) || awaits_list()
     }
 
     async fn write_statuses(&self) {
@@ -353,11 +297,7 @@ impl Keeper {
                 let claimed = self.claimed(&found.connection);
                 let listed = view.snapshot.read_at().is_some();
                 let tokens = view.snapshot.entries().count();
-                let unmanaged = view
-                    .snapshot
-                    .entries()
-                    .filter(|entry| !claimed.contains(&entry.entity.id))
-                    .count();
+                let unmanaged = view.snapshot.entries().filter(|entry| !claimed.contains(&entry.entity.id)).count();
                 let saying = tenant_saying(&view.problem, listed, tokens);
                 let status = TenantStatus {
                     observed_generation: Some(found.generation),
@@ -373,19 +313,10 @@ impl Keeper {
                 self.write_status(key, &found, &status).await;
             }
         }
-        let used: Vec<TenantKey> = self
-            .context
-            .caches
-            .all_tokens()
-            .filter_map(|object| tenant_key(&object))
-            .collect();
+        let used: Vec<TenantKey> = self.context.caches.all_tokens().filter_map(|object| tenant_key(&object)).collect();
         for key in used.into_iter().collect::<BTreeSet<_>>() {
-            if let (
-                Some(found),
-                Some(Some(Tenant {
-                    session: Err(unusable), ..
-                })),
-            ) = (self.find(&key), self.directory().find(&key))
+            if let (Some(found), Some(Some(Tenant { session: Err(unusable), .. }))) =
+                (self.find(&key), self.directory().find(&key))
             {
                 let saying = Saying {
                     type_: ConditionType::Ready,
@@ -432,15 +363,7 @@ impl Keeper {
                 let api: Api<GraphTenant> = namespaced(&self.client, namespace);
                 apply_status(&api, &key.name, found, status).await
             }
-            _ => {
-                apply_status(
-                    &Api::<ClusterGraphTenant>::all(self.client.clone()),
-                    &key.name,
-                    found,
-                    status,
-                )
-                .await
-            }
+            _ => apply_status(&Api::<ClusterGraphTenant>::all(self.client.clone()), &key.name, found, status).await,
         };
         match outcome {
             Ok(()) => {}
@@ -472,22 +395,16 @@ fn tenant_saying(problem: &Option<crate::tenant::Problem>, listed: bool, tokens:
             let sentence = plan::failure_sentence(&problem.error.sentence, problem.error.code.as_deref());
             match problem.error.kind {
                 ErrorKind::Credentials => (ConditionStatus::False, Reason::CredentialsRefused, sentence),
-                ErrorKind::Forbidden | ErrorKind::Unauthorized => (
-                    ConditionStatus::False,
-                    Reason::PermissionMissing,
-                    plan::permission_sentence(&sentence),
-                ),
+                ErrorKind::Forbidden | ErrorKind::Unauthorized => {
+                    (ConditionStatus::False, Reason::PermissionMissing, plan::permission_sentence(&sentence))
+                }
                 ErrorKind::Throttled => (ConditionStatus::False, Reason::Throttled, sentence),
                 _ => (ConditionStatus::False, Reason::GraphUnavailable, sentence),
             }
         }
         None if listed => {
             let plural = if tokens == 1 { "token" } else { "tokens" };
-            (
-                ConditionStatus::True,
-                Reason::UpToDate,
-                format!("The tenant's {plural} can be listed."),
-            )
+            (ConditionStatus::True, Reason::UpToDate, format!("The tenant's {plural} can be listed."))
         }
         None => (
             ConditionStatus::Unknown,
@@ -495,12 +412,7 @@ fn tenant_saying(problem: &Option<crate::tenant::Problem>, listed: bool, tokens:
             "The tenant's tokens are being listed for the first time.".to_owned(),
         ),
     };
-    Saying {
-        type_: ConditionType::Ready,
-        status,
-        reason,
-        message,
-    }
+    Saying { type_: ConditionType::Ready, status, reason, message }
 }
 
 fn namespaced<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(
@@ -520,7 +432,6 @@ where
         "metadata": { "name": name, "resourceVersion": found.version },
         "status": status,
     });
-    api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch))
-        .await?;
+    api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await?;
     Ok(())
 }

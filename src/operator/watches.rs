@@ -29,18 +29,11 @@ impl Scope {
         names.retain(|name| !name.is_empty());
         names.sort();
         names.dedup();
-        if names.is_empty() {
-            vec![Self(None)]
-        } else {
-            names.into_iter().map(|name| Self(Some(name))).collect()
-        }
+        if names.is_empty() { vec![Self(None)] } else { names.into_iter().map(|name| Self(Some(name))).collect() }
     }
 
     pub(super) fn names(scopes: &[Self]) -> String {
-        let names: Vec<&str> = scopes
-            .iter()
-            .map(|scope| scope.0.as_deref().unwrap_or("all namespaces"))
-            .collect();
+        let names: Vec<&str> = scopes.iter().map(|scope| scope.0.as_deref().unwrap_or("all namespaces")).collect();
         names.join(", ")
     }
 
@@ -97,10 +90,7 @@ pub(super) fn start(
         .iter()
         .map(|scope| {
             let (store, writer) = kube::runtime::reflector::store();
-            let events = watcher::watcher(
-                scope.api::<PartialObjectMeta<Secret>>(client),
-                watcher::Config::default(),
-            );
+            let events = watcher::watcher(scope.api::<PartialObjectMeta<Secret>>(client), watcher::Config::default());
             let (changed, tenants) = (secrets_changed.clone(), Arc::clone(&tenants_changed));
             tasks.spawn(follow(
                 "the watch of the Secrets",
@@ -117,10 +107,7 @@ pub(super) fn start(
         .collect();
 
     let (namespaces, writer) = kube::runtime::reflector::store();
-    let events = watcher::watcher(
-        Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
-        watcher::Config::default(),
-    );
+    let events = watcher::watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default());
     let changed = namespaces_changed.clone();
     tasks.spawn(follow(
         "the watch of the namespaces",
@@ -137,29 +124,18 @@ pub(super) fn start(
             let (store, writer) = kube::runtime::reflector::store();
             let events = watcher::watcher(scope.api::<GraphTenant>(client), watcher::Config::default());
             let tenants = Arc::clone(&tenants_changed);
-            tasks.spawn(follow(
-                "the watch of the GraphTenants",
-                events,
-                writer,
-                move |_: &GraphTenant| tenants.notify_one(),
-            ));
+            tasks.spawn(follow("the watch of the GraphTenants", events, writer, move |_: &GraphTenant| {
+                tenants.notify_one()
+            }));
             store
         })
         .collect();
     let (cluster, writer) = kube::runtime::reflector::store();
-    let events = watcher::watcher(
-        Api::<ClusterGraphTenant>::all(client.clone()),
-        watcher::Config::default(),
-    );
+    let events = watcher::watcher(Api::<ClusterGraphTenant>::all(client.clone()), watcher::Config::default());
     let tenants = Arc::clone(&tenants_changed);
-    tasks.spawn(follow(
-        "the watch of the ClusterGraphTenants",
-        events,
-        writer,
-        move |_: &ClusterGraphTenant| {
-            tenants.notify_one();
-        },
-    ));
+    tasks.spawn(follow("the watch of the ClusterGraphTenants", events, writer, move |_: &ClusterGraphTenant| {
+        tenants.notify_one();
+    }));
 
     let mut stores = Vec::new();
     let mut tokens = Vec::new();
@@ -170,26 +146,14 @@ pub(super) fn start(
         tokens.push(cached("VppTokens", events, writer).boxed());
     }
     (
-        Caches {
-            tokens: stores,
-            secrets,
-            namespaces,
-        },
+        Caches { tokens: stores, secrets, namespaces },
         TenantCaches { graph, cluster },
-        Sources {
-            tokens,
-            tenants_changed,
-            secrets_changed,
-            namespaces_changed,
-        },
+        Sources { tokens, tenants_changed, secrets_changed, namespaces_changed },
     )
 }
 
 fn names(meta: &ObjectMeta) -> (String, String) {
-    (
-        meta.namespace.clone().unwrap_or_default(),
-        meta.name.clone().unwrap_or_default(),
-    )
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
 /// Fills a cache for ever, and tells of every object that came, changed or went.
@@ -229,14 +193,9 @@ where
             meta.annotations = None;
         }
     };
-    events
-        .default_backoff()
-        .modify(strip)
-        .reflect(writer)
-        .filter_map(move |event| {
-            let event = event
-                .inspect_err(|error| tracing::warn!(watch = name, %error, "a watch failed; it is tried again"))
-                .ok();
-            std::future::ready(event)
-        })
+    events.default_backoff().modify(strip).reflect(writer).filter_map(move |event| {
+        let event =
+            event.inspect_err(|error| tracing::warn!(watch = name, %error, "a watch failed; it is tried again")).ok();
+        std::future::ready(event)
+    })
 }

@@ -46,11 +46,7 @@ struct Waiting {
 
 impl Waiting {
     fn rank(&self, now: Instant) -> (Priority, u64) {
-        let priority = if now.duration_since(self.since) >= PATIENCE {
-            Priority::Person
-        } else {
-            self.priority
-        };
+        let priority = if now.duration_since(self.since) >= PATIENCE { Priority::Person } else { self.priority };
         (priority, self.number)
     }
 }
@@ -91,42 +87,28 @@ impl Budget {
 
     /// How long nothing is sent because Graph asked to wait.
     pub fn paused(&self) -> Option<Duration> {
-        self.state()
-            .paused_until
-            .and_then(|until| until.checked_duration_since(Instant::now()))
+        self.state().paused_until.and_then(|until| until.checked_duration_since(Instant::now()))
     }
 
     fn queue(&self, priority: Priority) -> Place<'_> {
         let mut state = self.state();
         let number = state.next_number;
         state.next_number += 1;
-        state.waiting.push(Waiting {
-            priority,
-            number,
-            since: Instant::now(),
-        });
+        state.waiting.push(Waiting { priority, number, since: Instant::now() });
         Place { budget: self, number }
     }
 
     fn try_send(&self, number: u64) -> Turn {
         let now = Instant::now();
         let mut state = self.state();
-        let first = state
-            .waiting
-            .iter()
-            .min_by_key(|waiting| waiting.rank(now))
-            .map(|waiting| waiting.number);
+        let first = state.waiting.iter().min_by_key(|waiting| waiting.rank(now)).map(|waiting| waiting.number);
         if first != Some(number) {
             return Turn::AfterOthers;
         }
         if let Some(until) = state.paused_until.filter(|until| *until > now) {
             return Turn::At(until);
         }
-        while state
-            .sent
-            .front()
-            .is_some_and(|sent| now.duration_since(*sent) >= WINDOW)
-        {
+        while state.sent.front().is_some_and(|sent| now.duration_since(*sent) >= WINDOW) {
             state.sent.pop_front();
         }
         match state.sent.front() {
@@ -157,10 +139,7 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.budget
-            .state()
-            .waiting
-            .retain(|waiting| waiting.number != self.number);
+        self.budget.state().waiting.retain(|waiting| waiting.number != self.number);
         self.budget.changed.notify_waiters();
     }
 }
@@ -175,13 +154,7 @@ impl Budgets {
     /// The budget of an app registration in a tenant, at one Graph host.
     pub fn of(&self, graph: &str, tenant_id: &str, client_id: &str) -> Arc<Budget> {
         let key = (graph.to_owned(), tenant_id.to_lowercase(), client_id.to_lowercase());
-        Arc::clone(
-            self.by_app
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .entry(key)
-                .or_default(),
-        )
+        Arc::clone(self.by_app.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default())
     }
 }
 

@@ -45,23 +45,13 @@ pub struct Access {
 impl Access {
     /// A namespaced GraphTenant holds its own credentials: its namespace may do everything.
     pub fn own() -> Self {
-        let namespaces = AllowedNamespaces {
-            from: AllowedNamespacesFrom::All,
-            names: None,
-            selector: None,
-        };
-        Self {
-            namespaces,
-            operations: AllowedOperation::ALL.to_vec(),
-        }
+        let namespaces = AllowedNamespaces { from: AllowedNamespacesFrom::All, names: None, selector: None };
+        Self { namespaces, operations: AllowedOperation::ALL.to_vec() }
     }
 
     /// What a ClusterGraphTenant allows.
     pub fn of(spec: &ClusterGraphTenantSpec) -> Self {
-        Self {
-            namespaces: spec.allowed_namespaces.clone(),
-            operations: spec.allowed_operations.clone(),
-        }
+        Self { namespaces: spec.allowed_namespaces.clone(), operations: spec.allowed_operations.clone() }
     }
 
     /// Whether a namespace with these labels may use it. A selector that can't be read allows nobody.
@@ -69,11 +59,9 @@ impl Access {
         match self.namespaces.from {
             AllowedNamespacesFrom::All => true,
             AllowedNamespacesFrom::Names => self.namespaces.names.iter().flatten().any(|name| name == namespace),
-            AllowedNamespacesFrom::Selector => self
-                .namespaces
-                .selector
-                .clone()
-                .is_some_and(|selector| selects(selector, labels)),
+            AllowedNamespacesFrom::Selector => {
+                self.namespaces.selector.clone().is_some_and(|selector| selects(selector, labels))
+            }
         }
     }
 }
@@ -141,10 +129,7 @@ mod tests {
     use super::*;
 
     fn access(namespaces: serde_json::Value) -> Access {
-        Access {
-            namespaces: serde_json::from_value(namespaces).unwrap(),
-            operations: Vec::new(),
-        }
+        Access { namespaces: serde_json::from_value(namespaces).unwrap(), operations: Vec::new() }
     }
 
     #[test]
@@ -155,25 +140,15 @@ mod tests {
             (serde_json::json!({"from": "Names", "names": ["devices"]}), true),
             (serde_json::json!({"from": "Names", "names": ["other"]}), false),
             (serde_json::json!({"from": "Names"}), false),
-            (
-                serde_json::json!({"from": "Selector", "selector": {"matchLabels": {"team": "devices"}}}),
-                true,
-            ),
-            (
-                serde_json::json!({"from": "Selector", "selector": {"matchLabels": {"team": "other"}}}),
-                false,
-            ),
+            (serde_json::json!({"from": "Selector", "selector": {"matchLabels": {"team": "devices"}}}), true),
+            (serde_json::json!({"from": "Selector", "selector": {"matchLabels": {"team": "other"}}}), false),
             (
                 serde_json::json!({"from": "Selector", "selector": {"matchExpressions": [{"key": "team", "operator": "Bad"}]}}),
                 false,
             ),
             (serde_json::json!({"from": "Selector"}), false),
         ] {
-            assert_eq!(
-                access(namespaces.clone()).allows("devices", &labels),
-                allowed,
-                "{namespaces}"
-            );
+            assert_eq!(access(namespaces.clone()).allows("devices", &labels), allowed, "{namespaces}");
         }
     }
 }

@@ -24,9 +24,6 @@ pub struct Timings {
 
 impl Default for Timings {
     fn default() -> Self {
-        Self {
-            settling: SignedDuration::from_secs(60),
-            unknown_outcome: SignedDuration::from_mins(15),
-        }
+        Self { settling: SignedDuration::from_secs(60), unknown_outcome: SignedDuration::from_mins(15) }
     }
 }

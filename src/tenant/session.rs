@@ -86,9 +86,7 @@ pub struct Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session")
-            .field("client", &self.client)
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("client", &self.client).finish_non_exhaustive()
     }
 }
 
@@ -114,14 +112,7 @@ impl Session {
             budget: Arc::default(),
             settings,
         };
-        Self {
-            client,
-            state: Mutex::new(state),
-            poke: Notify::new(),
-            on_change,
-            budgets,
-            budget_key,
-        }
+        Self { client, state: Mutex::new(state), poke: Notify::new(), on_change, budgets, budget_key }
     }
 
     /// What a reconcile sees.
@@ -155,15 +146,16 @@ impl Session {
         self.poke.notify_one();
     }
 
-    /// Asks for a list that begins after a time.
-    pub fn want_list_after(&self, time: Timestamp) {
+    /// Asks for a list that begins after a time. False when there has been one.
+    pub fn want_list_after(&self, time: Timestamp) -> bool {
         let mut state = self.state();
         if state.snapshot.last_list().is_some_and(|began| began > time) {
-            return;
+            return false;
         }
         state.wanted_after = Some(state.wanted_after.map_or(time, |already| already.max(time)));
         drop(state);
         self.poke.notify_one();
+        true
     }
 
     /// Lists for ever.
@@ -215,10 +207,7 @@ impl Session {
                 }
                 Change { ids, problem }
             }
-            Err(error) => Change {
-                ids: BTreeSet::new(),
-                problem: self.failed(error, started).await,
-            },
+            Err(error) => Change { ids: BTreeSet::new(), problem: self.failed(error, started).await },
         }
     }
 
@@ -241,11 +230,7 @@ impl Session {
         let mut wait = state.settings.poll_interval;
         if state.snapshot.is_syncing() {
             state.syncing_lists += 1;
-            wait = wait.min(doubling(
-                Duration::from_secs(1),
-                state.syncing_lists,
-                SLOWEST_WHILE_SYNCING,
-            ));
+            wait = wait.min(doubling(Duration::from_secs(1), state.syncing_lists, SLOWEST_WHILE_SYNCING));
         } else {
             state.syncing_lists = 0;
         }
@@ -261,27 +246,17 @@ impl Session {
         let mut state = self.state();
         state.failures = state.failures.saturating_add(1);
         self.slow_down(&mut state, &error);
-        let wait = error
-            .retry_after
-            .unwrap_or_else(|| doubling(Duration::from_millis(500), state.failures, SLOWEST_RETRY));
+        let wait =
+            error.retry_after.unwrap_or_else(|| doubling(Duration::from_millis(500), state.failures, SLOWEST_RETRY));
         state.not_before = Some(Instant::now() + wait);
         let poll_interval = state.settings.poll_interval;
         state.next_regular.get_or_insert(started + poll_interval);
         // A failed list is still wanted: as soon as it may be tried again.
         state.wanted_after = Some(
-            state
-                .wanted_after
-                .unwrap_or(Timestamp::MIN)
-                .max(state.snapshot.last_list().unwrap_or(Timestamp::MIN)),
+            state.wanted_after.unwrap_or(Timestamp::MIN).max(state.snapshot.last_list().unwrap_or(Timestamp::MIN)),
         );
-        let since = state
-            .problem
-            .as_ref()
-            .map_or_else(Timestamp::now, |problem| problem.since);
-        let is_new = state
-            .problem
-            .as_ref()
-            .is_none_or(|problem| problem.error.kind != error.kind);
+        let since = state.problem.as_ref().map_or_else(Timestamp::now, |problem| problem.since);
+        let is_new = state.problem.as_ref().is_none_or(|problem| problem.error.kind != error.kind);
         state.problem = Some(Problem { since, error });
         is_new
     }
@@ -308,7 +283,7 @@ impl Session {
     /// When the request fails; see [`GraphError::maybe_executed`].
     pub async fn create(&self, token: &NewToken, written: &[(Field, String)]) -> Result<Entity, GraphError> {
         self.budget().acquire(Priority::Person).await;
-        let outcome = self.noted(self.client.create(token).await);
+        let outcome = self.noted(self.client.create(token).await).await;
         if let Ok(entity) = &outcome {
             Arc::make_mut(&mut self.state().snapshot).created(entity.clone(), written, Timestamp::now());
         }
@@ -327,7 +302,7 @@ impl Session {
     ) -> Result<Entity, GraphError> {
         self.budget().acquire(Priority::Person).await;
         let write = InFlight::begin(self, id);
-        let outcome = self.noted(self.client.update(id, patch).await);
+        let outcome = self.noted(self.client.update(id, patch).await).await;
         write.ended(outcome.as_ref().ok(), written);
         outcome
     }
@@ -339,7 +314,7 @@ impl Session {
     pub async fn sync(&self, id: &str, priority: Priority) -> Result<Entity, GraphError> {
         self.budget().acquire(priority).await;
         let write = InFlight::begin(self, id);
-        let outcome = self.noted(self.client.sync(id).await);
+        let outcome = self.noted(self.client.sync(id).await).await;
         write.ended(outcome.as_ref().ok(), &[]);
         if outcome.is_ok() {
             let mut state = self.state();
@@ -359,7 +334,7 @@ impl Session {
     pub async fn delete(&self, id: &str) -> Result<(), GraphError> {
         self.budget().acquire(Priority::Person).await;
         let write = InFlight::begin(self, id);
-        let outcome = self.noted(self.client.delete(id).await);
+        let outcome = self.noted(self.client.delete(id).await).await;
         write.ended(None, &[]);
         if outcome.is_ok() {
             Arc::make_mut(&mut self.state().snapshot).gone(id, Timestamp::now());
@@ -367,12 +342,20 @@ impl Session {
         outcome
     }
 
-    fn noted<T>(&self, outcome: Result<T, GraphError>) -> Result<T, GraphError> {
+    /// What a write's outcome means for the next ones.
+    async fn noted<T>(&self, outcome: Result<T, GraphError>) -> Result<T, GraphError> {
+        if let Err(error) = &outcome
+            && error.kind == ErrorKind::Forbidden
+        {
+            // Roles are inside the access token: a permission that is granted later needs a new one.
+            self.client.forget_access_token().await;
+        }
         let mut state = self.state();
         match &outcome {
             Ok(_) => state.throttled = 0,
             Err(error) => self.slow_down(&mut state, error),
         }
+        drop(state);
         outcome
     }
 
@@ -381,9 +364,7 @@ impl Session {
         if error.kind == ErrorKind::Throttled {
             state.throttled = state.throttled.saturating_add(1);
             let (first, most) = THROTTLED_WAIT;
-            let wait = error
-                .retry_after
-                .unwrap_or_else(|| doubling(first / 2, state.throttled, most));
+            let wait = error.retry_after.unwrap_or_else(|| doubling(first / 2, state.throttled, most));
             state.budget.pause(wait);
         } else if let Some(wait) = error.retry_after {
             state.budget.pause(wait);
@@ -409,11 +390,7 @@ struct InFlight<'a> {
 impl<'a> InFlight<'a> {
     fn begin(session: &'a Session, id: &'a str) -> Self {
         Arc::make_mut(&mut session.state().snapshot).write_begins(id);
-        Self {
-            session,
-            id,
-            open: true,
-        }
+        Self { session, id, open: true }
     }
 
     fn ended(mut self, answer: Option<&Entity>, written: &[(Field, String)]) {
@@ -447,9 +424,7 @@ mod tests {
     #[test]
     fn waiting_times_double_up_to_a_limit() {
         let most = Duration::from_secs(60);
-        let waits: Vec<u64> = (1..=8)
-            .map(|n| doubling(Duration::from_millis(500), n, most).as_secs())
-            .collect();
+        let waits: Vec<u64> = (1..=8).map(|n| doubling(Duration::from_millis(500), n, most).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(doubling(Duration::from_secs(1), u32::MAX, most), most);
     }

@@ -76,6 +76,14 @@ impl Entry {
         self.in_flight > 0 || self.last_write.is_some_and(|ended| ended >= list_began)
     }
 
+    /// A write of ours was answered.
+    fn answered(&mut self, entity: Entity, written: &[(Field, String)], now: Timestamp) {
+        self.absent = 0;
+        self.show(entity, now);
+        let written = written.iter().map(|(field, value)| (*field, Written { value: value.clone(), at: now }));
+        self.written.extend(written);
+    }
+
     fn show(&mut self, entity: Entity, now: Timestamp) {
         let syncing = entity.last_sync_status.as_deref() == Some("inProgress");
         self.syncing_since = syncing.then(|| self.syncing_since.unwrap_or(now));
@@ -165,10 +173,7 @@ impl Snapshot {
             .filter(|(id, entry)| !listed.contains_key(*id) && !entry.keeps_its_answer(began))
             .map(|(id, _)| id.clone())
             .collect();
-        let newly = absent
-            .iter()
-            .filter(|id| self.entries.get(*id).is_some_and(Entry::is_present))
-            .count();
+        let newly = absent.iter().filter(|id| self.entries.get(*id).is_some_and(Entry::is_present)).count();
         let known = self.entries().count();
         if newly > MANY && newly * 2 > known {
             return Err(Implausible { absent: newly, known });
@@ -225,17 +230,7 @@ impl Snapshot {
         entry.in_flight = entry.in_flight.saturating_sub(1);
         entry.last_write = Some(now);
         if let Some(entity) = answer {
-            entry.absent = 0;
-            entry.show(entity, now);
-            for (field, value) in written {
-                entry.written.insert(
-                    *field,
-                    Written {
-                        value: value.clone(),
-                        at: now,
-                    },
-                );
-            }
+            entry.answered(entity, written, now);
         }
     }
 
@@ -243,17 +238,7 @@ impl Snapshot {
     pub fn created(&mut self, entity: Entity, written: &[(Field, String)], now: Timestamp) {
         let entry = self.entries.entry(entity.id.clone()).or_default();
         entry.last_write = Some(now);
-        entry.absent = 0;
-        entry.show(entity, now);
-        for (field, value) in written {
-            entry.written.insert(
-                *field,
-                Written {
-                    value: value.clone(),
-                    at: now,
-                },
-            );
-        }
+        entry.answered(entity, written, now);
     }
 
     /// A token was asked for by its id: here it is.
@@ -284,26 +269,15 @@ mod tests {
     }
 
     fn entity(id: &str, country: &str) -> Entity {
-        Entity {
-            id: id.into(),
-            country_or_region: Some(country.into()),
-            ..Entity::default()
-        }
+        Entity { id: id.into(), country_or_region: Some(country.into()), ..Entity::default() }
     }
 
     fn country(snapshot: &Snapshot, id: &str) -> Option<String> {
-        snapshot
-            .entries()
-            .find(|entry| entry.entity.id == id)?
-            .entity
-            .country_or_region
-            .clone()
+        snapshot.entries().find(|entry| entry.entity.id == id)?.entity.country_or_region.clone()
     }
 
     fn list(snapshot: &mut Snapshot, began: i64, ended: i64, entities: &[Entity]) -> Merged {
-        snapshot
-            .merge(at(began), at(ended), entities.to_vec(), SETTLING)
-            .unwrap()
+        snapshot.merge(at(began), at(ended), entities.to_vec(), SETTLING).unwrap()
     }
 
     #[test]
@@ -378,10 +352,7 @@ mod tests {
 
     #[test]
     fn the_time_a_sync_was_first_seen_running_is_kept() {
-        let running = Entity {
-            last_sync_status: Some("inProgress".into()),
-            ..entity("a", "de")
-        };
+        let running = Entity { last_sync_status: Some("inProgress".into()), ..entity("a", "de") };
         let mut snapshot = Snapshot::default();
         list(&mut snapshot, 0, 1, &[running.clone()]);
         list(&mut snapshot, 2, 3, &[running]);

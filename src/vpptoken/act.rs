@@ -6,70 +6,15 @@ use kube::{Api, ResourceExt};
 use secrecy::SecretString;
 use serde_json::json;
 
+use super::facts::Done;
 use super::observe::{read_file, tenant_name};
 use super::plan::{Step, Wanted};
 use super::world::{Failure, Observed, StepKind, TenantState, UnsentCreate};
 use super::{Context, Error, namespace, tenant_key, uid};
-use crate::api::{AccountType, FINALIZER, PendingCreate, Uploaded, VppToken, VppTokenStatus, VppTokenTenant};
+use crate::api::{AccountType, FINALIZER, PendingCreate, Uploaded, VppToken};
 use crate::graph::{ErrorKind, GraphError, NewToken, TokenPatch};
 use crate::tenant::{Field, Session, Tenant};
 use crate::token_file::TokenFile;
-
-/// A fact that belongs into the status.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Done {
-    /// A create was announced.
-    Announced(PendingCreate),
-    /// An announced create is off.
-    Withdrawn,
-    /// A token was created, found again after a lost answer, or taken over.
-    Owned {
-        /// Its id.
-        id: String,
-        /// Where it lives.
-        tenant: VppTokenTenant,
-        /// What counts as uploaded to it; nothing of one that was taken over by its id.
-        uploaded: Option<Uploaded>,
-    },
-    /// A file was uploaded onto the token.
-    Uploaded(Uploaded),
-    /// A sync was started.
-    Synced {
-        /// When.
-        at: Timestamp,
-        /// The request that it answers.
-        request: Option<String>,
-    },
-}
-
-impl Done {
-    /// Writes the fact into a status.
-    pub fn apply(&self, status: &mut VppTokenStatus) {
-        match self {
-            Self::Announced(pending) => status.pending_create = Some(pending.clone()),
-            Self::Withdrawn => status.pending_create = None,
-            Self::Owned { id, tenant, uploaded } => {
-                status.token_id = Some(id.clone());
-                status.tenant = Some(tenant.clone());
-                status.uploaded = uploaded.clone();
-                status.pending_create = None;
-            }
-            Self::Uploaded(uploaded) => status.uploaded = Some(uploaded.clone()),
-            Self::Synced { at, request } => {
-                status.last_sync_trigger_time = Some(*at);
-                if request.is_some() {
-                    status.last_handled_sync_request = request.clone();
-                }
-            }
-        }
-    }
-
-    /// Whether it happened in Graph, so that it must be written whatever the status has become meanwhile. The others only
-    /// count when they are written onto the status that they were decided on.
-    pub fn is_fact(&self) -> bool {
-        !matches!(self, Self::Announced(_) | Self::Withdrawn)
-    }
-}
 
 /// An event to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,11 +28,7 @@ pub struct Happened {
 }
 
 fn happened(reason: &'static str, note: impl Into<String>) -> Option<Happened> {
-    Some(Happened {
-        warning: false,
-        reason,
-        note: note.into(),
-    })
+    Some(Happened { warning: false, reason, note: note.into() })
 }
 
 /// What came of a step.
@@ -110,11 +51,7 @@ pub async fn act(context: &Context, object: &VppToken, observed: &Observed, step
         Step::AddFinalizer => finalizer(context, object, true).await,
         Step::RemoveFinalizer { warning } => {
             let mut acted = finalizer(context, object, false).await?;
-            acted.event = warning.clone().map(|note| Happened {
-                warning: true,
-                reason: "TokenRetained",
-                note,
-            });
+            acted.event = warning.clone().map(|note| Happened { warning: true, reason: "TokenRetained", note });
             Ok(acted)
         }
         _ => {
@@ -124,14 +61,7 @@ pub async fn act(context: &Context, object: &VppToken, observed: &Observed, step
             let (Ok(session), TenantState::Known(known)) = (&tenant.session, &observed.tenant) else {
                 return Ok(Acted::default());
             };
-            let desk = Actor {
-                context,
-                object,
-                observed,
-                uid: uid(object)?,
-                tenant: &tenant,
-                session,
-            };
+            let desk = Actor { context, object, observed, uid: uid(object)?, tenant: &tenant, session };
             debug_assert_eq!(known.identity, tenant.identity);
             desk.act(step).await
         }
@@ -146,19 +76,16 @@ async fn finalizer(context: &Context, object: &VppToken, add: bool) -> Result<Ac
     }
     let patch = json!({ "metadata": { "resourceVersion": object.resource_version(), "finalizers": finalizers } });
     let api: Api<VppToken> = context.api(object)?;
-    let patched = api
-        .patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch))
-        .await;
+    let patched = api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
     match patched {
         // The write brings the object back by its watch; the status is written then.
-        Ok(_) => Ok(Acted {
-            object_is_gone: true,
-            ..Acted::default()
-        }),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Acted {
-            object_is_gone: true,
-            ..Acted::default()
-        }),
+        Ok(patched) => {
+            context.desk.change(uid(object)?, |page| page.version = patched.resource_version());
+            Ok(Acted { object_is_gone: true, ..Acted::default() })
+        }
+        Err(kube::Error::Api(status)) if status.is_not_found() => {
+            Ok(Acted { object_is_gone: true, ..Acted::default() })
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -179,21 +106,16 @@ impl Actor<'_> {
             Step::Announce(pending) => Ok(self.announce(pending)?),
             Step::Withdraw => {
                 self.end_turn();
-                Ok(Acted {
-                    done: Some(Done::Withdrawn),
-                    ..Acted::default()
-                })
+                Ok(Acted { done: Some(Done::Withdrawn), ..Acted::default() })
             }
             Step::Create => self.create().await,
             Step::Adopt { id, uploaded } => {
                 let note = format!("Took over the token {id}, which Graph already had.");
                 Ok(self.own(id, Some(uploaded.clone()), happened("Adopted", note)))
             }
-            Step::Bind { id } => Ok(self.own(
-                id,
-                None,
-                happened("Bound", format!("Took over the token {id} by its id.")),
-            )),
+            Step::Bind { id } => {
+                Ok(self.own(id, None, happened("Bound", format!("Took over the token {id} by its id."))))
+            }
             Step::Update { id, upload, fields } => self.update(id, *upload, fields).await,
             Step::Sync { id, priority, request } => Ok(self.sync(id, *priority, request).await),
             Step::Confirm { id } => {
@@ -204,13 +126,9 @@ impl Actor<'_> {
             Step::Delete { id } => {
                 let outcome = self.session.delete(id).await;
                 self.noted(StepKind::Delete, &outcome);
-                let event = outcome
-                    .ok()
-                    .and_then(|()| happened("Deleted", format!("Deleted the token {id} in Graph.")));
-                Ok(Acted {
-                    event,
-                    ..Acted::default()
-                })
+                let event =
+                    outcome.ok().and_then(|()| happened("Deleted", format!("Deleted the token {id} in Graph.")));
+                Ok(Acted { event, ..Acted::default() })
             }
         }
     }
@@ -219,37 +137,18 @@ impl Actor<'_> {
     fn announce(&self, pending: &PendingCreate) -> Result<Acted, Error> {
         let who = (namespace(self.object)?.to_owned(), self.object.name_any());
         let is_ours =
-            self.context
-                .desk
-                .take_turn(&tenant_name(&self.tenant.identity), &pending.apple_id, self.uid, who);
-        Ok(Acted {
-            done: is_ours.then(|| Done::Announced(pending.clone())),
-            ..Acted::default()
-        })
+            self.context.desk.take_turn(&tenant_name(&self.tenant.identity), &pending.apple_id, self.uid, who);
+        Ok(Acted { done: is_ours.then(|| Done::Announced(pending.clone())), ..Acted::default() })
     }
 
     fn own(&self, id: &str, uploaded: Option<Uploaded>, event: Option<Happened>) -> Acted {
-        if !self
-            .context
-            .desk
-            .claim(&tenant_name(&self.tenant.identity), id, self.uid)
-        {
+        if !self.context.desk.claim(&tenant_name(&self.tenant.identity), id, self.uid) {
             return Acted::default();
         }
-        self.context
-            .desk
-            .change(self.uid, |page| page.memory.unsent_create = None);
+        self.context.desk.change(self.uid, |page| page.memory.unsent_create = None);
         self.end_turn();
-        let done = Done::Owned {
-            id: id.to_owned(),
-            tenant: self.tenant.identity.clone(),
-            uploaded,
-        };
-        Acted {
-            done: Some(done),
-            event,
-            ..Acted::default()
-        }
+        let done = Done::Owned { id: id.to_owned(), tenant: self.tenant.identity.clone(), uploaded };
+        Acted { done: Some(done), event, ..Acted::default() }
     }
 
     async fn create(&self) -> Result<Acted, Error> {
@@ -267,9 +166,7 @@ impl Actor<'_> {
         };
         let written = super::plan::wanted(self.observed);
         // From here on it may be sent: whatever interrupts this leaves an unknown outcome.
-        self.context
-            .desk
-            .change(self.uid, |page| page.memory.unsent_create = None);
+        self.context.desk.change(self.uid, |page| page.memory.unsent_create = None);
         let outcome = self.session.create(&token, &written).await;
         self.noted(StepKind::Create, &outcome);
         match outcome {
@@ -283,10 +180,7 @@ impl Actor<'_> {
             }
             Err(_) => {
                 self.end_turn();
-                Ok(Acted {
-                    done: Some(Done::Withdrawn),
-                    ..Acted::default()
-                })
+                Ok(Acted { done: Some(Done::Withdrawn), ..Acted::default() })
             }
         }
     }
@@ -312,17 +206,15 @@ impl Actor<'_> {
             apple_id: text(Field::AppleId),
             vpp_token_account_type: fields
                 .get(&Field::AccountType)
-                .and_then(|_| self.observed.spec.vpp_token_account_type)
+                .and(self.observed.spec.vpp_token_account_type)
                 .map(AccountType::as_graph),
             country_or_region: text(Field::CountryOrRegion),
             automatically_update_apps: fields
                 .get(&Field::AutomaticallyUpdateApps)
-                .and_then(|_| self.observed.spec.automatically_update_apps),
+                .and(self.observed.spec.automatically_update_apps),
         };
-        let written: Vec<(Field, String)> = fields
-            .iter()
-            .map(|(field, wanted)| (*field, wanted.wanted.clone()))
-            .collect();
+        let written: Vec<(Field, String)> =
+            fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
         let outcome = self.session.update(id, &patch, &written).await;
         self.noted(StepKind::Update, &outcome);
         if outcome.is_err() {
@@ -331,30 +223,19 @@ impl Actor<'_> {
         self.context.desk.change(self.uid, |page| {
             for (field, value) in written {
                 let tries = page.memory.tries.entry(field).or_insert_with(|| (value.clone(), 0));
-                *tries = if tries.0 == value {
-                    (value, tries.1.saturating_add(1))
-                } else {
-                    (value, 1)
-                };
+                *tries = if tries.0 == value { (value, tries.1.saturating_add(1)) } else { (value, 1) };
             }
         });
         let changes: Vec<String> = fields
             .iter()
             .map(|(field, Wanted { found, wanted })| {
-                format!(
-                    "{} from {} to {wanted}",
-                    field.as_str(),
-                    found.as_deref().unwrap_or("nothing")
-                )
+                format!("{} from {} to {wanted}", field.as_str(), found.as_deref().unwrap_or("nothing"))
             })
             .collect();
         let event = match (&file, changes.is_empty()) {
             (Some(file), _) => {
-                let settings = if changes.is_empty() {
-                    String::new()
-                } else {
-                    format!(" Changed {}.", changes.join(", "))
-                };
+                let settings =
+                    if changes.is_empty() { String::new() } else { format!(" Changed {}.", changes.join(", ")) };
                 let until = file.expiration.strftime("%Y-%m-%dT%H:%M:%SZ");
                 happened(
                     "Uploaded",
@@ -364,11 +245,7 @@ impl Actor<'_> {
             (None, false) => happened("Updated", format!("Changed {}.", changes.join(", "))),
             (None, true) => None,
         };
-        Ok(Acted {
-            done: file.map(|file| Done::Uploaded(self.uploaded(&file))),
-            event,
-            ..Acted::default()
-        })
+        Ok(Acted { done: file.map(|file| Done::Uploaded(self.uploaded(&file))), event, ..Acted::default() })
     }
 
     async fn sync(&self, id: &str, priority: crate::tenant::Priority, request: &Option<String>) -> Acted {
@@ -378,17 +255,8 @@ impl Actor<'_> {
         if outcome.is_err() {
             return Acted::default();
         }
-        let event = request
-            .as_ref()
-            .and_then(|_| happened("SyncStarted", "Started a sync, as requested."));
-        Acted {
-            done: Some(Done::Synced {
-                at,
-                request: request.clone(),
-            }),
-            event,
-            ..Acted::default()
-        }
+        let event = request.as_ref().and_then(|_| happened("SyncStarted", "Started a sync, as requested."));
+        Acted { done: Some(Done::Synced { at, request: request.clone() }), event, ..Acted::default() }
     }
 
     /// The file, read now, if it still is the one that the decision was made on.
@@ -412,9 +280,7 @@ impl Actor<'_> {
     }
 
     fn end_turn(&self) {
-        self.context
-            .desk
-            .change(self.uid, |page| page.memory.unsent_create = None);
+        self.context.desk.change(self.uid, |page| page.memory.unsent_create = None);
         for (namespace, name) in self.context.desk.end_turn(self.uid) {
             (self.context.wake)(&namespace, &name);
         }
@@ -468,13 +334,8 @@ fn delay(error: &GraphError, count: u32) -> SignedDuration {
 
 /// Sets the memory of an announcement that was written into the status just now.
 pub(super) fn announced(context: &Context, uid: &str, pending: &PendingCreate) {
-    let unsent = UnsentCreate {
-        sha256: pending.sha256.clone(),
-        list_after: Timestamp::now(),
-    };
-    context
-        .desk
-        .change(uid, |page| page.memory.unsent_create = Some(unsent));
+    let unsent = UnsentCreate { sha256: pending.sha256.clone(), list_after: Timestamp::now() };
+    context.desk.change(uid, |page| page.memory.unsent_create = Some(unsent));
 }
 
 #[cfg(test)]
@@ -488,10 +349,7 @@ mod tests {
             let waited = delay(&error, count).as_secs_f64();
             assert!((low..=high).contains(&waited), "{count}: {waited}");
         }
-        let asked = GraphError {
-            retry_after: Some(std::time::Duration::from_secs(7)),
-            ..error
-        };
+        let asked = GraphError { retry_after: Some(std::time::Duration::from_secs(7)), ..error };
         assert!(delay(&asked, 1).as_secs_f64() >= 7.0);
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::act::Done;
+use super::facts::Done;
 use super::world::{FileFacts, FileProblem, Memory};
 use crate::api::TokenEncoding;
 
@@ -31,6 +31,8 @@ pub struct Page {
     pub unrecorded: Vec<Done>,
     /// A list is waited for.
     pub awaits_list: bool,
+    /// The resource version that our last write made: a cache may still have an older one.
+    pub version: Option<String>,
     /// How often in a row Kubernetes could not be read or written.
     pub kubernetes_failures: u32,
 }
@@ -68,30 +70,20 @@ impl Desk {
     /// Claims a token for an object. False when another object has it.
     pub fn claim(&self, tenant: &str, id: &str, uid: &str) -> bool {
         let mut state = self.state();
-        let holder = state
-            .claims
-            .entry((tenant.to_owned(), id.to_owned()))
-            .or_insert_with(|| uid.to_owned());
+        let holder = state.claims.entry((tenant.to_owned(), id.to_owned())).or_insert_with(|| uid.to_owned());
         holder == uid
     }
 
     /// The claims of other objects in a tenant: token and UID.
     pub fn claims_of_others(&self, tenant: &str, uid: &str) -> Vec<(String, String)> {
         let state = self.state();
-        let of_tenant = state
-            .claims
-            .iter()
-            .filter(|((of, _), holder)| of == tenant && *holder != uid);
-        of_tenant
-            .map(|((_, id), holder)| (id.clone(), holder.clone()))
-            .collect()
+        let of_tenant = state.claims.iter().filter(|((of, _), holder)| of == tenant && *holder != uid);
+        of_tenant.map(|((_, id), holder)| (id.clone(), holder.clone())).collect()
     }
 
     /// Gives up the claims of an object, but for one token.
     pub fn unclaim(&self, uid: &str, but: Option<&str>) {
-        self.state()
-            .claims
-            .retain(|(_, id), holder| holder != uid || Some(id.as_str()) == but);
+        self.state().claims.retain(|(_, id), holder| holder != uid || Some(id.as_str()) == but);
     }
 
     /// Takes the turn to create with an Apple ID in a tenant. False when another object has it; `who` (namespace and name)
@@ -99,10 +91,7 @@ impl Desk {
     pub fn take_turn(&self, tenant: &str, apple_id: &str, uid: &str, who: (String, String)) -> bool {
         let mut state = self.state();
         let key = (tenant.to_owned(), apple_id.trim().to_lowercase());
-        let turn = state.turns.entry(key).or_insert_with(|| Turn {
-            holder: uid.to_owned(),
-            waiting: BTreeSet::new(),
-        });
+        let turn = state.turns.entry(key).or_insert_with(|| Turn { holder: uid.to_owned(), waiting: BTreeSet::new() });
         if turn.holder == uid {
             return true;
         }
@@ -113,10 +102,7 @@ impl Desk {
     /// Whether another object has the turn; `who` is then told when it is free.
     pub fn is_anothers_turn(&self, tenant: &str, apple_id: &str, uid: &str, who: (String, String)) -> bool {
         let mut state = self.state();
-        match state
-            .turns
-            .get_mut(&(tenant.to_owned(), apple_id.trim().to_lowercase()))
-        {
+        match state.turns.get_mut(&(tenant.to_owned(), apple_id.trim().to_lowercase())) {
             Some(turn) if turn.holder != uid => {
                 turn.waiting.insert(who);
                 true
@@ -148,13 +134,7 @@ impl Desk {
 
     /// Forgets all objects but these. Returns who waited for the turns of the others.
     pub fn keep_only(&self, uids: &BTreeSet<String>) -> Vec<(String, String)> {
-        let gone: Vec<String> = self
-            .state()
-            .pages
-            .keys()
-            .filter(|uid| !uids.contains(*uid))
-            .cloned()
-            .collect();
+        let gone: Vec<String> = self.state().pages.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
         gone.iter().flat_map(|uid| self.forget(uid)).collect()
     }
 

@@ -2,6 +2,7 @@
 
 pub mod act;
 pub mod desk;
+pub mod facts;
 pub mod observe;
 pub mod plan;
 pub mod report;
@@ -57,11 +58,7 @@ impl Caches {
     pub fn secret_version(&self, namespace: &str, name: &str) -> Option<String> {
         let reference = ObjectRef::new(name).within(namespace);
         let secret = self.secrets.iter().find_map(|store| store.get(&reference))?;
-        Some(format!(
-            "{}/{}",
-            secret.uid().unwrap_or_default(),
-            secret.resource_version().unwrap_or_default()
-        ))
+        Some(format!("{}/{}", secret.uid().unwrap_or_default(), secret.resource_version().unwrap_or_default()))
     }
 }
 
@@ -95,11 +92,7 @@ impl Context {
 }
 
 fn namespace(object: &VppToken) -> Result<&str, Error> {
-    object
-        .metadata
-        .namespace
-        .as_deref()
-        .ok_or(Error::Incomplete("namespace"))
+    object.metadata.namespace.as_deref().ok_or(Error::Incomplete("namespace"))
 }
 
 fn uid(object: &VppToken) -> Result<&str, Error> {
@@ -112,13 +105,19 @@ fn uid(object: &VppToken) -> Result<&str, Error> {
 /// When Kubernetes can't be read or written.
 pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<Action, Error> {
     let mut object = Arc::unwrap_or_clone(object);
+    if is_older_than_our_write(&context, &object) {
+        match live(&context, &object).await? {
+            Some(live) => object = live,
+            None => return Ok(Action::await_change()),
+        }
+    }
     let mut observed = observe::observe(&context, &object, observe::From::Caches).await?;
     let mut plan = plan::plan(&observed);
     if plan.step.as_ref().is_some_and(Step::writes_graph) {
         // Nothing is written to Graph on the word of a cache.
-        match context.api(&object)?.get_opt(&object.name_any()).await? {
-            Some(live) if live.metadata.uid == object.metadata.uid => object = live,
-            _ => return Ok(Action::await_change()),
+        match live(&context, &object).await? {
+            Some(live) => object = live,
+            None => return Ok(Action::await_change()),
         }
         observed = observe::observe(&context, &object, observe::From::Live).await?;
         plan = plan::plan(&observed);
@@ -127,13 +126,31 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
         Some(step) => act::act(&context, &object, &observed, step).await?,
         None => act::Acted::default(),
     };
-    if acted.object_is_gone {
-        return Ok(Action::await_change());
-    }
     let reference = object.clone();
-    let plan = report::report(&context, object, observed, acted).await?;
-    report::want_list(&context, &reference, &plan);
+    let Some(plan) = report::report(&context, object, observed, acted).await? else {
+        return Ok(Action::await_change());
+    };
+    if report::want_list(&context, &reference, &plan) {
+        return Ok(Action::requeue(Duration::ZERO));
+    }
     Ok(next_look(&plan))
+}
+
+/// The object as it is now; none when it is gone, also when another one has its name.
+async fn live(context: &Context, object: &VppToken) -> Result<Option<VppToken>, Error> {
+    let live = context.api(object)?.get_opt(&object.name_any()).await?;
+    Ok(live.filter(|live| live.metadata.uid == object.metadata.uid))
+}
+
+/// Whether a cache does not know yet what this process wrote last. Resource versions of one kind can be compared as numbers;
+/// one that is no number is taken for older, which costs one read.
+fn is_older_than_our_write(context: &Context, object: &VppToken) -> bool {
+    let Some(written) = object.uid().and_then(|uid| context.desk.page(&uid).version) else { return false };
+    let number = |version: Option<String>| version.and_then(|version| version.parse::<u64>().ok());
+    match (number(object.resource_version()), number(Some(written))) {
+        (Some(cached), Some(written)) => cached < written,
+        _ => true,
+    }
 }
 
 fn next_look(plan: &Plan) -> Action {
@@ -146,8 +163,5 @@ fn next_look(plan: &Plan) -> Action {
 
 /// The tenant object that a VppToken refers to.
 pub fn tenant_key(object: &VppToken) -> Option<TenantKey> {
-    Some(TenantKey::of(
-        &object.spec.tenant_ref,
-        object.metadata.namespace.as_deref()?,
-    ))
+    Some(TenantKey::of(&object.spec.tenant_ref, object.metadata.namespace.as_deref()?))
 }

@@ -34,16 +34,10 @@ pub async fn observe(context: &Context, object: &VppToken, from: From) -> Result
     let uid = uid(object)?;
     let page = context.desk.page(uid);
     let tenant = tenant(context, object)?;
-    let encoding = tenant
-        .as_ref()
-        .and_then(Option::as_ref)
-        .map_or_else(TokenEncoding::default, |found| found.encoding);
+    let encoding = tenant.as_ref().and_then(Option::as_ref).map_or_else(TokenEncoding::default, |found| found.encoding);
     let file = file(context, object, encoding, &page, from).await?;
     let identity = tenant.as_ref().and_then(Option::as_ref).map(|tenant| &tenant.identity);
-    let others = identity
-        .map(|identity| others(context, object, identity))
-        .transpose()?
-        .unwrap_or_default();
+    let others = identity.map(|identity| others(context, object, identity)).transpose()?.unwrap_or_default();
     let tenant = tenant_state(context, object, tenant, from).await?;
     let mut status = object.status.clone().unwrap_or_default();
     for done in &page.unrecorded {
@@ -57,11 +51,7 @@ pub async fn observe(context: &Context, object: &VppToken, from: From) -> Result
         object: Object {
             uid: uid.to_owned(),
             generation: object.metadata.generation.unwrap_or_default(),
-            created: object
-                .metadata
-                .creation_timestamp
-                .as_ref()
-                .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            created: object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             deleting,
             has_finalizer,
             sync_request: object.annotations().get(SYNC_REQUESTED_AT).cloned(),
@@ -104,10 +94,7 @@ async fn tenant_state(
     let tenant = match tenant {
         None => {
             let message = format!("{} \"{}\" is being looked for.", reference.kind, reference.name);
-            return Ok(TenantState::Unusable {
-                reason: Reason::TenantNotRead,
-                message,
-            });
+            return Ok(TenantState::Unusable { reason: Reason::TenantNotRead, message });
         }
         Some(None) => return Ok(TenantState::NotFound),
         Some(Some(tenant)) => tenant,
@@ -126,18 +113,10 @@ async fn tenant_state(
         return Ok(TenantState::NamespaceNotAllowed);
     }
     Ok(match tenant.session {
-        Err(unusable) => TenantState::Unusable {
-            reason: unusable.reason,
-            message: unusable.message,
-        },
+        Err(unusable) => TenantState::Unusable { reason: unusable.reason, message: unusable.message },
         Ok(session) => TenantState::Known(KnownTenant {
             identity: tenant.identity,
-            allowed: access
-                .operations
-                .iter()
-                .copied()
-                .map(Permission::from)
-                .collect::<BTreeSet<_>>(),
+            allowed: access.operations.iter().copied().map(Permission::from).collect::<BTreeSet<_>>(),
             view: session.view(),
         }),
     })
@@ -145,9 +124,7 @@ async fn tenant_state(
 
 fn namespace_labels(context: &Context, object: &VppToken) -> Result<std::collections::BTreeMap<String, String>, Error> {
     let namespace = context.caches.namespaces.get(&ObjectRef::new(namespace(object)?));
-    Ok(namespace
-        .map(|namespace| namespace.labels().clone())
-        .unwrap_or_default())
+    Ok(namespace.map(|namespace| namespace.labels().clone()).unwrap_or_default())
 }
 
 /// A tenant's name in claims and turns, however many tenant objects stand for it.
@@ -166,11 +143,7 @@ fn others(context: &Context, object: &VppToken, identity: &VppTokenTenant) -> Re
         let Some(uid) = other.metadata.uid.as_deref().filter(|uid| *uid != own_uid) else {
             continue;
         };
-        let created = other
-            .metadata
-            .creation_timestamp
-            .as_ref()
-            .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+        let created = other.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
         for (id, _) in claims.iter().filter(|(_, holder)| holder == uid) {
             others.claimed.insert(id.clone(), (created, uid.to_owned()));
         }
@@ -189,10 +162,7 @@ fn others(context: &Context, object: &VppToken, identity: &VppTokenTenant) -> Re
         }
     }
     let who = (namespace(object)?.to_owned(), object.name_any());
-    if context
-        .desk
-        .is_anothers_turn(&name, &object.spec.apple_id, own_uid, who)
-    {
+    if context.desk.is_anothers_turn(&name, &object.spec.apple_id, own_uid, who) {
         others.creating = true;
     }
     Ok(others)
@@ -226,9 +196,7 @@ async fn file(
         organization_name: file.organization_name,
     });
     if let Some(of) = of {
-        context.desk.change(uid(object)?, |page| {
-            page.file = Some(ReadFile { of, file: file.clone() })
-        });
+        context.desk.change(uid(object)?, |page| page.file = Some(ReadFile { of, file: file.clone() }));
     }
     Ok(file)
 }

@@ -9,7 +9,8 @@ use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
-use super::act::{self, Acted, Done, Happened};
+use super::act::{self, Acted, Happened};
+use super::facts::Done;
 use super::plan::{self, Plan};
 use super::world::{Observed, TenantState};
 use super::{Context, Error, tenant_key, uid};
@@ -19,7 +20,8 @@ use crate::api::{FIELD_MANAGER, VppToken, VppTokenStatus};
 /// A status that changes under our hands more often than this is tried again later.
 const MOST_CONFLICTS: usize = 5;
 
-/// Plans once more with what was done, writes the status that follows from it, and returns that plan.
+/// Plans once more with what was done, writes the status that follows from it, and returns that plan; none when there is
+/// nothing left to write on.
 ///
 /// # Errors
 /// When Kubernetes can't be written; facts are kept in mind then.
@@ -28,50 +30,49 @@ pub async fn report(
     mut object: VppToken,
     mut observed: Observed,
     acted: Acted,
-) -> Result<Plan, Error> {
+) -> Result<Option<Plan>, Error> {
     let uid = uid(&object)?.to_owned();
     let api: Api<VppToken> = context.api(&object)?;
     if let Some(fact) = acted.done.clone().filter(Done::is_fact) {
         context.desk.change(&uid, |page| page.unrecorded.push(fact));
     }
     publish(context, &object, acted.event).await;
+    if acted.object_is_gone {
+        return Ok(None);
+    }
     for _ in 0..MOST_CONFLICTS {
         let plan = plan_again(context, &object, &mut observed, &acted.done);
         let written = write(&api, &object, &plan.status).await;
         match written {
-            Ok(changed) => {
+            Ok(version) => {
                 settle(context, &uid, &plan, &acted.done, &observed);
-                if changed {
+                if version.is_some() {
+                    context.desk.change(&uid, |page| page.version = version);
                     tell_changes(context, &object, &plan.status).await;
                 }
-                return Ok(plan);
+                return Ok(Some(plan));
             }
-            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(plan),
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(None),
             Err(kube::Error::Api(status)) if status.is_conflict() => {
                 match api.get_opt(&object.name_any()).await? {
                     Some(live) if live.metadata.uid == object.metadata.uid => object = live,
-                    _ => return Ok(plan),
+                    _ => return Ok(None),
                 }
                 if acted.done.as_ref().is_some_and(|done| !done.is_fact()) {
                     // It was decided on a status that is no more.
-                    for (namespace, name) in context.desk.end_turn(&uid) {
-                        (context.wake)(&namespace, &name);
+                    if object.status.as_ref().is_none_or(|status| status.pending_create.is_none()) {
+                        for (namespace, name) in context.desk.end_turn(&uid) {
+                            (context.wake)(&namespace, &name);
+                        }
                     }
-                    return Ok(Plan {
-                        step: None,
-                        again: Some(jiff::SignedDuration::ZERO),
-                        ..plan
-                    });
+                    return Ok(Some(Plan { step: None, again: Some(jiff::SignedDuration::ZERO), ..plan }));
                 }
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(Plan {
-        again: Some(jiff::SignedDuration::from_secs(1)),
-        step: None,
-        ..plan_again(context, &object, &mut observed, &acted.done)
-    })
+    let plan = plan_again(context, &object, &mut observed, &acted.done);
+    Ok(Some(Plan { again: Some(jiff::SignedDuration::from_secs(1)), step: None, ..plan }))
 }
 
 /// The same decision, with what was done and what the tenant looks like now.
@@ -89,25 +90,26 @@ fn plan_again(context: &Context, object: &VppToken, observed: &mut Observed, don
     observed.now = Timestamp::now();
     if let Some(Done::Announced(pending)) = done {
         // Not sent, and known not to be: the plan must not take it for a lost answer.
-        observed.memory.unsent_create = Some(super::world::UnsentCreate {
-            sha256: pending.sha256.clone(),
-            list_after: observed.now,
-        });
+        observed.memory.unsent_create =
+            Some(super::world::UnsentCreate { sha256: pending.sha256.clone(), list_after: observed.now });
     }
-    if let (TenantState::Known(known), Some(Some(tenant))) = (
-        &mut observed.tenant,
-        tenant_key(object).and_then(|key| context.directory.find(&key)),
-    ) && let Ok(session) = &tenant.session
+    if let (TenantState::Known(known), Some(Some(tenant))) =
+        (&mut observed.tenant, tenant_key(object).and_then(|key| context.directory.find(&key)))
+        && let Ok(session) = &tenant.session
     {
         known.view = session.view();
     }
     plan::plan(observed)
 }
 
-/// True when there was something to write.
-async fn write(api: &Api<VppToken>, object: &VppToken, status: &VppTokenStatus) -> Result<bool, kube::Error> {
+/// The new resource version, when there was something to write.
+async fn write(
+    api: &Api<VppToken>,
+    object: &VppToken,
+    status: &VppTokenStatus,
+) -> Result<Option<String>, kube::Error> {
     if object.status.as_ref() == Some(status) {
-        return Ok(false);
+        return Ok(None);
     }
     let patch = json!({
         "apiVersion": VppToken::api_version(&()),
@@ -116,9 +118,8 @@ async fn write(api: &Api<VppToken>, object: &VppToken, status: &VppTokenStatus) 
         "status": status,
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    api.patch_status(&object.name_any(), &parameters, &Patch::Apply(patch))
-        .await?;
-    Ok(true)
+    let written = api.patch_status(&object.name_any(), &parameters, &Patch::Apply(patch)).await?;
+    Ok(written.resource_version())
 }
 
 /// The status is written: what was kept in mind for it is recorded now.
@@ -133,21 +134,18 @@ fn settle(context: &Context, uid: &str, plan: &Plan, done: &Option<Done>, observ
         page.awaits_list = plan.list_after.is_some();
         page.memory.tries.retain(|field, _| plan.differing.contains(field));
         let inputs = observed.inputs();
-        page.memory
-            .failures
-            .retain(|_, failure| failure.inputs == inputs || plan.status.pending_create.is_some());
+        page.memory.failures.retain(|_, failure| failure.inputs == inputs || plan.status.pending_create.is_some());
     });
 }
 
-/// Asks for the list that a plan waits for. Called after the plan's status is written.
-pub(super) fn want_list(context: &Context, object: &VppToken, plan: &Plan) {
-    if let (Some(after), Some(Some(tenant))) = (
-        plan.list_after,
-        tenant_key(object).and_then(|key| context.directory.find(&key)),
-    ) && let Ok(session) = &tenant.session
-    {
-        session.want_list_after(after);
-    }
+/// Asks for the list that a plan waits for, once the plan's status is written. True when there has been one meanwhile.
+pub(super) fn want_list(context: &Context, object: &VppToken, plan: &Plan) -> bool {
+    let Some(after) = plan.list_after else { return false };
+    let Some(Some(tenant)) = tenant_key(object).and_then(|key| context.directory.find(&key)) else { return false };
+    let Ok(session) = &tenant.session else { return false };
+    // An announcement counts from when it was written.
+    let unsent = object.uid().and_then(|uid| context.desk.page(&uid).memory.unsent_create);
+    !session.want_list_after(unsent.map_or(after, |unsent| after.max(unsent.list_after)))
 }
 
 /// Events are changes, not attempts: one when the cause that a person should act on became another one.
@@ -166,14 +164,7 @@ async fn tell_changes(context: &Context, before: &VppToken, after: &VppTokenStat
         show(context, before, EventType::Warning, reason, note).await;
     }
     if synced(after).as_deref() == Some("SyncFailed") && synced(&old).as_deref() != Some("SyncFailed") {
-        show(
-            context,
-            before,
-            EventType::Warning,
-            "SyncFailed".into(),
-            "The last sync failed.".into(),
-        )
-        .await;
+        show(context, before, EventType::Warning, "SyncFailed".into(), "The last sync failed.".into()).await;
     }
     let expiring = |status: &VppTokenStatus| {
         find(&status.conditions, ConditionType::TokenValid)
@@ -199,13 +190,7 @@ async fn show(context: &Context, object: &VppToken, type_: EventType, reason: St
     // Kubernetes takes 1024 bytes at the most.
     let note: String = note.chars().take(250).collect();
     tracing::info!(object = %format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()), reason, note, "event");
-    let event = Event {
-        type_,
-        reason,
-        note: Some(note),
-        action: "Reconcile".into(),
-        secondary: None,
-    };
+    let event = Event { type_, reason, note: Some(note), action: "Reconcile".into(), secondary: None };
     if let Err(error) = context.recorder.publish(&event, &object.object_ref(&())).await {
         tracing::warn!(%error, "an event could not be written");
     }

@@ -74,6 +74,7 @@ pub enum FileProblem {
 
 /// The tenant behind `tenantRef`.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // there is one per reconcile
 pub enum TenantState {
     /// No such object.
     NotFound,
@@ -213,9 +214,6 @@ impl Observed {
 
     /// The failure that still holds back a kind of step.
     pub fn failure(&self, kind: StepKind) -> Option<&Failure> {
-        self.memory
-            .failures
-            .get(&kind)
-            .filter(|failure| failure.inputs == self.inputs())
+        self.memory.failures.get(&kind).filter(|failure| failure.inputs == self.inputs())
     }
 }

@@ -4,5 +4,6 @@
 //! the one that `control-plane run` started, or else one that this process starts itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod crashes;
 mod main_job;
 mod support;

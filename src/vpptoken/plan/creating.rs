@@ -88,11 +88,7 @@ pub(super) fn resolve(draft: &mut Draft, tenant: &KnownTenant) {
 
 /// Announced by this process and not sent: look through a list that began after the announcement, then create.
 fn announced(draft: &mut Draft, tenant: &KnownTenant, list_after: Timestamp) {
-    let sha256 = draft
-        .status
-        .pending_create
-        .as_ref()
-        .map(|pending| pending.sha256.clone());
+    let sha256 = draft.status.pending_create.as_ref().map(|pending| pending.sha256.clone());
     let Some(file) = usable_file(draft) else {
         return draft.step(Step::Withdraw);
     };
@@ -135,10 +131,7 @@ fn outcome_unknown(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCre
                 time: pending.since,
             };
             draft.say_working(Reason::Creating, "The token that was being created is found in Graph.");
-            draft.step(Step::Adopt {
-                id: entry.entity.id.clone(),
-                uploaded,
-            });
+            draft.step(Step::Adopt { id: entry.entity.id.clone(), uploaded });
             return false;
         }
         several => {
@@ -151,10 +144,7 @@ fn outcome_unknown(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCre
             return false;
         }
     }
-    let until = pending
-        .since
-        .saturating_add(draft.observed.timings.unknown_outcome)
-        .unwrap_or(Timestamp::MAX);
+    let until = pending.since.saturating_add(draft.observed.timings.unknown_outcome).unwrap_or(Timestamp::MAX);
     let lists = snapshot.lists_since(pending.since);
     if draft.observed.now >= until
         && lists >= LISTS_TO_LOOK_THROUGH
@@ -163,9 +153,7 @@ fn outcome_unknown(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCre
         return true;
     }
     let failure = draft.observed.memory.failures.get(&StepKind::Create);
-    let why = failure
-        .map(|failure| format!(" ({})", failure.message))
-        .unwrap_or_default();
+    let why = failure.map(|failure| format!(" ({})", failure.message)).unwrap_or_default();
     draft.wait(
         Reason::CreateOutcomeUnknown,
         format!(
@@ -208,14 +196,8 @@ fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts) -> Option<S
     match exact.as_slice() {
         [] => {}
         [entry] if tenant.allowed.contains(&Permission::Adopt) => {
-            draft.say_working(
-                Reason::Creating,
-                "Graph already has this token; it is being taken over.",
-            );
-            return Some(Step::Adopt {
-                id: entry.entity.id.clone(),
-                uploaded: found_uploaded(draft, file, entry),
-            });
+            draft.say_working(Reason::Creating, "Graph already has this token; it is being taken over.");
+            return Some(Step::Adopt { id: entry.entity.id.clone(), uploaded: found_uploaded(draft, file, entry) });
         }
         [_] => {
             not_allowed(draft, "Adopt", "take over a token that Graph already has");
@@ -298,10 +280,9 @@ fn may_create(draft: &mut Draft, tenant: &KnownTenant) -> bool {
 
 fn say_creating(draft: &mut Draft) {
     match draft.vanished.clone() {
-        Some(id) => draft.say_working(
-            Reason::Vanished,
-            format!("The token {id} is gone from Graph; it is created again."),
-        ),
+        Some(id) => {
+            draft.say_working(Reason::Vanished, format!("The token {id} is gone from Graph; it is created again."))
+        }
         None => draft.say_working(Reason::Creating, "The token is being created in Graph."),
     }
 }

@@ -14,10 +14,7 @@ pub(super) fn plan(draft: &mut Draft) {
         return let_go(draft, None);
     }
     if observed.crd_terminating {
-        return let_go(
-            draft,
-            Some("The CustomResourceDefinition is being deleted, so the token stays in Graph."),
-        );
+        return let_go(draft, Some("The CustomResourceDefinition is being deleted, so the token stays in Graph."));
     }
     if draft.status.token_id.is_none() && draft.status.pending_create.is_none() {
         return let_go(draft, None);
@@ -41,25 +38,17 @@ fn delete(draft: &mut Draft, tenant: &KnownTenant, id: &str) {
         return let_go(draft, None);
     }
     if draft.observed.others.claimed.contains_key(id) {
-        return let_go(
-            draft,
-            Some("The token also belongs to another VppToken, so it stays in Graph."),
-        );
+        return let_go(draft, Some("The token also belongs to another VppToken, so it stays in Graph."));
     }
     if !tenant.allowed.contains(&Permission::Delete) {
-        return draft.hold(
-            Reason::OperationNotAllowed,
-            "The ClusterGraphTenant does not allow Delete.",
-        );
+        return draft.hold(Reason::OperationNotAllowed, "The ClusterGraphTenant does not allow Delete.");
     }
     draft.try_step(Step::Delete { id: id.to_owned() });
 }
 
 fn let_go(draft: &mut Draft, warning: Option<&str>) {
     draft.holds.clear();
-    draft.step(Step::RemoveFinalizer {
-        warning: warning.map(str::to_owned),
-    });
+    draft.step(Step::RemoveFinalizer { warning: warning.map(str::to_owned) });
 }
 
 /// Whatever keeps a deletion waiting, there is a way out that a person can take.

@@ -27,22 +27,12 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
     let fields = due_fields(draft, entry);
     if upload || !fields.is_empty() {
         let (reason, message) = if upload {
-            (
-                Reason::Uploading,
-                "The new token file is being uploaded onto the same token.".to_owned(),
-            )
+            (Reason::Uploading, "The new token file is being uploaded onto the same token.".to_owned())
         } else {
             let names: Vec<&str> = fields.keys().map(|field| field.as_str()).collect();
-            (
-                Reason::Updating,
-                format!("Being written to Graph: {}.", names.join(", ")),
-            )
+            (Reason::Updating, format!("Being written to Graph: {}.", names.join(", ")))
         };
-        if draft.try_step(Step::Update {
-            id: entry.entity.id.clone(),
-            upload,
-            fields,
-        }) {
+        if draft.try_step(Step::Update { id: entry.entity.id.clone(), upload, fields }) {
             draft.say_working(reason, message);
         }
     } else {
@@ -54,12 +44,7 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
 /// Two VppTokens with one token: the elder has it, then the one with the lower UID.
 fn is_anothers(draft: &Draft, id: &str) -> bool {
     let object = &draft.observed.object;
-    draft
-        .observed
-        .others
-        .claimed
-        .get(id)
-        .is_some_and(|(created, uid)| (*created, uid) < (object.created, &object.uid))
+    draft.observed.others.claimed.get(id).is_some_and(|(created, uid)| (*created, uid) < (object.created, &object.uid))
 }
 
 /// Writes what Graph shows into the status.
@@ -91,12 +76,7 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
             return false;
         }
     };
-    if draft
-        .status
-        .uploaded
-        .as_ref()
-        .is_some_and(|uploaded| uploaded.sha256 == file.sha256)
-    {
+    if draft.status.uploaded.as_ref().is_some_and(|uploaded| uploaded.sha256 == file.sha256) {
         return false;
     }
     // Graph shows what only this file has: an upload whose answer was lost, or one by hand. The same file in another
@@ -132,20 +112,12 @@ fn due_fields(draft: &mut Draft, entry: &Entry) -> BTreeMap<Field, Wanted> {
             && let Ok(settled) = written.at.checked_add(observed.timings.settling)
             && observed.now < settled
         {
-            draft.wait(
-                Reason::Settling,
-                format!("{} was written; Graph does not show it yet.", field.as_str()),
-            );
+            draft.wait(Reason::Settling, format!("{} was written; Graph does not show it yet.", field.as_str()));
             draft.look_at(settled);
             draft.list_after = Some(draft.list_after.unwrap_or(written.at).max(written.at));
             continue;
         }
-        if observed
-            .memory
-            .tries
-            .get(&field)
-            .is_some_and(|(value, times)| *value == wanted && *times >= MOST_TRIES)
-        {
+        if observed.memory.tries.get(&field).is_some_and(|(value, times)| *value == wanted && *times >= MOST_TRIES) {
             draft.hold(
                 Reason::SettingNotAccepted,
                 format!(
@@ -165,19 +137,9 @@ fn due_fields(draft: &mut Draft, entry: &Entry) -> BTreeMap<Field, Wanted> {
 pub(crate) fn wanted(observed: &crate::vpptoken::world::Observed) -> Vec<(Field, String)> {
     let spec = &observed.spec;
     let mut wanted = vec![(Field::AppleId, spec.apple_id.clone())];
-    wanted.extend(
-        spec.vpp_token_account_type
-            .map(|type_| (Field::AccountType, type_.as_graph().to_owned())),
-    );
-    wanted.extend(
-        spec.country_or_region
-            .clone()
-            .map(|country| (Field::CountryOrRegion, country)),
-    );
-    wanted.extend(
-        spec.automatically_update_apps
-            .map(|update| (Field::AutomaticallyUpdateApps, update.to_string())),
-    );
+    wanted.extend(spec.vpp_token_account_type.map(|type_| (Field::AccountType, type_.as_graph().to_owned())));
+    wanted.extend(spec.country_or_region.clone().map(|country| (Field::CountryOrRegion, country)));
+    wanted.extend(spec.automatically_update_apps.map(|update| (Field::AutomaticallyUpdateApps, update.to_string())));
     wanted
 }
 

@@ -104,10 +104,7 @@ impl Step {
 
     /// Whether it changes something in Graph, so that everything it rests on has to be read live first.
     pub fn writes_graph(&self) -> bool {
-        matches!(
-            self,
-            Self::Create | Self::Update { .. } | Self::Sync { .. } | Self::Delete { .. }
-        )
+        matches!(self, Self::Create | Self::Update { .. } | Self::Sync { .. } | Self::Delete { .. })
     }
 }
 
@@ -163,10 +160,7 @@ fn living(draft: &mut Draft) {
     let observed = draft.observed;
     let wants_finalizer = observed.spec.deletion_policy == DeletionPolicy::Delete;
     if wants_finalizer && !observed.object.has_finalizer {
-        draft.say_working(
-            Reason::Finalizing,
-            "The finalizer for deletionPolicy: Delete is being written.",
-        );
+        draft.say_working(Reason::Finalizing, "The finalizer for deletionPolicy: Delete is being written.");
         draft.step(Step::AddFinalizer);
     } else if !wants_finalizer && observed.object.has_finalizer {
         draft.step(Step::RemoveFinalizer { warning: None });
@@ -252,11 +246,7 @@ fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
         match error.kind {
             ErrorKind::Credentials => draft.impatient(Reason::CredentialsRefused, sentence, problem.since),
             ErrorKind::Forbidden | ErrorKind::Unauthorized => {
-                draft.impatient(
-                    Reason::PermissionMissing,
-                    saying::permission_sentence(&sentence),
-                    problem.since,
-                );
+                draft.impatient(Reason::PermissionMissing, saying::permission_sentence(&sentence), problem.since);
             }
             kind if read_at.is_none() => draft.wait(saying::transient_reason(kind), sentence),
             _ => {}
@@ -265,16 +255,14 @@ fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
     }
     let Some(read_at) = read_at else {
         if tenant.view.problem.is_none() {
-            draft.wait(
-                Reason::TenantNotRead,
-                "The tenant's tokens are being listed for the first time.".into(),
-            );
+            draft.wait(Reason::TenantNotRead, "The tenant's tokens are being listed for the first time.".into());
         }
+        // Any list will do.
+        draft.list_after = Some(Timestamp::MIN);
         return false;
     };
-    let stale_at = read_at
-        .saturating_add(tenant.view.poll_interval.saturating_mul(STALE_POLLS))
-        .unwrap_or(Timestamp::MAX);
+    let stale_at =
+        read_at.saturating_add(tenant.view.poll_interval.saturating_mul(STALE_POLLS)).unwrap_or(Timestamp::MAX);
     if now > stale_at {
         draft.stale = Some(format!(
             "The tenant's tokens could last be listed at {}; what is shown may be out of date.",
@@ -296,10 +284,7 @@ fn vanished(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> bool {
     if snapshot.is_gone(id) {
         return true;
     }
-    draft.wait(
-        Reason::Vanished,
-        format!("Graph's list lacks the token {id}; it is being looked for."),
-    );
+    draft.wait(Reason::Vanished, format!("Graph's list lacks the token {id}; it is being looked for."));
     if snapshot.lists_since(Timestamp::MIN) < 2 {
         draft.list_after = snapshot.last_list();
     } else {
@@ -332,11 +317,7 @@ fn clear_mirror(status: &mut VppTokenStatus) {
 /// Whether so many of the tenant's claimed tokens are missing that creating them again would be folly.
 fn many_vanished(draft: &Draft, tenant: &KnownTenant) -> bool {
     let claimed = &draft.observed.others.claimed;
-    let missing = claimed
-        .keys()
-        .filter(|id| tenant.view.snapshot.entry(id).is_none())
-        .count()
-        + 1;
+    let missing = claimed.keys().filter(|id| tenant.view.snapshot.entry(id).is_none()).count() + 1;
     missing > MANY_VANISHED && missing * 2 > claimed.len() + 1
 }
 
@@ -434,36 +415,22 @@ impl<'a> Draft<'a> {
 
     /// Something needs a person.
     fn hold(&mut self, reason: Reason, message: impl Into<String>) {
-        self.holds.push(Hold {
-            reason,
-            message: message.into(),
-            needs_person: true,
-        });
+        self.holds.push(Hold { reason, message: message.into(), needs_person: true });
     }
 
     /// Something is expected to come by itself.
     fn wait(&mut self, reason: Reason, message: String) {
-        self.holds.push(Hold {
-            reason,
-            message,
-            needs_person: false,
-        });
+        self.holds.push(Hold { reason, message, needs_person: false });
     }
 
     /// Something that may come by itself, but needs a person after a while.
     fn impatient(&mut self, reason: Reason, message: String, since: Timestamp) {
-        let patient_until = since
-            .saturating_add(PATIENCE_WITH_CREDENTIALS)
-            .unwrap_or(Timestamp::MAX);
+        let patient_until = since.saturating_add(PATIENCE_WITH_CREDENTIALS).unwrap_or(Timestamp::MAX);
         let needs_person = self.observed.now >= patient_until;
         if !needs_person {
             self.look_at(patient_until);
         }
-        self.holds.push(Hold {
-            reason,
-            message,
-            needs_person,
-        });
+        self.holds.push(Hold { reason, message, needs_person });
     }
 
     /// The operator is at work.
@@ -480,9 +447,7 @@ impl<'a> Draft<'a> {
     fn finish(mut self) -> Plan {
         saying::conclude(&mut self);
         let now = self.observed.now;
-        let again = self
-            .again
-            .map(|time| time.duration_since(now).max(SignedDuration::from_millis(100)));
+        let again = self.again.map(|time| time.duration_since(now).max(SignedDuration::from_millis(100)));
         self.status.conditions = crate::api::conditions::merge(
             &self.observed.status.conditions,
             &self.sayings,

@@ -159,16 +159,9 @@ pub(super) fn judge_token(draft: &mut Draft, entry: &Entry) {
 
 fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
     let now = draft.observed.now;
-    let saying = |status, reason, message: String| Saying {
-        type_: ConditionType::TokenValid,
-        status,
-        reason,
-        message,
-    };
+    let saying = |status, reason, message: String| Saying { type_: ConditionType::TokenValid, status, reason, message };
     let renewed = draft.status.uploaded.clone().filter(|uploaded| {
-        entity
-            .expiration
-            .is_some_and(|shown| shown.as_second() < uploaded.expiration_date_time.as_second())
+        entity.expiration.is_some_and(|shown| shown.as_second() < uploaded.expiration_date_time.as_second())
             && uploaded.time.saturating_add(RENEWAL_LAG).is_ok_and(|end| now < end)
     });
     let state = entity.state.as_deref().unwrap_or("unknown");
@@ -176,11 +169,7 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
     if let Some(uploaded) = renewed
         && matches!(state, "valid" | "expired" | "unknown")
     {
-        let status = if state == "valid" && !has_expired {
-            ConditionStatus::True
-        } else {
-            ConditionStatus::Unknown
-        };
+        let status = if state == "valid" && !has_expired { ConditionStatus::True } else { ConditionStatus::Unknown };
         let message = format!(
             "The file that expires at {} was uploaded; Graph still shows the expiry of the old one.",
             time(uploaded.expiration_date_time)
@@ -197,18 +186,12 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
             let soon = expiration.saturating_sub(EXPIRING_SOON).unwrap_or(Timestamp::MIN);
             if now >= soon {
                 draft.look_at(expiration);
-                let message = format!(
-                    "The token expires at {}. Renew it at Apple and replace the Secret.",
-                    time(expiration)
-                );
+                let message =
+                    format!("The token expires at {}. Renew it at Apple and replace the Secret.", time(expiration));
                 saying(ConditionStatus::True, Reason::ExpiringSoon, message)
             } else {
                 draft.look_at(soon);
-                saying(
-                    ConditionStatus::True,
-                    Reason::Valid,
-                    format!("The token is valid until {}.", time(expiration)),
-                )
+                saying(ConditionStatus::True, Reason::Valid, format!("The token is valid until {}.", time(expiration)))
             }
         }
         "invalid" => saying(
@@ -236,19 +219,13 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
         other => saying(
             ConditionStatus::Unknown,
             Reason::Unknown,
-            format!(
-                "Graph says that the token is \"{}\", which this version does not know.",
-                short(other)
-            ),
+            format!("Graph says that the token is \"{}\", which this version does not know.", short(other)),
         ),
     }
 }
 
 fn expired(entity: &Entity, saying: impl Fn(ConditionStatus, Reason, String) -> Saying) -> Saying {
-    let when = entity
-        .expiration
-        .map(|expiration| format!(" at {}", time(expiration)))
-        .unwrap_or_default();
+    let when = entity.expiration.map(|expiration| format!(" at {}", time(expiration))).unwrap_or_default();
     let message = format!("The token in Graph expired{when}. Download a new file from Apple and replace the Secret.");
     saying(ConditionStatus::False, Reason::Expired, message)
 }
@@ -259,29 +236,15 @@ fn short(text: &str) -> String {
 
 fn synced(draft: &mut Draft, entry_syncing_since: Option<Timestamp>, entity: &Entity) -> Saying {
     let now = draft.observed.now;
-    let saying = |status, reason, message: String| Saying {
-        type_: ConditionType::Synced,
-        status,
-        reason,
-        message,
-    };
+    let saying = |status, reason, message: String| Saying { type_: ConditionType::Synced, status, reason, message };
     if let Some(Hold { reason, message, .. }) = draft.sync_held.clone() {
-        return saying(
-            ConditionStatus::False,
-            reason,
-            format!("A sync is due and can't be started: {message}"),
-        );
+        return saying(ConditionStatus::False, reason, format!("A sync is due and can't be started: {message}"));
     }
-    let when = entity
-        .last_sync
-        .map(|at| format!(" at {}", time(at)))
-        .unwrap_or_default();
+    let when = entity.last_sync.map(|at| format!(" at {}", time(at))).unwrap_or_default();
     match entity.last_sync_status.as_deref() {
-        Some("completed") => saying(
-            ConditionStatus::True,
-            Reason::SyncCompleted,
-            format!("The last sync completed{when}."),
-        ),
+        Some("completed") => {
+            saying(ConditionStatus::True, Reason::SyncCompleted, format!("The last sync completed{when}."))
+        }
         Some("failed") => saying(
             ConditionStatus::False,
             Reason::SyncFailed,
@@ -293,32 +256,19 @@ fn synced(draft: &mut Draft, entry_syncing_since: Option<Timestamp>, entity: &En
             let since = entry_syncing_since.unwrap_or(now);
             let stuck_at = since.saturating_add(STUCK_AFTER).unwrap_or(Timestamp::MAX);
             if now >= stuck_at {
-                let message = format!(
-                    "A sync has been running since {}; the next one that is due may start.",
-                    time(since)
-                );
+                let message =
+                    format!("A sync has been running since {}; the next one that is due may start.", time(since));
                 saying(ConditionStatus::False, Reason::SyncStuck, message)
             } else {
                 draft.look_at(stuck_at);
-                saying(
-                    ConditionStatus::Unknown,
-                    Reason::SyncInProgress,
-                    "A sync is running.".into(),
-                )
+                saying(ConditionStatus::Unknown, Reason::SyncInProgress, "A sync is running.".into())
             }
         }
-        None | Some("none") => saying(
-            ConditionStatus::Unknown,
-            Reason::NeverSynced,
-            "There was no sync yet.".into(),
-        ),
+        None | Some("none") => saying(ConditionStatus::Unknown, Reason::NeverSynced, "There was no sync yet.".into()),
         Some(other) => saying(
             ConditionStatus::Unknown,
             Reason::Unknown,
-            format!(
-                "Graph says \"{}\" of the last sync, which this version does not know.",
-                short(other)
-            ),
+            format!("Graph says \"{}\" of the last sync, which this version does not know.", short(other)),
         ),
     }
 }
@@ -327,11 +277,7 @@ fn synced(draft: &mut Draft, entry_syncing_since: Option<Timestamp>, entity: &En
 pub(super) fn conclude(draft: &mut Draft) {
     let person = draft.holds.iter().find(|hold| hold.needs_person).cloned();
     let waiting = draft.holds.iter().find(|hold| !hold.needs_person).cloned();
-    let working = draft.working.clone().map(|(reason, message)| Hold {
-        reason,
-        message,
-        needs_person: false,
-    });
+    let working = draft.working.clone().map(|(reason, message)| Hold { reason, message, needs_person: false });
     let deleting = draft.observed.object.deleting.is_some();
     if deleting && !draft.observed.object.has_finalizer {
         draft.sayings = Vec::new();
@@ -341,39 +287,21 @@ pub(super) fn conclude(draft: &mut Draft) {
         // Waiting for whatever it is; the deletion is what a person reads about.
         let why = person.or(waiting).or(working).map(|hold| hold.message);
         let message = why.unwrap_or_else(|| "The VppToken is being deleted.".into());
-        Some(Hold {
-            reason: Reason::Deleting,
-            message,
-            needs_person: false,
-        })
+        Some(Hold { reason: Reason::Deleting, message, needs_person: false })
     } else {
         person.or(waiting).or(working)
     };
     let mut sayings = Vec::new();
     let mut say = |type_, status, reason, message: &str| {
-        sayings.push(Saying {
-            type_,
-            status,
-            reason,
-            message: message.to_owned(),
-        });
+        sayings.push(Saying { type_, status, reason, message: message.to_owned() });
     };
     match (&not_ready, &draft.stale) {
         (Some(hold), _) => {
             say(ConditionType::Ready, ConditionStatus::False, hold.reason, &hold.message);
-            let type_ = if hold.needs_person {
-                ConditionType::Stalled
-            } else {
-                ConditionType::Reconciling
-            };
+            let type_ = if hold.needs_person { ConditionType::Stalled } else { ConditionType::Reconciling };
             say(type_, ConditionStatus::True, hold.reason, &hold.message);
         }
-        (None, Some(stale)) => say(
-            ConditionType::Ready,
-            ConditionStatus::Unknown,
-            Reason::SnapshotStale,
-            stale,
-        ),
+        (None, Some(stale)) => say(ConditionType::Ready, ConditionStatus::Unknown, Reason::SnapshotStale, stale),
         (None, None) => say(
             ConditionType::Ready,
             ConditionStatus::True,

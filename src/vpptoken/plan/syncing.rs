@@ -13,16 +13,10 @@ pub(super) const STUCK_AFTER: SignedDuration = SignedDuration::from_hours(1);
 pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
     let scheduled = schedule(draft, entry);
     let object = &draft.observed.object;
-    let request = object
-        .sync_request
-        .clone()
-        .filter(|request| draft.status.last_handled_sync_request.as_ref() != Some(request));
+    let request =
+        object.sync_request.clone().filter(|request| draft.status.last_handled_sync_request.as_ref() != Some(request));
     let synced = last_sync(draft, entry);
-    let uploaded = draft
-        .status
-        .uploaded
-        .as_ref()
-        .is_some_and(|uploaded| synced.is_none_or(|at| at < uploaded.time));
+    let uploaded = draft.status.uploaded.as_ref().is_some_and(|uploaded| synced.is_none_or(|at| at < uploaded.time));
     let due = scheduled.filter(|time| *time <= draft.observed.now);
     if let Some(time) = scheduled.filter(|_| due.is_none()) {
         draft.look_at(time);
@@ -41,17 +35,9 @@ pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
     if matches!(draft.step, Some(Step::Update { upload: true, .. })) {
         return;
     }
-    let priority = if request.is_some() || uploaded {
-        Priority::Person
-    } else {
-        Priority::Schedule
-    };
+    let priority = if request.is_some() || uploaded { Priority::Person } else { Priority::Schedule };
     let holds = draft.holds.len();
-    draft.try_step(Step::Sync {
-        id: entry.entity.id.clone(),
-        priority,
-        request,
-    });
+    draft.try_step(Step::Sync { id: entry.entity.id.clone(), priority, request });
     // What keeps a sync from starting shows in the condition Synced, and does not make the token unready.
     let said = draft.holds.split_off(holds);
     if let Some(hold) = said.into_iter().next() {
@@ -63,9 +49,7 @@ pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
 fn schedule(draft: &mut Draft, entry: &Entry) -> Option<Timestamp> {
     let observed = draft.observed;
     let sync = observed.spec.sync.as_ref();
-    let base = last_sync(draft, entry)
-        .unwrap_or(observed.object.created)
-        .max(observed.object.created);
+    let base = last_sync(draft, entry).unwrap_or(observed.object.created).max(observed.object.created);
     let next =
         sync.map(|sync| Schedule::parse(sync, &observed.object.uid).and_then(|schedule| schedule.next_after(base)));
     match next {
@@ -97,8 +81,5 @@ fn last_sync(draft: &Draft, entry: &Entry) -> Option<Timestamp> {
 
 fn capital(text: &str) -> String {
     let mut characters = text.chars();
-    characters
-        .next()
-        .map(|first| first.to_uppercase().chain(characters).collect())
-        .unwrap_or_default()
+    characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
 }

@@ -1,5 +1,7 @@
 //! A world for a test: namespace, emulator, tenant, chart, operator.
 
+mod history;
+mod looking;
 mod operator;
 mod plane;
 
@@ -7,6 +9,8 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use graph_emulator::{Emulator, Settings, TokenFile};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -17,6 +21,8 @@ use serde_json::{Value, json};
 use vpptoken_operator::api::conditions::{ConditionType, find};
 use vpptoken_operator::api::{FIELD_MANAGER, SYNC_REQUESTED_AT, VppToken, VppTokenSpec, VppTokenStatus};
 
+pub use history::History;
+pub use looking::{READY, RECONCILING, STALLED, condition, condition_status, row};
 pub use operator::Operator;
 pub use plane::Plane;
 
@@ -33,24 +39,16 @@ pub struct Setup {
     pub flags: Vec<String>,
     /// More `--set` for the chart.
     pub values: Vec<String>,
+    /// Looks after all namespaces, not only that of the test: for control planes of a test's own.
+    pub cluster_wide: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         // A test waits neither for a minute of settling nor for a quarter of an hour of an unknown outcome.
-        let flags = ["--settling-time", "2s", "--unknown-outcome-time", "3s"]
-            .map(str::to_owned)
-            .to_vec();
-        let emulator = Settings {
-            sync_duration: Duration::from_millis(500),
-            ..Settings::default()
-        };
-        Self {
-            emulator,
-            poll_interval: "5s",
-            flags,
-            values: Vec::new(),
-        }
+        let flags = ["--settling-time", "2s", "--unknown-outcome-time", "3s"].map(str::to_owned).to_vec();
+        let emulator = Settings { sync_duration: Duration::from_millis(500), ..Settings::default() };
+        Self { emulator, poll_interval: "5s", flags, values: Vec::new(), cluster_wide: false }
     }
 }
 
@@ -98,8 +96,15 @@ impl World {
         emulator.add_app(&tenant_id, &client_id, client_secret.as_str());
 
         plane.create_namespace(&client, &namespace).await;
+        let (watched, mut flags) = if setup.cluster_wide {
+            ("watchNamespaces=null".to_owned(), Vec::new())
+        } else {
+            let flags = vec!["--watch-namespaces".to_owned(), namespace.clone()];
+            (format!("watchNamespaces={{{namespace}}}"), flags)
+        };
+        flags.extend(setup.flags);
         let mut values = vec![
-            format!("watchNamespaces={{{namespace}}}"),
+            watched,
             "tenant.create=true".to_owned(),
             format!("tenant.name={namespace}"),
             format!("tenant.tenantId={tenant_id}"),
@@ -111,7 +116,7 @@ impl World {
         ];
         values.extend(setup.values);
         plane.install_chart(&namespace, &values).await;
-        let operator = Operator::new(&plane, &namespace, &emulator.url(), &setup.flags).await;
+        let operator = Operator::new(&plane, &namespace, &emulator.url(), &flags).await;
         let world = Self {
             plane,
             client,
@@ -146,19 +151,13 @@ impl World {
     pub async fn write_secret(&self, name: &str, key: &str, value: &str) {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let secret = Secret {
-            metadata: ObjectMeta {
-                name: Some(name.into()),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
             string_data: Some(BTreeMap::from([(key.to_owned(), value.to_owned())])),
             ..Secret::default()
         };
         if let Some(old) = api.get_opt(name).await.unwrap() {
             let secret = Secret {
-                metadata: ObjectMeta {
-                    resource_version: old.resource_version(),
-                    ..secret.metadata
-                },
+                metadata: ObjectMeta { resource_version: old.resource_version(), ..secret.metadata },
                 ..secret
             };
             api.replace(name, &PostParams::default(), &secret).await.unwrap();
@@ -200,27 +199,17 @@ impl World {
             spec[key] = value;
         }
         let spec: VppTokenSpec = serde_json::from_value(spec).unwrap();
-        self.tokens()
-            .create(&PostParams::default(), &VppToken::new(name, spec))
-            .await
-            .unwrap()
+        self.tokens().create(&PostParams::default(), &VppToken::new(name, spec)).await.unwrap()
     }
 
     /// Merges a patch into a VppToken.
     pub async fn patch(&self, name: &str, patch: Value) {
-        self.tokens()
-            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
-            .await
-            .unwrap();
+        self.tokens().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
     /// Asks for a sync with a value of the annotation.
     pub async fn request_sync(&self, name: &str, value: &str) {
-        self.patch(
-            name,
-            json!({ "metadata": { "annotations": { SYNC_REQUESTED_AT: value } } }),
-        )
-        .await;
+        self.patch(name, json!({ "metadata": { "annotations": { SYNC_REQUESTED_AT: value } } })).await;
     }
 
     /// The status of a VppToken as it is now.
@@ -240,11 +229,7 @@ impl World {
         })
         .await;
         let last = last.into_inner().unwrap();
-        assert!(
-            arrived,
-            "{name} never became {what}:\n{last:#?}\n{}",
-            self.operator.log_end()
-        );
+        assert!(arrived, "{name} never became {what}:\n{last:#?}\n{}", self.operator.log_end());
         last
     }
 
@@ -271,11 +256,7 @@ impl World {
 
     /// Waits for something in the emulator.
     pub async fn wait_graph(&self, what: &str, holds: impl FnMut(&graph_emulator::View<'_>) -> bool) {
-        assert!(
-            self.emulator.wait_for(holds, LIMIT).await,
-            "Graph never had {what}\n{}",
-            self.operator.log_end()
-        );
+        assert!(self.emulator.wait_for(holds, LIMIT).await, "Graph never had {what}\n{}", self.operator.log_end());
     }
 
     /// The tokens that Graph has.
@@ -287,10 +268,7 @@ impl World {
     pub async fn events(&self) -> Vec<Event> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
         let events = api.list(&ListParams::default()).await.unwrap();
-        events
-            .into_iter()
-            .filter(|event| event.reporting_controller.as_deref() == Some(FIELD_MANAGER))
-            .collect()
+        events.into_iter().filter(|event| event.reporting_controller.as_deref() == Some(FIELD_MANAGER)).collect()
     }
 
     /// Ends the test: nothing secret was seen in statuses, events or logs; the namespace goes.
@@ -306,25 +284,20 @@ impl World {
         let objects = self.tokens().list(&ListParams::default()).await.unwrap();
         let mut seen = serde_json::to_string(&objects).unwrap();
         seen.push_str(&serde_json::to_string(&self.events().await).unwrap());
-        let tenants = self
-            .plane
-            .kubectl(&["get", "clustergraphtenants", &self.tenant, "-o", "json"])
-            .await;
+        let tenants = self.plane.kubectl(&["get", "clustergraphtenants", &self.tenant, "-o", "json"]).await;
+        seen.push_str(&tenants.stdout);
+        let tenants = self.plane.kubectl(&["get", "graphtenants", "-n", &self.namespace, "-o", "json"]).await;
         seen.push_str(&tenants.stdout);
         seen.push_str(&self.operator.log());
         seen.push_str(&self.operator.metrics().await);
-        for secret in self.secrets.lock().unwrap().iter() {
+        let secrets = self.secrets.lock().unwrap().clone();
+        // A Secret's data is written in base64.
+        let encoded = secrets.iter().map(|secret| STANDARD.encode(secret));
+        for secret in secrets.iter().cloned().chain(encoded) {
             // A part of it would be as bad as all of it.
-            let pieces = [
-                &secret[..secret.len().min(20)],
-                &secret[secret.len().saturating_sub(20)..],
-            ];
+            let pieces = [&secret[..secret.len().min(20)], &secret[secret.len().saturating_sub(20)..]];
             for piece in pieces.into_iter().filter(|piece| piece.len() > 5) {
-                assert!(
-                    !seen.contains(piece),
-                    "the content of a Secret was seen: {}…",
-                    &piece[..4]
-                );
+                assert!(!seen.contains(piece), "the content of a Secret was seen: {}…", &piece[..4]);
             }
         }
     }

@@ -21,9 +21,7 @@ impl Operator {
         let folder = tempfile::tempdir().unwrap();
         let account = format!("serviceaccount/{namespace}-vpptoken-operator");
         let name = account.trim_start_matches("serviceaccount/");
-        let token = plane
-            .kubectl(&["create", "token", name, "-n", namespace, "--duration=1h"])
-            .await;
+        let token = plane.kubectl(&["create", "token", name, "-n", namespace, "--duration=1h"]).await;
         assert!(token.ok, "{}", token.stderr);
         let admin = std::fs::read_to_string(plane.kubeconfig()).unwrap();
         let mut kubeconfig: Value = serde_json::from_str(&admin).unwrap();
@@ -34,8 +32,6 @@ impl Operator {
         let mut arguments: Vec<String> = [
             "run",
             "--namespace",
-            namespace,
-            "--watch-namespaces",
             namespace,
             "--listen",
             "127.0.0.1:0",
@@ -51,21 +47,13 @@ impl Operator {
         .map(str::to_owned)
         .to_vec();
         arguments.extend_from_slice(flags);
-        Self {
-            arguments,
-            folder,
-            child: Mutex::new(None),
-        }
+        Self { arguments, folder, child: Mutex::new(None) }
     }
 
     /// Starts it, and waits until it is ready.
     pub async fn start(&self) {
         let starts = self.log().matches("vpptoken-operator starts").count();
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .unwrap();
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_vpptoken-operator"))
             .args(&self.arguments)
             .env_clear()
@@ -100,11 +88,27 @@ impl Operator {
         self.start().await;
     }
 
+    /// Tells it to stop with SIGTERM, as Kubernetes does.
+    pub fn terminate(&self) {
+        let id = self.child().as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended by itself, and returns its exit code.
+    pub async fn wait_end(&self) -> Option<i32> {
+        let ended = until(LIMIT, || async { !self.is_running() }).await;
+        assert!(ended, "the operator never ended\n{}", self.log_end());
+        self.child().take().unwrap().wait().unwrap().code()
+    }
+
+    /// The id of its process.
+    pub fn process(&self) -> u32 {
+        self.child().as_ref().unwrap().id()
+    }
+
     /// Whether it still runs.
     pub fn is_running(&self) -> bool {
-        self.child()
-            .as_mut()
-            .is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
+        self.child().as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
     }
 
     /// Everything that it logged.

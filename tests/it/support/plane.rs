@@ -80,30 +80,12 @@ impl Plane {
 
     /// Stops the API server of a plane of one's own.
     pub async fn stop_api_server(&self) {
-        self.own
-            .as_ref()
-            .unwrap()
-            .lock()
-            .await
-            .as_mut()
-            .unwrap()
-            .stop_api_server()
-            .await
-            .unwrap();
+        self.own.as_ref().unwrap().lock().await.as_mut().unwrap().stop_api_server().await.unwrap();
     }
 
     /// Starts it again.
     pub async fn start_api_server(&self) {
-        self.own
-            .as_ref()
-            .unwrap()
-            .lock()
-            .await
-            .as_mut()
-            .unwrap()
-            .start_api_server()
-            .await
-            .unwrap();
+        self.own.as_ref().unwrap().lock().await.as_mut().unwrap().start_api_server().await.unwrap();
     }
 
     /// Takes a plane of one's own down.
@@ -123,9 +105,7 @@ impl Plane {
         // The provider can be installed once per process.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
         Client::try_from(config).unwrap()
     }
 
@@ -160,34 +140,18 @@ impl Plane {
         let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/vpptoken-operator/crds");
         let applied = self.kubectl(&["apply", "--server-side", "-f", crds]).await;
         assert!(applied.ok, "{}", applied.stderr);
-        let established = self
-            .kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", crds])
-            .await;
+        let established = self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", crds]).await;
         assert!(established.ok, "{}", established.stderr);
     }
 
     /// Creates a namespace and waits for its ServiceAccount.
     pub async fn create_namespace(&self, client: &Client, name: &str) {
         let namespaces: Api<Namespace> = Api::all(client.clone());
-        let metadata = ObjectMeta {
-            name: Some(name.to_owned()),
-            ..ObjectMeta::default()
-        };
-        namespaces
-            .create(
-                &PostParams::default(),
-                &Namespace {
-                    metadata,
-                    ..Namespace::default()
-                },
-            )
-            .await
-            .unwrap();
+        let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+        namespaces.create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() }).await.unwrap();
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), name);
-        let ready = until(LIMIT, || async {
-            accounts.get_opt("default").await.is_ok_and(|account| account.is_some())
-        })
-        .await;
+        let ready =
+            until(LIMIT, || async { accounts.get_opt("default").await.is_ok_and(|account| account.is_some()) }).await;
         assert!(ready, "the namespace {name} never got its ServiceAccount");
     }
 
@@ -200,14 +164,8 @@ impl Plane {
             helm.args(["--set", value]);
         }
         let rendered = helm.kill_on_drop(true).output().await.unwrap();
-        assert!(
-            rendered.status.success(),
-            "{}",
-            String::from_utf8_lossy(&rendered.stderr)
-        );
-        let applied = self
-            .kubectl_with(&["apply", "-f", "-"], &String::from_utf8_lossy(&rendered.stdout))
-            .await;
+        assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
+        let applied = self.kubectl_with(&["apply", "-f", "-"], &String::from_utf8_lossy(&rendered.stdout)).await;
         assert!(applied.ok, "{}", applied.stderr);
     }
 }

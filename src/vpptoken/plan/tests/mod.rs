@@ -1,0 +1,314 @@
+//! Tables, properties and closed loops of plan. What they expect is what the design says, not what the code does.
+
+mod loops;
+mod properties;
+mod tables;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::*;
+use crate::api::{Cloud, VppTokenTenant};
+use crate::graph::GraphError;
+use crate::tenant::{Problem, Snapshot, TenantView, Timings};
+use crate::vpptoken::world::{Failure, FileFacts, Memory, Object, Others};
+
+const APPLE_ID: &str = "vpp.berlin@contoso.example";
+const ORGANIZATION: &str = "Contoso";
+const TENANT: &str = "8d3f5b9e-0c1d-4f6a-9b57-1f0c5f2f7c11";
+/// The token of the world that is ready.
+const OURS: &str = "t1";
+
+const SECOND: SignedDuration = SignedDuration::from_secs(1);
+const MINUTE: SignedDuration = SignedDuration::from_mins(1);
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// The time of every world.
+fn now() -> Timestamp {
+    "2026-11-21T12:00:00Z".parse().unwrap()
+}
+
+fn ago(duration: SignedDuration) -> Timestamp {
+    now() - duration
+}
+
+fn in_(duration: SignedDuration) -> Timestamp {
+    now() + duration
+}
+
+/// When the file of the world expires.
+fn expiry() -> Timestamp {
+    in_(DAY * 200)
+}
+
+/// What is observed, with a tenant that is written down as lists and writes rather than as the snapshot they make.
+#[derive(Clone, Debug)]
+struct World {
+    observed: Observed,
+    /// What Graph has.
+    tokens: Vec<Entity>,
+    /// When lists began, and which tokens each lacked.
+    lists: Vec<(Timestamp, BTreeSet<String>)>,
+    /// What this process wrote, and when that ended.
+    written: Vec<(String, Field, String, Timestamp)>,
+    /// What was asked for by its id, or deleted, and is known to be gone.
+    gone: Vec<(String, Timestamp)>,
+}
+
+impl Deref for World {
+    type Target = Observed;
+    fn deref(&self) -> &Observed {
+        &self.observed
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Observed {
+        &mut self.observed
+    }
+}
+
+impl World {
+    /// Graph has exactly what the manifest asks for, and the status knows it.
+    fn ready() -> Self {
+        let token = token(OURS);
+        let mut world = Self::new_object();
+        world.status.token_id = Some(OURS.into());
+        world.status.tenant = Some(identity());
+        world.status.uploaded = Some(Uploaded {
+            sha256: "digest-1".into(),
+            expiration_date_time: expiry(),
+            organization_name: ORGANIZATION.into(),
+            time: ago(DAY * 20),
+        });
+        world.tokens = vec![token];
+        world
+    }
+
+    /// A VppToken that nobody has looked at yet, in a tenant without tokens.
+    fn new_object() -> Self {
+        let spec = serde_json::json!({
+            "tokenSecretRef": { "name": "berlin-vpp" },
+            "appleId": APPLE_ID,
+            "countryOrRegion": "de",
+            "automaticallyUpdateApps": true,
+        });
+        let tenant = KnownTenant {
+            identity: identity(),
+            allowed: BTreeSet::from([
+                Permission::Create,
+                Permission::Adopt,
+                Permission::Bind,
+                Permission::Delete,
+            ]),
+            view: TenantView {
+                snapshot: Arc::default(),
+                problem: None,
+                poll_interval: MINUTE * 5,
+            },
+        };
+        let observed = Observed {
+            now: now(),
+            object: Object {
+                uid: "uid-5".into(),
+                generation: 3,
+                created: ago(DAY * 30),
+                deleting: None,
+                has_finalizer: false,
+                sync_request: None,
+            },
+            spec: serde_json::from_value(spec).unwrap(),
+            status: VppTokenStatus {
+                observed_generation: Some(-1),
+                ..VppTokenStatus::default()
+            },
+            file: Ok(FileFacts {
+                sha256: "digest-1".into(),
+                expiration: expiry(),
+                organization_name: ORGANIZATION.into(),
+            }),
+            tenant: TenantState::Known(tenant),
+            others: Others::default(),
+            memory: Memory::default(),
+            crd_terminating: false,
+            timings: Timings::default(),
+        };
+        Self {
+            observed,
+            tokens: Vec::new(),
+            lists: vec![
+                (ago(MINUTE * 8), BTreeSet::new()),
+                (ago(MINUTE * 3), BTreeSet::new()),
+            ],
+            written: Vec::new(),
+            gone: Vec::new(),
+        }
+    }
+
+    fn token(&mut self) -> &mut Entity {
+        &mut self.tokens[0]
+    }
+
+    fn file(&mut self) -> &mut FileFacts {
+        self.observed.file.as_mut().unwrap()
+    }
+
+    fn uploaded(&mut self) -> &mut Uploaded {
+        self.observed.status.uploaded.as_mut().unwrap()
+    }
+
+    fn known(&mut self) -> Option<&mut KnownTenant> {
+        match &mut self.observed.tenant {
+            TenantState::Known(tenant) => Some(tenant),
+            _ => None,
+        }
+    }
+
+    fn forbid(&mut self, permission: Permission) {
+        self.known().unwrap().allowed.remove(&permission);
+    }
+
+    /// The tenant can't be listed.
+    fn problem(&mut self, kind: ErrorKind, since: Timestamp) {
+        if let Some(tenant) = self.known() {
+            tenant.view.problem = Some(Problem {
+                since,
+                error: graph_error(kind),
+            });
+        }
+    }
+
+    /// A step failed a second ago, and may be tried again in a minute.
+    fn failed(&mut self, kind: StepKind, error: ErrorKind) -> &mut Failure {
+        let failure = Failure {
+            kind: error,
+            message: "It failed.".into(),
+            since: ago(SECOND),
+            at: ago(SECOND),
+            count: 1,
+            not_before: in_(MINUTE),
+            maybe_executed: graph_error(error).maybe_executed(),
+            inputs: self.observed.inputs(),
+        };
+        self.observed.memory.failures.entry(kind).or_insert(failure)
+    }
+
+    /// The last list lacks a token of ours.
+    fn lists_lack(&mut self, id: &str) {
+        for (_, lacking) in &mut self.lists {
+            lacking.insert(id.into());
+        }
+    }
+
+    /// Another VppToken has a token.
+    fn claimed(&mut self, id: &str, created: Timestamp, uid: &str) {
+        self.others.claimed.insert(id.into(), (created, uid.into()));
+    }
+
+    fn pending(&mut self, since: Timestamp, known_ids: &[&str]) {
+        self.status.pending_create = Some(pending(since, known_ids));
+    }
+
+    /// A create was announced by this process, and not sent.
+    fn announced(&mut self, since: Timestamp, known_ids: &[&str]) {
+        self.pending(since, known_ids);
+        self.memory.unsent_create = Some(UnsentCreate {
+            sha256: "digest-1".into(),
+            list_after: since,
+        });
+    }
+
+    fn being_deleted(&mut self) {
+        self.object.deleting = Some(ago(SECOND));
+        self.object.has_finalizer = true;
+        self.spec.deletion_policy = DeletionPolicy::Delete;
+    }
+
+    fn schedule(&mut self, schedule: &str) {
+        self.spec.sync = Some(serde_json::from_value(serde_json::json!({ "schedule": schedule })).unwrap());
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        let mut events: Vec<(Timestamp, usize, bool)> = Vec::new();
+        events.extend(self.lists.iter().enumerate().map(|(n, (began, _))| (*began, n, true)));
+        events.extend(self.written.iter().enumerate().map(|(n, write)| (write.3, n, false)));
+        events.sort();
+        for (time, n, is_list) in events {
+            if is_list {
+                let listed = self.tokens.iter().filter(|token| !self.lists[n].1.contains(&token.id));
+                let ended = (time + SECOND).min(self.now);
+                let _ = snapshot.merge(time, ended, listed.cloned().collect(), self.timings.settling);
+            } else {
+                let (id, field, value, _) = &self.written[n];
+                let answer = self.tokens.iter().find(|token| token.id == *id).cloned();
+                snapshot.write_begins(id);
+                snapshot.write_ended(id, answer, &[(*field, value.clone())], time);
+            }
+        }
+        for (id, at) in &self.gone {
+            snapshot.gone(id, *at);
+        }
+        snapshot
+    }
+
+    fn observe(&self) -> Observed {
+        let mut observed = self.observed.clone();
+        if let TenantState::Known(tenant) = &mut observed.tenant {
+            tenant.view.snapshot = Arc::new(self.snapshot());
+        }
+        observed
+    }
+}
+
+fn identity() -> VppTokenTenant {
+    VppTokenTenant {
+        cloud: Cloud::Global,
+        tenant_id: TENANT.into(),
+        api: "V1".into(),
+    }
+}
+
+/// A token that Graph shows for the world's file.
+fn token(id: &str) -> Entity {
+    Entity {
+        id: id.into(),
+        organization_name: Some(ORGANIZATION.into()),
+        vpp_token_account_type: Some("business".into()),
+        apple_id: Some(APPLE_ID.into()),
+        expiration: Some(expiry()),
+        last_sync: Some(ago(HOUR * 3)),
+        last_modified: Some(ago(HOUR * 3)),
+        state: Some("valid".into()),
+        last_sync_status: Some("completed".into()),
+        automatically_update_apps: Some(true),
+        country_or_region: Some("de".into()),
+    }
+}
+
+fn pending(since: Timestamp, known_ids: &[&str]) -> PendingCreate {
+    PendingCreate {
+        sha256: "digest-1".into(),
+        since,
+        apple_id: APPLE_ID.into(),
+        organization_name: ORGANIZATION.into(),
+        expiration_date_time: expiry(),
+        known_ids: known_ids.iter().map(|id| (*id).to_owned()).collect(),
+    }
+}
+
+fn graph_error(kind: ErrorKind) -> GraphError {
+    GraphError {
+        kind,
+        sentence: "Graph says no".into(),
+        code: Some("Code".into()),
+        status: None,
+        retry_after: None,
+        request_id: None,
+        activity_id: None,
+    }
+}

@@ -1,0 +1,116 @@
+//! What tests look at: single conditions, events of one object, requests of one kind, polls that went by.
+
+use graph_emulator::{Operation, RequestRecord};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use serde_json::Value;
+use vpptoken_operator::api::VppTokenStatus;
+use vpptoken_operator::api::conditions::{ConditionType, find};
+
+use super::{LIMIT, World, until};
+
+/// The status of a condition, or "–" when it is absent.
+pub fn condition_status(status: &VppTokenStatus, type_: ConditionType) -> &str {
+    find(&status.conditions, type_).map_or("–", |condition| &condition.status)
+}
+
+/// Ready, Reconciling and Stalled, as the table of section 5 writes them.
+pub fn row(status: &VppTokenStatus) -> [&str; 3] {
+    [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled]
+        .map(|type_| condition_status(status, type_))
+}
+
+/// Not ready, and expected to come by itself.
+pub const RECONCILING: [&str; 3] = ["False", "True", "–"];
+/// Not ready without a person.
+pub const STALLED: [&str; 3] = ["False", "–", "True"];
+/// All is well.
+pub const READY: [&str; 3] = ["True", "–", "–"];
+
+/// One condition, which must be there.
+pub fn condition(status: &VppTokenStatus, type_: ConditionType) -> Condition {
+    find(&status.conditions, type_).unwrap_or_else(|| panic!("no {} in {status:#?}", type_.as_str())).clone()
+}
+
+impl World {
+    /// Waits until a condition has a reason.
+    pub async fn wait_condition(&self, name: &str, type_: ConditionType, reason: &str) -> VppTokenStatus {
+        let what = format!("{} with {reason}", type_.as_str());
+        self.wait_status(name, &what, |status| {
+            find(&status.conditions, type_).is_some_and(|condition| condition.reason == reason)
+        })
+        .await
+    }
+
+    /// Waits until so many lists that begin from now on have been answered whole. What a list could bring about has then
+    /// been sent after all but the last.
+    pub async fn wait_lists(&self, lists: usize) {
+        let before = self.emulator.requests().last().map_or(0, |record| record.sequence);
+        self.wait_graph(&format!("{lists} more lists"), |seen| {
+            let answered = seen.requests().filter(|record| {
+                record.sequence > before
+                    && record.operation == Operation::List
+                    && !record.is_follow_up()
+                    && record.status() == Some(200)
+            });
+            answered.count() >= lists
+        })
+        .await;
+    }
+
+    /// The requests of a kind since they were last cleared.
+    pub fn requests(&self, operation: Operation) -> Vec<RequestRecord> {
+        let mut requests = self.emulator.requests();
+        requests.retain(|record| record.operation == operation);
+        requests
+    }
+
+    /// The reasons of an object's events, in order of time.
+    pub async fn event_reasons(&self, name: &str) -> Vec<String> {
+        let mut events = self.events().await;
+        events.retain(|event| {
+            let about = event.regarding.as_ref().and_then(|about| about.name.as_deref());
+            about == Some(name)
+        });
+        events.sort_by_key(|event| event.event_time.clone());
+        events.into_iter().filter_map(|event| event.reason).collect()
+    }
+
+    /// Waits until there is an event about an object.
+    pub async fn wait_event(&self, name: &str, reason: &str) {
+        let there = until(LIMIT, || async { self.event_reasons(name).await.iter().any(|found| found == reason) }).await;
+        assert!(there, "no event {reason}: {:?}", self.event_reasons(name).await);
+    }
+
+    /// Deletes a VppToken, and does not wait for it to be gone.
+    pub async fn delete(&self, name: &str) {
+        self.tokens().delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Waits until a VppToken is gone.
+    pub async fn wait_gone(&self, name: &str) {
+        let gone =
+            until(LIMIT, || async { self.tokens().get_opt(name).await.is_ok_and(|found| found.is_none()) }).await;
+        assert!(gone, "{name} never went\n{}", self.operator.log_end());
+    }
+
+    /// The finalizers of a VppToken.
+    pub async fn finalizers(&self, name: &str) -> Vec<String> {
+        self.tokens().get(name).await.unwrap().finalizers().to_vec()
+    }
+
+    /// Applies a manifest with kubectl.
+    pub async fn apply(&self, manifest: &Value) {
+        let applied =
+            self.plane.kubectl_with(&["apply", "-n", &self.namespace, "-f", "-"], &manifest.to_string()).await;
+        assert!(applied.ok, "{}", applied.stderr);
+    }
+
+    /// An object of any kind of the test's namespace, as kubectl shows it.
+    pub async fn get(&self, kind: &str, name: &str) -> Value {
+        let got = self.plane.kubectl(&["get", kind, name, "-n", &self.namespace, "-o", "json"]).await;
+        assert!(got.ok, "{}", got.stderr);
+        serde_json::from_str(&got.stdout).unwrap()
+    }
+}
