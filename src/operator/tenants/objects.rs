@@ -1,0 +1,45 @@
+//! The tenant objects as the caches have them, whichever kind.
+
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+
+use crate::api::{TenantConnection, TenantKind, TenantStatus};
+use crate::operator::watches::TenantCaches;
+use crate::tenant::{Access, TenantKey};
+
+/// What of a tenant object is gone by.
+#[derive(Clone)]
+pub(super) struct TenantObject {
+    pub(super) connection: TenantConnection,
+    pub(super) access: Access,
+    pub(super) generation: i64,
+    pub(super) status: TenantStatus,
+    pub(super) version: Option<String>,
+}
+
+/// Looks a tenant object up.
+pub(super) fn find(caches: &TenantCaches, key: &TenantKey) -> Option<TenantObject> {
+    match key.kind {
+        TenantKind::ClusterGraphTenant => {
+            let object = caches.cluster.get(&ObjectRef::new(&key.name))?;
+            Some(TenantObject {
+                connection: object.spec.connection.clone(),
+                access: Access::of(&object.spec),
+                generation: object.metadata.generation.unwrap_or_default(),
+                status: object.status.clone().unwrap_or_default(),
+                version: object.resource_version(),
+            })
+        }
+        TenantKind::GraphTenant => {
+            let reference = ObjectRef::new(&key.name).within(key.namespace.as_deref()?);
+            let object = caches.graph.iter().find_map(|store| store.get(&reference))?;
+            Some(TenantObject {
+                connection: object.spec.connection.clone(),
+                access: Access::own(),
+                generation: object.metadata.generation.unwrap_or_default(),
+                status: object.status.clone().unwrap_or_default(),
+                version: object.resource_version(),
+            })
+        }
+    }
+}
