@@ -11,6 +11,8 @@ use super::{Endpoints, header};
 
 /// An access token is renewed this long before it ends, so that no request carries one that ends on the way.
 const RENEW_BEFORE: Duration = Duration::from_secs(120);
+/// No access token is kept longer, whatever the server says.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// What the operator signs in with.
 #[derive(Clone, Debug)]
@@ -73,7 +75,7 @@ pub(super) async fn authenticate(
     if status.is_success() {
         let granted: Granted = serde_json::from_slice(&body)
             .map_err(|_| signing_in(GraphError::bad_answer("it has no access token").with_status(status.as_u16())))?;
-        let lifetime = Duration::from_secs(granted.expires_in);
+        let lifetime = Duration::from_secs(granted.expires_in).min(LONGEST_LIFETIME);
         let renew_at = began + lifetime.saturating_sub(RENEW_BEFORE.min(lifetime / 2));
         return Ok(AccessToken { secret: granted.access_token, renew_at });
     }

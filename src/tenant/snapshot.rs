@@ -183,7 +183,7 @@ impl Snapshot {
             let Some(entry) = self.entries.get_mut(&id) else {
                 continue;
             };
-            if entry.last_write.is_some_and(|written| began < written + settling) {
+            if entry.last_write.is_some_and(|written| began < after(written, settling)) {
                 continue;
             }
             entry.absent = entry.absent.saturating_add(1);
@@ -194,7 +194,7 @@ impl Snapshot {
                 merged.doubtful.push(id);
             }
         }
-        self.deleted.retain(|_, at| began < *at + settling);
+        self.deleted.retain(|_, at| began < after(*at, settling));
         for (id, entity) in listed {
             if self.deleted.contains_key(&id) {
                 continue;
@@ -255,6 +255,10 @@ impl Snapshot {
         self.entries.remove(id);
         self.deleted.insert(id.to_owned(), now);
     }
+}
+
+fn after(time: Timestamp, wait: SignedDuration) -> Timestamp {
+    time.saturating_add(wait).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

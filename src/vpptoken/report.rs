@@ -103,11 +103,7 @@ fn plan_again(context: &Context, object: &VppToken, observed: &mut Observed, don
 }
 
 /// The new resource version, when there was something to write.
-async fn write(
-    api: &Api<VppToken>,
-    object: &VppToken,
-    status: &VppTokenStatus,
-) -> Result<Option<String>, kube::Error> {
+async fn write(api: &Api<VppToken>, object: &VppToken, status: &VppTokenStatus) -> Result<Option<String>, kube::Error> {
     if object.status.as_ref() == Some(status) {
         return Ok(None);
     }

@@ -154,22 +154,19 @@ impl Life {
             .await;
     }
 
-    /// One whole list more, for whatever might still be thought to be due; then the account of the whole life.
+    /// Time for whatever might still be thought to be due; then the account of the whole life.
     async fn end(self) {
         let world = self.world;
-        let lists = world.emulator.count(Operation::List);
-        let looked_again = |seen: &graph_emulator::View<'_>| seen.count(Operation::List) > lists;
-        world.wait_graph("one more list", looked_again).await;
+        world.wait_lists(1).await;
 
         let entities = world.entities();
         assert_eq!(entities.len(), 1, "{entities:#?}\n{}", world.operator.log_end());
         let entity = &entities[0];
-        let requests = world.emulator.requests();
         let carried_out = |operation| {
-            let of_kind = requests.iter().filter(|request| request.operation == operation);
-            of_kind.filter(|request| request.carried_out.is_some()).count()
+            let requests = world.requests(operation);
+            requests.iter().filter(|request| request.carried_out.is_some()).count()
         };
-        let account = format!("{requests:#?}\n{}", world.operator.log_end());
+        let account = format!("{:#?}\n{}", world.emulator.requests(), world.operator.log_end());
         assert_eq!(carried_out(Operation::Create), 1, "creates: {account}");
         assert_eq!(carried_out(Operation::Update), 1, "PATCHes: {account}");
         assert_eq!(carried_out(Operation::Delete), 0, "deletes: {account}");

@@ -6,4 +6,8 @@
 
 mod crashes;
 mod main_job;
+mod manifests;
+mod outages;
+mod races;
+mod scale;
 mod support;

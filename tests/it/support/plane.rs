@@ -24,6 +24,16 @@ pub struct Output {
     pub stderr: String,
 }
 
+impl Output {
+    fn of(output: &std::process::Output) -> Self {
+        Self {
+            ok: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
 /// A control plane with the CRDs applied.
 #[derive(Clone)]
 pub struct Plane {
@@ -129,11 +139,13 @@ impl Plane {
         stdin.write_all(input.as_bytes()).await.unwrap();
         drop(stdin);
         let output = child.wait_with_output().await.unwrap();
-        Output {
-            ok: output.status.success(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(&output)
+    }
+
+    /// Runs helm.
+    pub async fn helm(&self, arguments: &[&str]) -> Output {
+        let output = tokio::process::Command::new(&self.helm).args(arguments).kill_on_drop(true).output().await;
+        Output::of(&output.unwrap())
     }
 
     async fn apply_crds(&self) {
@@ -158,14 +170,13 @@ impl Plane {
     /// Applies what the chart renders for a release that is called like its namespace.
     pub async fn install_chart(&self, namespace: &str, values: &[String]) {
         let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/vpptoken-operator");
-        let mut helm = tokio::process::Command::new(&self.helm);
-        helm.args(["template", namespace, chart, "--namespace", namespace]);
+        let mut arguments = vec!["template", namespace, chart, "--namespace", namespace];
         for value in values {
-            helm.args(["--set", value]);
+            arguments.extend(["--set", value]);
         }
-        let rendered = helm.kill_on_drop(true).output().await.unwrap();
-        assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
-        let applied = self.kubectl_with(&["apply", "-f", "-"], &String::from_utf8_lossy(&rendered.stdout)).await;
+        let rendered = self.helm(&arguments).await;
+        assert!(rendered.ok, "{}", rendered.stderr);
+        let applied = self.kubectl_with(&["apply", "-f", "-"], &rendered.stdout).await;
         assert!(applied.ok, "{}", applied.stderr);
     }
 }

@@ -99,17 +99,8 @@ impl World {
         });
         let tenant = KnownTenant {
             identity: identity(),
-            allowed: BTreeSet::from([
-                Permission::Create,
-                Permission::Adopt,
-                Permission::Bind,
-                Permission::Delete,
-            ]),
-            view: TenantView {
-                snapshot: Arc::default(),
-                problem: None,
-                poll_interval: MINUTE * 5,
-            },
+            allowed: BTreeSet::from([Permission::Create, Permission::Adopt, Permission::Bind, Permission::Delete]),
+            view: TenantView { snapshot: Arc::default(), problem: None, poll_interval: MINUTE * 5 },
         };
         let observed = Observed {
             now: now(),
@@ -122,10 +113,7 @@ impl World {
                 sync_request: None,
             },
             spec: serde_json::from_value(spec).unwrap(),
-            status: VppTokenStatus {
-                observed_generation: Some(-1),
-                ..VppTokenStatus::default()
-            },
+            status: VppTokenStatus { observed_generation: Some(-1), ..VppTokenStatus::default() },
             file: Ok(FileFacts {
                 sha256: "digest-1".into(),
                 expiration: expiry(),
@@ -140,10 +128,7 @@ impl World {
         Self {
             observed,
             tokens: Vec::new(),
-            lists: vec![
-                (ago(MINUTE * 8), BTreeSet::new()),
-                (ago(MINUTE * 3), BTreeSet::new()),
-            ],
+            lists: vec![(ago(MINUTE * 8), BTreeSet::new()), (ago(MINUTE * 3), BTreeSet::new())],
             written: Vec::new(),
             gone: Vec::new(),
         }
@@ -175,10 +160,7 @@ impl World {
     /// The tenant can't be listed.
     fn problem(&mut self, kind: ErrorKind, since: Timestamp) {
         if let Some(tenant) = self.known() {
-            tenant.view.problem = Some(Problem {
-                since,
-                error: graph_error(kind),
-            });
+            tenant.view.problem = Some(Problem { since, error: graph_error(kind) });
         }
     }
 
@@ -216,10 +198,7 @@ impl World {
     /// A create was announced by this process, and not sent.
     fn announced(&mut self, since: Timestamp, known_ids: &[&str]) {
         self.pending(since, known_ids);
-        self.memory.unsent_create = Some(UnsentCreate {
-            sha256: "digest-1".into(),
-            list_after: since,
-        });
+        self.memory.unsent_create = Some(UnsentCreate { sha256: "digest-1".into(), list_after: since });
     }
 
     fn being_deleted(&mut self) {
@@ -266,11 +245,7 @@ impl World {
 }
 
 fn identity() -> VppTokenTenant {
-    VppTokenTenant {
-        cloud: Cloud::Global,
-        tenant_id: TENANT.into(),
-        api: "V1".into(),
-    }
+    VppTokenTenant { cloud: Cloud::Global, tenant_id: TENANT.into(), api: "V1".into() }
 }
 
 /// A token that Graph shows for the world's file.
