@@ -12,7 +12,7 @@ SMALL := $(filter-out it,$(sort \
   $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-up test generate deny clean check in-control-plane announce
+.PHONY: help demo demo-up test bench generate deny clean check in-control-plane announce
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ in-control-plane:
 	helm lint --strict $(CHART)
 	helm lint --strict $(CHART) --values examples/values.yaml
 	cargo test --locked --workspace --test it
+
+bench: announce ## Measure how long a new object and a replaced Secret take to reach Graph
+	cargo build --locked --workspace --bins
+	@$(CONTROL_PLANE) run -- cargo bench --locked --profile dev --bench latency
 
 generate: announce ## Write the CustomResourceDefinitions from src/api into crds/ and the chart
 	cargo build --locked --workspace --bins

@@ -90,7 +90,8 @@ pub struct ClusterGraphTenantSpec {
     pub connection: TenantConnection,
     /// The namespaces whose VppTokens may use this tenant.
     pub allowed_namespaces: AllowedNamespaces,
-    /// What VppTokens may do with this tenant's tokens, besides changing those that they own.
+    /// What VppTokens may do with this tenant's tokens, besides changing those that they own: `Create`, `Adopt` (take over
+    /// an unclaimed token that matches the file exactly), `Bind` (take over by `tokenId`), `Delete`.
     #[serde(default = "default_operations")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -140,11 +140,13 @@ pub struct VppTokenSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<SyncSpec>,
 
-    /// What to do when Graph has an unclaimed token that looks like another file of the same location.
+    /// What to do when Graph has an unclaimed token that looks like another file of the same location: `Unique` holds,
+    /// because two tokens of one location stop its syncing; `Always` creates all the same.
     #[serde(default)]
     pub creation_policy: CreationPolicy,
 
-    /// What happens to the token in Intune when this object is deleted.
+    /// What happens to the token in Intune when this object is deleted: `Retain` leaves Intune alone; `Delete` deletes it
+    /// there too, and its apps, assignments and licences go with it.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 

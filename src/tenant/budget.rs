@@ -31,7 +31,10 @@ pub struct Budget {
 
 #[derive(Debug, Default)]
 struct State {
-    sent: VecDeque<Instant>,
+    /// Writes that are on their way: they may arrive at any moment.
+    on_their_way: usize,
+    /// When writes were answered. They arrived before that, so they have left Graph's window when they leave ours.
+    answered: VecDeque<Instant>,
     paused_until: Option<Instant>,
     waiting: Vec<Waiting>,
     next_number: u64,
@@ -52,15 +55,16 @@ impl Waiting {
 }
 
 impl Budget {
-    /// Waits until a write may be sent, and counts it as sent now.
-    pub async fn acquire(&self, priority: Priority) {
+    /// Waits until a write may be sent. It counts from now until a window after what is returned was dropped, which is to
+    /// happen when the write was answered: Graph counts when it arrives, and on a slow way that may be any time between.
+    pub async fn acquire(self: &Arc<Self>, priority: Priority) -> Sent {
         let place = self.queue(priority);
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             match self.try_send(place.number) {
-                Turn::Now => return,
+                Turn::Now => return Sent(Arc::clone(self)),
                 Turn::At(time) => {
                     tokio::select! {
                         () = tokio::time::sleep_until(time) => {}
@@ -108,20 +112,33 @@ impl Budget {
         if let Some(until) = state.paused_until.filter(|until| *until > now) {
             return Turn::At(until);
         }
-        while state.sent.front().is_some_and(|sent| now.duration_since(*sent) >= WINDOW) {
-            state.sent.pop_front();
+        while state.answered.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {
+            state.answered.pop_front();
         }
-        match state.sent.front() {
-            Some(oldest) if state.sent.len() >= MOST => Turn::At(*oldest + WINDOW),
-            _ => {
-                state.sent.push_back(now);
-                Turn::Now
-            }
+        if state.on_their_way + state.answered.len() < MOST {
+            state.on_their_way += 1;
+            return Turn::Now;
         }
+        state.answered.front().map_or(Turn::AfterOthers, |oldest| Turn::At(*oldest + WINDOW))
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A write on its way; dropped when it was answered, or given up.
+#[derive(Debug)]
+#[must_use = "a write that is not on its way counts as answered"]
+pub struct Sent(Arc<Budget>);
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.on_their_way = state.on_their_way.saturating_sub(1);
+        state.answered.push_back(Instant::now());
+        drop(state);
+        self.0.changed.notify_waiters();
     }
 }
 
@@ -168,7 +185,7 @@ mod tests {
         let began = Instant::now();
         let mut sent = Vec::new();
         for _ in 0..MOST * 3 {
-            budget.acquire(Priority::Person).await;
+            drop(budget.acquire(Priority::Person).await);
             sent.push(began.elapsed());
         }
         for (n, time) in sent.iter().enumerate() {
@@ -179,17 +196,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_write_counts_until_a_window_after_its_answer() {
+        let budget = Arc::new(Budget::default());
+        let began = Instant::now();
+        let mut on_their_way = Vec::new();
+        for _ in 0..MOST {
+            on_their_way.push(budget.acquire(Priority::Person).await);
+        }
+        // They may arrive as late as this.
+        let slow = Duration::from_secs(7);
+        tokio::spawn(async move {
+            tokio::time::sleep(slow).await;
+            drop(on_their_way);
+        });
+        drop(budget.acquire(Priority::Person).await);
+        assert!(began.elapsed() >= slow + WINDOW, "{:?}", began.elapsed());
+        assert!(began.elapsed() < slow + WINDOW * 2, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_person_comes_before_a_schedule_that_waited_longer() {
         let budget = Arc::new(Budget::default());
         for _ in 0..MOST {
-            budget.acquire(Priority::Schedule).await;
+            drop(budget.acquire(Priority::Schedule).await);
         }
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for priority in [Priority::Schedule, Priority::Person] {
             let (budget, order) = (Arc::clone(&budget), Arc::clone(&order));
             tasks.push(tokio::spawn(async move {
-                budget.acquire(priority).await;
+                drop(budget.acquire(priority).await);
                 order.lock().unwrap().push(priority);
             }));
             tokio::task::yield_now().await;
@@ -209,14 +245,14 @@ mod tests {
                 let (budget, stop) = (Arc::clone(&budget), Arc::clone(&stop));
                 tokio::spawn(async move {
                     while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        budget.acquire(Priority::Person).await;
+                        drop(budget.acquire(Priority::Person).await);
                     }
                 })
             })
             .collect();
         tokio::task::yield_now().await;
         let began = Instant::now();
-        budget.acquire(Priority::Schedule).await;
+        drop(budget.acquire(Priority::Schedule).await);
         assert!(began.elapsed() <= PATIENCE * 2, "{:?}", began.elapsed());
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         for task in people {
@@ -226,10 +262,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_holds_everybody() {
-        let budget = Budget::default();
+        let budget = Arc::new(Budget::default());
         budget.pause(Duration::from_secs(7));
         let began = Instant::now();
-        budget.acquire(Priority::Person).await;
+        drop(budget.acquire(Priority::Person).await);
         assert!(began.elapsed() >= Duration::from_secs(7));
     }
 }

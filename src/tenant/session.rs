@@ -282,7 +282,7 @@ impl Session {
     /// # Errors
     /// When the request fails; see [`GraphError::maybe_executed`].
     pub async fn create(&self, token: &NewToken, written: &[(Field, String)]) -> Result<Entity, GraphError> {
-        self.budget().acquire(Priority::Person).await;
+        let _sent = self.budget().acquire(Priority::Person).await;
         let outcome = self.noted(self.client.create(token).await).await;
         if let Ok(entity) = &outcome {
             Arc::make_mut(&mut self.state().snapshot).created(entity.clone(), written, Timestamp::now());
@@ -300,7 +300,7 @@ impl Session {
         patch: &TokenPatch,
         written: &[(Field, String)],
     ) -> Result<Entity, GraphError> {
-        self.budget().acquire(Priority::Person).await;
+        let _sent = self.budget().acquire(Priority::Person).await;
         let write = InFlight::begin(self, id);
         let outcome = self.noted(self.client.update(id, patch).await).await;
         write.ended(outcome.as_ref().ok(), written);
@@ -312,7 +312,7 @@ impl Session {
     /// # Errors
     /// When the request fails.
     pub async fn sync(&self, id: &str, priority: Priority) -> Result<Entity, GraphError> {
-        self.budget().acquire(priority).await;
+        let _sent = self.budget().acquire(priority).await;
         let write = InFlight::begin(self, id);
         let outcome = self.noted(self.client.sync(id).await).await;
         write.ended(outcome.as_ref().ok(), &[]);
@@ -332,7 +332,7 @@ impl Session {
     /// # Errors
     /// When the request fails.
     pub async fn delete(&self, id: &str) -> Result<(), GraphError> {
-        self.budget().acquire(Priority::Person).await;
+        let _sent = self.budget().acquire(Priority::Person).await;
         let write = InFlight::begin(self, id);
         let outcome = self.noted(self.client.delete(id).await).await;
         write.ended(None, &[]);

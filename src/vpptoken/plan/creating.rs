@@ -3,7 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Draft, Step, many_vanished, same, same_second, saying};
+use super::{Draft, Step, same, same_second, saying};
 use crate::api::{CreationPolicy, PendingCreate, Reason, Uploaded};
 use crate::tenant::Entry;
 use crate::vpptoken::world::{FileFacts, KnownTenant, Permission, StepKind};
@@ -15,14 +15,19 @@ const LISTS_TO_LOOK_THROUGH: usize = 3;
 
 /// Takes over the token that the manifest names.
 pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
+    if draft.status.pending_create.is_some() && draft.observed.memory.unsent_create.is_some() {
+        // tokenId was set after a create was announced: nobody should wait for that one any more.
+        draft.step(Step::Withdraw);
+    }
     if !tenant.allowed.contains(&Permission::Bind) {
         return not_allowed(draft, "Bind", "take over a token by tokenId");
     }
-    if draft.observed.others.claimed.contains_key(&id) {
-        return claimed(draft, &id);
-    }
-    match tenant.view.snapshot.entry(&id) {
-        Some(_) => {
+    let snapshot = &tenant.view.snapshot;
+    let entry =
+        snapshot.entry(&id).or_else(|| snapshot.entries().find(|entry| entry.entity.id.eq_ignore_ascii_case(&id)));
+    match entry.map(|entry| entry.entity.id.clone()) {
+        Some(id) if draft.observed.others.claimed.contains_key(&id) => claimed(draft, &id),
+        Some(id) => {
             draft.say_working(Reason::Updating, format!("The token {id} is being taken over."));
             draft.step(Step::Bind { id });
         }
@@ -37,13 +42,16 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
 pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
     if let Some(pending) = draft.status.pending_create.clone() {
         match &draft.observed.memory.unsent_create {
-            Some(unsent) if unsent.sha256 == pending.sha256 => return announced(draft, tenant, unsent.list_after),
+            Some(unsent) if unsent.sha256 == pending.sha256 => announced(draft, tenant, &pending, unsent.list_after),
             _ => {
-                if !outcome_unknown(draft, tenant, &pending) {
-                    return;
+                if outcome_unknown(draft, tenant, &pending) {
+                    // Whatever may hold the next try, nobody waits for this one any more.
+                    say_creating(draft);
+                    draft.step(Step::Withdraw);
                 }
             }
         }
+        return;
     }
     let Some(file) = usable_file(draft) else { return };
     let holds = draft.holds.len();
@@ -61,14 +69,14 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
             "Another VppToken with this Apple ID is being created; this one comes next.".into(),
         );
     }
-    let known_ids = candidates(draft, tenant, &draft.observed.spec.apple_id, &file.organization_name);
+    let known = look_alikes(tenant, &draft.observed.spec.apple_id, &file.organization_name);
     let pending = PendingCreate {
         sha256: file.sha256.clone(),
         since: draft.observed.now,
         apple_id: draft.observed.spec.apple_id.clone(),
         organization_name: file.organization_name.clone(),
         expiration_date_time: file.expiration,
-        known_ids: known_ids.iter().map(|entry| entry.entity.id.clone()).collect(),
+        known_ids: known.map(|entry| entry.entity.id.clone()).collect(),
     };
     say_creating(draft);
     draft.step(Step::Announce(pending));
@@ -87,15 +95,16 @@ pub(super) fn resolve(draft: &mut Draft, tenant: &KnownTenant) {
 }
 
 /// Announced by this process and not sent: look through a list that began after the announcement, then create.
-fn announced(draft: &mut Draft, tenant: &KnownTenant, list_after: Timestamp) {
-    let sha256 = draft.status.pending_create.as_ref().map(|pending| pending.sha256.clone());
+fn announced(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, list_after: Timestamp) {
+    say_creating(draft);
+    let apple_id = &draft.observed.spec.apple_id;
     let Some(file) = usable_file(draft) else {
         return draft.step(Step::Withdraw);
     };
-    if sha256.as_deref() != Some(file.sha256.as_str()) || !may_create(draft, tenant) {
+    let is_as_announced = pending.sha256 == file.sha256 && same(Some(&pending.apple_id), apple_id);
+    if !is_as_announced || draft.observed.others.creating || !may_create(draft, tenant) {
         return draft.step(Step::Withdraw);
     }
-    say_creating(draft);
     if tenant.view.snapshot.last_list().is_none_or(|began| began <= list_after) {
         draft.list_after = Some(list_after);
         if let Some((reason, sentence)) = draft.unreachable.clone() {
@@ -107,6 +116,12 @@ fn announced(draft: &mut Draft, tenant: &KnownTenant, list_after: Timestamp) {
     match choose(draft, tenant, file) {
         Some(adopt) => draft.step(adopt),
         None if draft.holds.len() > holds => draft.step(Step::Withdraw),
+        // If the answer got lost, a token that the announcement does not know would be taken for the created one.
+        None if look_alikes(tenant, apple_id, &file.organization_name)
+            .any(|entry| !pending.known_ids.contains(&entry.entity.id)) =>
+        {
+            draft.step(Step::Withdraw);
+        }
         None => {
             draft.try_step(Step::Create);
         }
@@ -238,12 +253,12 @@ fn found_uploaded(draft: &Draft, file: &FileFacts, entry: &Entry) -> Uploaded {
 /// Tokens that belong to no other VppToken, with this Apple ID and organization.
 fn candidates<'a>(draft: &Draft, tenant: &'a KnownTenant, apple_id: &str, organization: &str) -> Vec<&'a Entry> {
     let claimed = &draft.observed.others.claimed;
-    tenant
-        .view
-        .snapshot
-        .entries()
-        .filter(|entry| !claimed.contains_key(&entry.entity.id) && looks_like(entry, apple_id, organization))
-        .collect()
+    look_alikes(tenant, apple_id, organization).filter(|entry| !claimed.contains_key(&entry.entity.id)).collect()
+}
+
+/// Tokens with this Apple ID and organization, also those that another VppToken has: it may let go of them.
+fn look_alikes<'a>(tenant: &'a KnownTenant, apple_id: &str, organization: &str) -> impl Iterator<Item = &'a Entry> {
+    tenant.view.snapshot.entries().filter(move |entry| looks_like(entry, apple_id, organization))
 }
 
 fn looks_like(entry: &Entry, apple_id: &str, organization: &str) -> bool {
@@ -265,14 +280,6 @@ fn usable_file<'a>(draft: &mut Draft<'a>) -> Option<&'a FileFacts> {
 fn may_create(draft: &mut Draft, tenant: &KnownTenant) -> bool {
     if !tenant.allowed.contains(&Permission::Create) {
         not_allowed(draft, "Create", "create a token");
-        return false;
-    }
-    if draft.vanished.is_some() && many_vanished(draft, tenant) {
-        draft.hold(
-            Reason::ManyVanished,
-            "Most of the tenant's tokens that VppTokens have seem to be gone at once. That looks like a fault, so none is \
-             created again. If they were deleted on purpose, delete their VppTokens and create them again.",
-        );
         return false;
     }
     true

@@ -24,7 +24,7 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
         return;
     }
     let upload = upload_is_due(draft, entry);
-    let fields = due_fields(draft, entry);
+    let fields = due_fields(draft, tenant, entry);
     if upload || !fields.is_empty() {
         let (reason, message) = if upload {
             (Reason::Uploading, "The new token file is being uploaded onto the same token.".to_owned())
@@ -86,6 +86,7 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
     if let Some(uploaded) = &draft.status.uploaded
         && is_there
         && !same_second(Some(uploaded.expiration_date_time), file.expiration)
+        && saying::not_shown_yet(draft, &entry.entity).is_none()
     {
         draft.status.uploaded = Some(Uploaded {
             sha256: file.sha256.clone(),
@@ -99,7 +100,7 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
 }
 
 /// Settings that the manifest names, that Graph has otherwise, and that may be sent now.
-fn due_fields(draft: &mut Draft, entry: &Entry) -> BTreeMap<Field, Wanted> {
+fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMap<Field, Wanted> {
     let observed = draft.observed;
     let mut due = BTreeMap::new();
     for (field, wanted) in wanted(observed) {
@@ -108,13 +109,17 @@ fn due_fields(draft: &mut Draft, entry: &Entry) -> BTreeMap<Field, Wanted> {
             continue;
         }
         draft.differing.insert(field);
+        // No verdict before a list that began after the settling time says so.
         if let Some(written) = entry.written.get(&field).filter(|written| written.value == wanted)
             && let Ok(settled) = written.at.checked_add(observed.timings.settling)
-            && observed.now < settled
+            && tenant.view.snapshot.last_list().is_none_or(|began| began <= settled)
         {
             draft.wait(Reason::Settling, format!("{} was written; Graph does not show it yet.", field.as_str()));
-            draft.look_at(settled);
-            draft.list_after = Some(draft.list_after.unwrap_or(written.at).max(written.at));
+            let after = if observed.now < settled { written.at } else { settled };
+            if observed.now < settled {
+                draft.look_at(settled);
+            }
+            draft.list_after = Some(draft.list_after.unwrap_or(after).max(after));
             continue;
         }
         if observed.memory.tries.get(&field).is_some_and(|(value, times)| *value == wanted && *times >= MOST_TRIES) {

@@ -28,6 +28,8 @@ use crate::tenant::{Field, Priority};
 const PATIENCE_WITH_CREDENTIALS: SignedDuration = SignedDuration::from_mins(10);
 /// So many polls without a list, and nothing is known any more.
 const STALE_POLLS: i32 = 3;
+/// A token has to be absent from so many lists before it is asked for.
+const LISTS_TO_VANISH: usize = 2;
 /// More claimed tokens than this, and more than half of all, gone at once are a fault.
 const MANY_VANISHED: usize = 3;
 
@@ -179,6 +181,13 @@ fn living(draft: &mut Draft) {
     if let Some(id) = draft.status.token_id.clone() {
         match tenant.view.snapshot.entry(&id) {
             Some(entry) => return managing::plan(draft, tenant, entry),
+            None if many_vanished(draft, tenant) => {
+                return draft.hold(
+                    Reason::ManyVanished,
+                    "Most of the tenant's tokens that VppTokens have seem to be gone at once. That looks like a fault, so \
+                     none is created again. If they were deleted on purpose, delete their VppTokens and create them again.",
+                );
+            }
             None if !vanished(draft, tenant, &id) => return,
             None => forget_vanished(draft),
         }
@@ -278,22 +287,27 @@ fn sentence_of_problem(error: &crate::graph::GraphError) -> String {
     saying::failure_sentence(&error.sentence, error.code.as_deref())
 }
 
-/// Whether a token that the snapshot lacks is gone for certain: two lists, and a GET that answers 404.
+/// Whether a token that the snapshot lacks is gone for certain: two lists that began after our last write to it settled,
+/// also when another process wrote it, and a GET that answers 404.
 fn vanished(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> bool {
     let snapshot = &tenant.view.snapshot;
     if snapshot.is_gone(id) {
         return true;
     }
     draft.wait(Reason::Vanished, format!("Graph's list lacks the token {id}; it is being looked for."));
-    if snapshot.lists_since(Timestamp::MIN) < 2 {
-        draft.list_after = snapshot.last_list();
+    let written = draft.status.uploaded.as_ref().map(|uploaded| uploaded.time).max(draft.status.last_sync_trigger_time);
+    let settled = written.and_then(|at| at.checked_add(draft.observed.timings.settling).ok()).unwrap_or(Timestamp::MIN);
+    if draft.observed.now < settled {
+        draft.look_at(settled);
+    } else if snapshot.lists_since(settled) < LISTS_TO_VANISH {
+        draft.list_after = snapshot.last_list().max(Some(settled));
     } else {
         draft.try_step(Step::Confirm { id: id.to_owned() });
     }
     false
 }
 
-/// The token is gone: from here on it is as if there had never been one, unless so many are gone that it can't be true.
+/// The token is gone: from here on it is as if there had never been one.
 fn forget_vanished(draft: &mut Draft) {
     draft.vanished = draft.status.token_id.take();
     draft.status.uploaded = None;

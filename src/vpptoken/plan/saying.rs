@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::syncing::STUCK_AFTER;
 use super::{Draft, Hold, same};
-use crate::api::Reason;
 use crate::api::conditions::{ConditionStatus, ConditionType, Saying};
+use crate::api::{Reason, Uploaded};
 use crate::graph::{Entity, ErrorKind};
 use crate::tenant::Entry;
 use crate::vpptoken::world::{Failure, FileFacts, FileProblem};
@@ -116,8 +116,10 @@ pub(super) fn file_may_be_sent(draft: &mut Draft, file: &FileFacts, onto: Option
         draft.hold(Reason::TokenFileExpired, message);
         return false;
     }
+    draft.look_at(file.expiration);
     let Some(entity) = onto else { return true };
-    if let Some(expiration) = entity.expiration
+    let uploaded = not_shown_yet(draft, entity).map(|(uploaded, _)| uploaded.expiration_date_time);
+    if let Some(expiration) = uploaded.or(entity.expiration)
         && file.expiration.as_second() < expiration.as_second()
     {
         let message = format!(
@@ -157,19 +159,27 @@ pub(super) fn judge_token(draft: &mut Draft, entry: &Entry) {
     }
 }
 
+/// A renewal whose expiry Graph does not show yet, and until when that is no wonder.
+pub(super) fn not_shown_yet(draft: &Draft, entity: &Entity) -> Option<(Uploaded, Timestamp)> {
+    let uploaded = draft.status.uploaded.clone()?;
+    let until = uploaded.time.saturating_add(RENEWAL_LAG).unwrap_or(Timestamp::MAX);
+    let lags = entity.expiration.is_some_and(|shown| shown.as_second() < uploaded.expiration_date_time.as_second());
+    (lags && draft.observed.now < until).then_some((uploaded, until))
+}
+
 fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
     let now = draft.observed.now;
     let saying = |status, reason, message: String| Saying { type_: ConditionType::TokenValid, status, reason, message };
-    let renewed = draft.status.uploaded.clone().filter(|uploaded| {
-        entity.expiration.is_some_and(|shown| shown.as_second() < uploaded.expiration_date_time.as_second())
-            && uploaded.time.saturating_add(RENEWAL_LAG).is_ok_and(|end| now < end)
-    });
     let state = entity.state.as_deref().unwrap_or("unknown");
     let has_expired = entity.expiration.is_some_and(|expiration| expiration <= now);
-    if let Some(uploaded) = renewed
+    if let Some((uploaded, until)) = not_shown_yet(draft, entity)
         && matches!(state, "valid" | "expired" | "unknown")
     {
         let status = if state == "valid" && !has_expired { ConditionStatus::True } else { ConditionStatus::Unknown };
+        draft.look_at(until);
+        if let Some(expiration) = entity.expiration.filter(|expiration| *expiration > now) {
+            draft.look_at(expiration);
+        }
         let message = format!(
             "The file that expires at {} was uploaded; Graph still shows the expiry of the old one.",
             time(uploaded.expiration_date_time)

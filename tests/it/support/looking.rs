@@ -1,6 +1,9 @@
 //! What tests look at: single conditions, events of one object, requests of one kind, polls that went by.
 
+use std::sync::LazyLock;
+
 use graph_emulator::{Operation, RequestRecord};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
@@ -9,6 +12,18 @@ use vpptoken_operator::api::VppTokenStatus;
 use vpptoken_operator::api::conditions::{ConditionType, find};
 
 use super::{LIMIT, World, until};
+
+/// When the usual token file expires: a date that lies ahead whenever the tests run.
+pub static EXPIRES: LazyLock<String> = LazyLock::new(|| in_days(200));
+/// When its successor expires.
+pub static RENEWED: LazyLock<String> = LazyLock::new(|| in_days(560));
+
+/// A time so many days from today, as Graph writes it; the same all day long.
+pub fn in_days(days: i64) -> String {
+    let today = Timestamp::now().as_second() / 86_400 * 86_400;
+    let time = Timestamp::from_second(today + days * 86_400 + 63_127).unwrap();
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
 
 /// The status of a condition, or "–" when it is absent.
 pub fn condition_status(status: &VppTokenStatus, type_: ConditionType) -> &str {

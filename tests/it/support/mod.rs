@@ -22,7 +22,7 @@ use vpptoken_operator::api::conditions::{ConditionType, find};
 use vpptoken_operator::api::{FIELD_MANAGER, SYNC_REQUESTED_AT, VppToken, VppTokenSpec, VppTokenStatus};
 
 pub use history::History;
-pub use looking::{READY, RECONCILING, STALLED, condition, condition_status, row};
+pub use looking::{EXPIRES, READY, RECONCILING, RENEWED, STALLED, condition, in_days, row};
 pub use operator::Operator;
 pub use plane::Plane;
 
@@ -306,11 +306,6 @@ impl World {
 /// Whether Ready is True.
 pub fn is_ready(status: &VppTokenStatus) -> bool {
     find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
-}
-
-/// Whether a condition is True.
-pub fn is_true(status: &VppTokenStatus, type_: ConditionType) -> bool {
-    find(&status.conditions, type_).is_some_and(|condition| condition.status == "True")
 }
 
 /// Repeats until it holds, within a limit.

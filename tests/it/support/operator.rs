@@ -39,13 +39,14 @@ impl Operator {
             graph,
             "--login-endpoint",
             graph,
-            "--log",
-            "info,vpptoken_operator=debug",
             "--log-format",
             "json",
         ]
         .map(str::to_owned)
         .to_vec();
+        if !flags.iter().any(|flag| flag == "--log") {
+            arguments.extend(["--log", "info,vpptoken_operator=debug"].map(str::to_owned));
+        }
         arguments.extend_from_slice(flags);
         Self { arguments, folder, child: Mutex::new(None) }
     }

@@ -4,7 +4,7 @@ mod loops;
 mod properties;
 mod tables;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::*;
 use crate::api::{Cloud, VppTokenTenant};
 use crate::graph::GraphError;
 use crate::tenant::{Problem, Snapshot, TenantView, Timings};
-use crate::vpptoken::world::{Failure, FileFacts, Memory, Object, Others};
+use crate::vpptoken::world::{Failure, FileFacts, Memory, Object, Others, UnsentCreate};
 
 const APPLE_ID: &str = "vpp.berlin@contoso.example";
 const ORGANIZATION: &str = "Contoso";
@@ -179,13 +179,6 @@ impl World {
         self.observed.memory.failures.entry(kind).or_insert(failure)
     }
 
-    /// The last list lacks a token of ours.
-    fn lists_lack(&mut self, id: &str) {
-        for (_, lacking) in &mut self.lists {
-            lacking.insert(id.into());
-        }
-    }
-
     /// Another VppToken has a token.
     fn claimed(&mut self, id: &str, created: Timestamp, uid: &str) {
         self.others.claimed.insert(id.into(), (created, uid.into()));
@@ -242,6 +235,41 @@ impl World {
         }
         observed
     }
+}
+
+/// A new object whose create has been announced by this process, before the last list.
+fn announced() -> World {
+    let mut world = World::new_object();
+    world.announced(ago(MINUTE * 4), &[]);
+    world
+}
+
+/// A new object whose create has been announced by a process that is no more.
+fn unknown() -> World {
+    let mut world = World::new_object();
+    world.pending(ago(MINUTE * 5), &[]);
+    world
+}
+
+fn deleting() -> World {
+    let mut world = World::ready();
+    world.being_deleted();
+    world
+}
+
+/// Ready, with a newer file in the Secret.
+fn renewal() -> World {
+    let mut world = World::ready();
+    world.file().sha256 = "digest-2".into();
+    world.file().expiration = in_(DAY * 365);
+    world
+}
+
+/// Ready, with the country changed by someone else.
+fn drift() -> World {
+    let mut world = World::ready();
+    world.token().country_or_region = Some("fr".into());
+    world
 }
 
 fn identity() -> VppTokenTenant {

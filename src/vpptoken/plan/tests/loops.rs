@@ -1,0 +1,344 @@
+//! Steps carried out on a toy Graph until none is left: plan and what is written into the status end, and end ready.
+
+use super::*;
+use crate::api::conditions::{ConditionType, find};
+use crate::vpptoken::facts::Done;
+
+/// More than any way needs.
+const MOST_STEPS: usize = 20;
+
+/// A VppToken, a Graph that does what it is told, and a clock.
+struct Loop {
+    observed: Observed,
+    graph: Vec<Entity>,
+    snapshot: Snapshot,
+    steps: Vec<&'static str>,
+    /// How long Graph shows what it had before a write.
+    lag: SignedDuration,
+    shown_from: Vec<(Timestamp, Entity)>,
+    gone: bool,
+}
+
+impl Loop {
+    fn of(world: &World) -> Self {
+        Self {
+            observed: world.observed.clone(),
+            graph: world.tokens.clone(),
+            snapshot: Snapshot::default(),
+            steps: Vec::new(),
+            lag: SignedDuration::ZERO,
+            shown_from: Vec::new(),
+            gone: false,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.observed.now
+    }
+
+    fn list(&mut self) {
+        let began = self.now();
+        self.observed.now += SECOND;
+        for (from, entity) in std::mem::take(&mut self.shown_from) {
+            if from <= began {
+                self.graph.retain(|other| other.id != entity.id);
+                self.graph.push(entity);
+            } else {
+                self.shown_from.push((from, entity));
+            }
+        }
+        self.snapshot.merge(began, self.now(), self.graph.clone(), self.observed.timings.settling).unwrap();
+    }
+
+    fn plan(&mut self) -> Plan {
+        if let TenantState::Known(tenant) = &mut self.observed.tenant {
+            tenant.view.snapshot = Arc::new(self.snapshot.clone());
+        }
+        plan(&self.observed)
+    }
+
+    /// Runs until nothing is left to do and nothing is waited for.
+    fn run(&mut self) -> Plan {
+        self.list();
+        loop {
+            let plan = self.plan();
+            // As it is reported: decided, carried out, decided again with what was done, written.
+            if let Some(step) = &plan.step {
+                self.observed.now += SECOND;
+                if let Some(done) = self.act(step) {
+                    done.apply(&mut self.observed.status);
+                }
+                if self.gone {
+                    return plan;
+                }
+                self.observed.status = self.plan().status;
+                assert!(self.steps.len() < MOST_STEPS, "no end: {:?}", self.steps);
+                continue;
+            }
+            self.observed.status = plan.status.clone();
+            let is_reconciling = find(&plan.status.conditions, ConditionType::Reconciling).is_some();
+            if plan.list_after.is_some() {
+                self.list();
+            } else if is_reconciling {
+                self.observed.now += plan.again.unwrap_or(MINUTE * 5).min(MINUTE * 5);
+                self.list();
+            } else {
+                return plan;
+            }
+            assert!(self.now() < now() + DAY, "no end: {:?} {:?}", self.steps, plan.holds);
+        }
+    }
+
+    fn own(id: &str, uploaded: Option<Uploaded>) -> Option<Done> {
+        Some(Done::Owned { id: id.into(), tenant: identity(), uploaded })
+    }
+
+    fn uploaded(&self) -> Uploaded {
+        let file = self.observed.file.as_ref().unwrap();
+        Uploaded {
+            sha256: file.sha256.clone(),
+            expiration_date_time: file.expiration,
+            organization_name: file.organization_name.clone(),
+            time: self.now(),
+        }
+    }
+
+    /// Changes a token as Graph does, which may show it later.
+    fn write(&mut self, id: &str, written: &[(Field, String)], change: impl FnOnce(&mut Entity)) {
+        let now = self.now();
+        let at = self.graph.iter().position(|entity| entity.id == id).expect("a token that Graph has");
+        let on_its_way = self.shown_from.iter().rev().find(|(_, entity)| entity.id == id);
+        let mut entity = on_its_way.map_or(&self.graph[at], |(_, entity)| entity).clone();
+        change(&mut entity);
+        self.snapshot.write_begins(id);
+        if self.lag.is_zero() {
+            self.graph[at] = entity;
+        } else {
+            self.shown_from.push((now + self.lag, entity));
+        }
+        self.snapshot.write_ended(id, Some(self.graph[at].clone()), written, now);
+    }
+
+    fn act(&mut self, step: &Step) -> Option<Done> {
+        let now = self.now();
+        match step {
+            Step::AddFinalizer => {
+                self.steps.push("AddFinalizer");
+                self.observed.object.has_finalizer = true;
+                None
+            }
+            Step::RemoveFinalizer { .. } => {
+                self.steps.push("RemoveFinalizer");
+                self.observed.object.has_finalizer = false;
+                self.gone = self.observed.object.deleting.is_some();
+                None
+            }
+            Step::Announce(pending) => {
+                self.steps.push("Announce");
+                self.observed.memory.unsent_create =
+                    Some(UnsentCreate { sha256: pending.sha256.clone(), list_after: now });
+                Some(Done::Announced(pending.clone()))
+            }
+            Step::Withdraw => {
+                self.steps.push("Withdraw");
+                self.observed.memory.unsent_create = None;
+                Some(Done::Withdrawn)
+            }
+            Step::Create => {
+                self.steps.push("Create");
+                self.observed.memory.unsent_create = None;
+                let file = self.uploaded();
+                let entity = Entity {
+                    apple_id: Some(self.observed.spec.apple_id.clone()),
+                    organization_name: Some(file.organization_name.clone()),
+                    expiration: Some(file.expiration_date_time),
+                    last_sync: None,
+                    last_sync_status: Some("none".into()),
+                    ..token(&format!("created-{}", self.graph.len()))
+                };
+                self.graph.push(entity.clone());
+                self.snapshot.created(entity.clone(), &wanted(&self.observed), now);
+                Self::own(&entity.id, Some(file))
+            }
+            Step::Adopt { id, uploaded } => {
+                self.steps.push("Adopt");
+                Self::own(id, Some(uploaded.clone()))
+            }
+            Step::Bind { id } => {
+                self.steps.push("Bind");
+                Self::own(id, None)
+            }
+            Step::Update { id, upload, fields } => {
+                self.steps.push(if *upload { "Upload" } else { "Update" });
+                let text = |field: Field| fields.get(&field).map(|wanted| wanted.wanted.clone());
+                let file = upload.then(|| self.uploaded());
+                let written: Vec<(Field, String)> =
+                    fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
+                for (field, value) in &written {
+                    self.observed.memory.tries.entry(*field).or_insert_with(|| (value.clone(), 0)).1 += 1;
+                }
+                let renewed = file.clone();
+                self.write(id, &written, |entity| {
+                    entity.country_or_region = text(Field::CountryOrRegion).or(entity.country_or_region.take());
+                    entity.apple_id = text(Field::AppleId).or(entity.apple_id.take());
+                    if let Some(file) = renewed {
+                        entity.expiration = Some(file.expiration_date_time);
+                        entity.state = Some("valid".into());
+                    }
+                });
+                file.map(Done::Uploaded)
+            }
+            Step::Sync { id, request, .. } => {
+                self.steps.push("Sync");
+                self.write(id, &[], |entity| {
+                    entity.last_sync = Some(now);
+                    entity.last_sync_status = Some("completed".into());
+                });
+                Some(Done::Synced { at: now, request: request.clone() })
+            }
+            Step::Confirm { id } => {
+                self.steps.push("Confirm");
+                match self.graph.iter().find(|entity| entity.id == *id) {
+                    Some(entity) => self.snapshot.found(entity.clone(), now, now),
+                    None => self.snapshot.gone(id, now),
+                }
+                None
+            }
+            Step::Delete { id } => {
+                self.steps.push("Delete");
+                self.graph.retain(|entity| entity.id != *id);
+                self.snapshot.gone(id, now);
+                None
+            }
+        }
+    }
+}
+
+/// Runs to the end, which is ready and stays, and returns the steps.
+#[track_caller]
+fn arrives(mut looped: Loop) -> (Vec<&'static str>, Loop) {
+    let plan = looped.run();
+    let ready = find(&plan.status.conditions, ConditionType::Ready).expect("Ready");
+    assert_eq!(ready.status, "True", "{}: {}", ready.reason, ready.message);
+    let steps = looped.steps.clone();
+    looped.observed.now += MINUTE * 10;
+    looped.run();
+    assert_eq!(looped.steps, steps, "it does not stay");
+    (steps, looped)
+}
+
+#[test]
+fn from_nothing_a_token_is_created_and_synced() {
+    let (steps, looped) = arrives(Loop::of(&World::new_object()));
+    assert_eq!(steps, ["Announce", "Create", "Sync"]);
+    assert_eq!(looped.graph.len(), 1);
+}
+
+#[test]
+fn with_deletion_policy_delete_the_finalizer_comes_first() {
+    let mut world = World::new_object();
+    world.spec.deletion_policy = DeletionPolicy::Delete;
+    assert_eq!(arrives(Loop::of(&world)).0, ["AddFinalizer", "Announce", "Create", "Sync"]);
+}
+
+#[test]
+fn an_exact_match_is_taken_over_without_a_write() {
+    let mut world = World::new_object();
+    world.tokens = vec![token("t2")];
+    assert_eq!(arrives(Loop::of(&world)).0, ["Adopt"]);
+}
+
+#[test]
+fn a_token_bound_by_its_id_is_uploaded_to_and_synced() {
+    let mut world = World::new_object();
+    world.tokens = vec![Entity { expiration: Some(in_(DAY * 10)), ..token("t2") }];
+    world.spec.token_id = Some("t2".into());
+    assert_eq!(arrives(Loop::of(&world)).0, ["Bind", "Upload", "Sync"]);
+}
+
+#[test]
+fn a_renewal_is_uploaded_onto_the_same_id_and_synced() {
+    let (steps, looped) = arrives(Loop::of(&renewal()));
+    assert_eq!(steps, ["Upload", "Sync"]);
+    assert_eq!(looped.observed.status.token_id.as_deref(), Some(OURS));
+}
+
+#[test]
+fn a_renewal_of_an_expired_token_waits_until_graph_shows_it() {
+    let mut world = renewal();
+    world.token().state = Some("expired".into());
+    world.token().expiration = Some(ago(DAY));
+    let mut looped = Loop::of(&world);
+    looped.lag = MINUTE * 12;
+    let (steps, looped) = arrives(looped);
+    assert_eq!(steps, ["Upload", "Sync"]);
+    assert!(looped.now() >= now() + MINUTE * 12);
+}
+
+#[test]
+fn drift_is_put_back_with_one_write_also_when_graph_shows_it_late() {
+    assert_eq!(arrives(Loop::of(&drift())).0, ["Update"]);
+    let mut late = Loop::of(&drift());
+    late.lag = SECOND * 45;
+    assert_eq!(arrives(late).0, ["Update"]);
+}
+
+#[test]
+fn a_setting_that_graph_does_not_keep_is_sent_three_times_and_then_reported() {
+    let mut looped = Loop::of(&drift());
+    looped.lag = DAY * 10;
+    let plan = looped.run();
+    assert_eq!(looped.steps, ["Update", "Update", "Update"]);
+    assert_eq!(plan.holds[0].reason, Reason::SettingNotAccepted);
+}
+
+#[test]
+fn a_token_that_was_deleted_in_the_portal_is_created_again() {
+    let mut world = World::ready();
+    world.tokens.clear();
+    assert_eq!(arrives(Loop::of(&world)).0, ["Confirm", "Announce", "Create", "Sync"]);
+}
+
+#[test]
+fn a_create_whose_answer_was_lost_is_found_again() {
+    let mut world = unknown();
+    world.tokens = vec![Entity { last_sync: None, ..token("t2") }];
+    assert_eq!(arrives(Loop::of(&world)).0, ["Adopt", "Sync"]);
+}
+
+#[test]
+fn a_create_that_was_never_carried_out_is_sent_again_after_the_window() {
+    let (steps, looped) = arrives(Loop::of(&unknown()));
+    assert_eq!(steps, ["Withdraw", "Announce", "Create", "Sync"]);
+    assert!(looped.now() >= ago(MINUTE * 5) + MINUTE * 15);
+}
+
+#[test]
+fn a_deletion_ends_and_graph_keeps_or_loses_the_token_as_the_policy_says() {
+    let mut deleted = Loop::of(&deleting());
+    deleted.run();
+    assert_eq!((deleted.steps.as_slice(), deleted.graph.len()), (["Delete", "RemoveFinalizer"].as_slice(), 0));
+    let mut world = deleting();
+    world.spec.deletion_policy = DeletionPolicy::Retain;
+    let mut retained = Loop::of(&world);
+    retained.run();
+    assert_eq!((retained.steps.as_slice(), retained.graph.len()), (["RemoveFinalizer"].as_slice(), 1));
+}
+
+#[test]
+fn a_deletion_finds_what_a_lost_create_made_before_it_deletes_it() {
+    let mut world = unknown();
+    world.being_deleted();
+    world.tokens = vec![token("t2")];
+    let mut looped = Loop::of(&world);
+    looped.run();
+    assert_eq!(looped.steps, ["Adopt", "Delete", "RemoveFinalizer"]);
+    assert!(looped.graph.is_empty());
+}
+
+#[test]
+fn a_requested_sync_is_started_once() {
+    let mut world = World::ready();
+    world.object.sync_request = Some("now".into());
+    assert_eq!(arrives(Loop::of(&world)).0, ["Sync"]);
+}

@@ -1,0 +1,802 @@
+//! The rules that are never broken, each a property over worlds with up to a dozen things changed.
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+use crate::api::conditions::{ConditionType, find};
+use crate::api::{AccountType, CreationPolicy};
+use crate::tenant::Entry;
+use crate::vpptoken::world::FileProblem;
+
+const IDS: [&str; 4] = [OURS, "t2", "t3", "t4"];
+const APPLE_IDS: [&str; 3] = [APPLE_ID, "VPP.Berlin@Contoso.Example", "other@contoso.example"];
+const ORGANIZATIONS: [&str; 3] = [ORGANIZATION, " CONTOSO", "Fabrikam"];
+const DIGESTS: [&str; 3] = ["digest-1", "digest-2", "digest-3"];
+const STATES: [&str; 7] =
+    ["valid", "expired", "invalid", "unknown", "assignedToExternalMDM", "duplicateLocationId", "onHoliday"];
+const SYNC_STATES: [&str; 5] = ["completed", "inProgress", "failed", "none", "paused"];
+const COUNTRIES: [&str; 3] = ["de", "DE", "fr"];
+const ERRORS: [ErrorKind; 9] = [
+    ErrorKind::Unreachable,
+    ErrorKind::OutcomeUnknown,
+    ErrorKind::Throttled,
+    ErrorKind::Unavailable,
+    ErrorKind::Unauthorized,
+    ErrorKind::Forbidden,
+    ErrorKind::NotFound,
+    ErrorKind::Refused,
+    ErrorKind::Credentials,
+];
+const STEPS: [StepKind; 5] = [StepKind::Create, StepKind::Update, StepKind::Sync, StepKind::Delete, StepKind::Confirm];
+const PERMISSIONS: [Permission; 4] = [Permission::Create, Permission::Adopt, Permission::Bind, Permission::Delete];
+const FIELDS: [Field; 4] = [Field::AppleId, Field::AccountType, Field::CountryOrRegion, Field::AutomaticallyUpdateApps];
+
+/// How long ago, in seconds: on both sides of every limit that the rules know.
+const AGES: [i64; 20] =
+    [0, 1, 30, 59, 60, 61, 120, 300, 599, 600, 601, 899, 900, 901, 1500, 3599, 3600, 3601, 86_400, 172_800];
+/// How far ahead or back files and tokens expire, in days.
+const EXPIRIES: [i64; 8] = [-1, 0, 1, 29, 30, 199, 200, 365];
+
+/// Mostly something, sometimes nothing.
+fn often<S: Strategy>(strategy: S) -> impl Strategy<Value = Option<S::Value>> {
+    proptest::option::weighted(0.8, strategy)
+}
+
+/// One thing to change in a world.
+#[derive(Clone, Debug)]
+enum Change {
+    File(usize, i64, usize),
+    NoFile(usize),
+    Token { id: usize, apple_id: Option<usize>, organization: Option<usize>, days: Option<i64> },
+    NoTokens,
+    State(usize, Option<usize>),
+    SyncState(usize, Option<usize>),
+    Running(usize, i64),
+    LastSync(usize, Option<i64>),
+    Settings(usize, Option<usize>, Option<bool>),
+    Spec(Option<usize>, Option<bool>, Option<bool>),
+    AppleId(usize),
+    Organization(usize),
+    Named(usize),
+    Always,
+    PolicyDelete(bool),
+    Deleting,
+    Finalizer(bool),
+    CrdTerminating,
+    Request(bool),
+    Schedule(usize),
+    Created(i64),
+    Forget,
+    Uploaded(usize, i64, i64),
+    Triggered(i64),
+    Pending(usize, usize, i64, Option<usize>),
+    Unsent(usize, i64),
+    Claimed(usize, i64, bool),
+    OthersGone,
+    Creating,
+    Forbid(usize),
+    Failed(usize, usize, i64, i64, bool),
+    Tried(usize, usize, u32),
+    Problem(usize, i64),
+    Lists(Vec<i64>),
+    Lacking(usize),
+    Written(usize, usize, usize, i64),
+    Gone(usize, i64),
+    OtherTenant,
+    NoTenant(usize),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    // Mostly ours.
+    let id = || select(vec![0, 0, 0, 1, 2, 3usize]);
+    let apple = || 0..APPLE_IDS.len();
+    let organization = || 0..ORGANIZATIONS.len();
+    let digest = || 0..DIGESTS.len();
+    let age = || select(&AGES[..]);
+    let days = || select(&EXPIRIES[..]);
+    let tokens = prop_oneof![
+        6 => (id(), often(apple()), often(organization()), often(days()))
+            .prop_map(|(id, apple_id, organization, days)| Change::Token { id, apple_id, organization, days }),
+        1 => Just(Change::NoTokens),
+        1 => (id(), often(0..STATES.len())).prop_map(|(id, state)| Change::State(id, state)),
+        1 => (id(), often(0..SYNC_STATES.len())).prop_map(|(id, state)| Change::SyncState(id, state)),
+        1 => (id(), age()).prop_map(|(id, age)| Change::Running(id, age)),
+        1 => (id(), often(age())).prop_map(|(id, age)| Change::LastSync(id, age)),
+        2 => (id(), often(0..COUNTRIES.len()), often(any::<bool>()))
+            .prop_map(|(id, country, apps)| Change::Settings(id, country, apps)),
+        1 => proptest::collection::vec(age(), 0..6).prop_map(Change::Lists),
+        1 => id().prop_map(Change::Lacking),
+        4 => (id(), select(vec![2, 2, 2, 0, 1, 3usize]), 0..COUNTRIES.len(), select(vec![1, 30, 59, 60, 61, 300i64]))
+            .prop_map(|(id, field, value, age)| Change::Written(id, field, value, age)),
+        2 => (id(), age()).prop_map(|(id, age)| Change::Gone(id, age)),
+    ];
+    let object = prop_oneof![
+        3 => (digest(), days(), organization()).prop_map(|(digest, days, org)| Change::File(digest, days, org)),
+        1 => (0..3usize).prop_map(Change::NoFile),
+        1 => (often(0..COUNTRIES.len()), often(any::<bool>()), often(any::<bool>()))
+            .prop_map(|(country, apps, education)| Change::Spec(country, apps, education)),
+        1 => apple().prop_map(Change::AppleId),
+        1 => organization().prop_map(Change::Organization),
+        1 => id().prop_map(Change::Named),
+        2 => Just(Change::Always),
+        2 => any::<bool>().prop_map(Change::PolicyDelete),
+        1 => Just(Change::Deleting),
+        1 => any::<bool>().prop_map(Change::Finalizer),
+        1 => Just(Change::CrdTerminating),
+        2 => any::<bool>().prop_map(Change::Request),
+        1 => (0..5usize).prop_map(Change::Schedule),
+        1 => age().prop_map(Change::Created),
+    ];
+    let remembered = prop_oneof![
+        1 => Just(Change::Forget),
+        2 => (digest(), days(), age()).prop_map(|(digest, days, age)| Change::Uploaded(digest, days, age)),
+        1 => age().prop_map(Change::Triggered),
+        4 => (digest(), apple(), age(), often(id()))
+            .prop_map(|(digest, apple, age, known)| Change::Pending(digest, apple, age, known)),
+        3 => (digest(), age()).prop_map(|(digest, age)| Change::Unsent(digest, age)),
+        3 => (id(), age(), any::<bool>()).prop_map(|(id, age, elder)| Change::Claimed(id, age, elder)),
+        1 => Just(Change::OthersGone),
+        1 => Just(Change::Creating),
+        1 => (0..PERMISSIONS.len()).prop_map(Change::Forbid),
+        3 => (0..STEPS.len(), 0..ERRORS.len(), age(), -61i64..61, any::<bool>())
+            .prop_map(|(step, error, age, wait, same)| Change::Failed(step, error, age, wait, same)),
+        2 => (select(vec![2, 2, 2, 0, 1, 3usize]), 0..COUNTRIES.len(), 1..5u32).prop_map(|(f, value, n)| Change::Tried(f, value, n)),
+        1 => (0..ERRORS.len(), age()).prop_map(|(error, age)| Change::Problem(error, age)),
+        1 => Just(Change::OtherTenant),
+        1 => (0..3usize).prop_map(Change::NoTenant),
+    ];
+    prop_oneof![3 => tokens, 3 => object, 3 => remembered]
+}
+
+impl Change {
+    fn apply(self, world: &mut World) {
+        let past = |age: i64| ago(SECOND * i32::try_from(age).unwrap());
+        let day = |days: i64| now() + SignedDuration::from_hours(24 * days);
+        match self {
+            Self::File(digest, days, organization) => {
+                world.file = Ok(FileFacts {
+                    sha256: DIGESTS[digest].into(),
+                    expiration: day(days),
+                    organization_name: ORGANIZATIONS[organization].into(),
+                });
+            }
+            Self::NoFile(which) => {
+                world.file = Err(match which {
+                    0 => FileProblem::SecretNotFound,
+                    1 => FileProblem::KeyNotFound,
+                    _ => FileProblem::Malformed("at byte 7".into()),
+                });
+            }
+            Self::Token { id, apple_id, organization, days } => {
+                let token = Entity {
+                    apple_id: apple_id.map(|n| APPLE_IDS[n].into()),
+                    organization_name: organization.map(|n| ORGANIZATIONS[n].into()),
+                    expiration: days.map(day),
+                    ..token(IDS[id])
+                };
+                world.tokens.retain(|other| other.id != token.id);
+                world.tokens.push(token);
+            }
+            Self::NoTokens => world.tokens.clear(),
+            Self::State(id, state) => {
+                of(world, id, |token| token.state = state.map(|n| STATES[n].into()));
+            }
+            Self::SyncState(id, state) => {
+                of(world, id, |token| token.last_sync_status = state.map(|n| SYNC_STATES[n].into()));
+            }
+            Self::Running(id, age) => {
+                of(world, id, |token| token.last_sync_status = Some("inProgress".into()));
+                world.lists.insert(0, (past(age).min(world.lists.first().map_or(now(), |it| it.0)), BTreeSet::new()));
+            }
+            Self::LastSync(id, age) => of(world, id, |token| token.last_sync = age.map(past)),
+            Self::Settings(id, country, apps) => of(world, id, |token| {
+                token.country_or_region = country.map(|n| COUNTRIES[n].into());
+                token.automatically_update_apps = apps;
+            }),
+            Self::Spec(country, apps, education) => {
+                world.spec.country_or_region = country.map(|n| COUNTRIES[n].into());
+                world.spec.automatically_update_apps = apps;
+                world.spec.vpp_token_account_type =
+                    education.map(|it| if it { AccountType::Education } else { AccountType::Business });
+            }
+            Self::AppleId(n) => world.spec.apple_id = APPLE_IDS[n].into(),
+            Self::Organization(n) => world.spec.organization_name = Some(ORGANIZATIONS[n].into()),
+            Self::Named(id) => world.spec.token_id = Some(IDS[id].into()),
+            Self::Always => world.spec.creation_policy = CreationPolicy::Always,
+            Self::PolicyDelete(finalizer) => {
+                world.spec.deletion_policy = DeletionPolicy::Delete;
+                world.object.has_finalizer = finalizer;
+            }
+            Self::Deleting => {
+                world.object.deleting = Some(past(1));
+                world.object.has_finalizer = true;
+            }
+            Self::Finalizer(has) => world.object.has_finalizer = has,
+            Self::CrdTerminating => world.crd_terminating = true,
+            Self::Request(handled) => {
+                world.object.sync_request = Some("now".into());
+                world.status.last_handled_sync_request = handled.then(|| "now".into());
+            }
+            Self::Schedule(which) => {
+                world.schedule(["0 6,18 * * *", "*/15 * * * *", "0 0 30 2 *", "61 * * * *", "0 0 29 2 *"][which]);
+            }
+            Self::Created(age) => world.object.created = past(age),
+            Self::Forget => {
+                world.status.token_id = None;
+                world.status.tenant = None;
+                world.status.uploaded = None;
+            }
+            Self::Uploaded(digest, days, age) => {
+                world.status.uploaded = Some(Uploaded {
+                    sha256: DIGESTS[digest].into(),
+                    expiration_date_time: day(days),
+                    organization_name: ORGANIZATION.into(),
+                    time: past(age),
+                });
+            }
+            Self::Triggered(age) => world.status.last_sync_trigger_time = Some(past(age)),
+            Self::Pending(digest, apple_id, age, known) => {
+                let pending = PendingCreate {
+                    sha256: DIGESTS[digest].into(),
+                    apple_id: APPLE_IDS[apple_id].into(),
+                    ..pending(past(age), &known.map(|id| IDS[id]).into_iter().collect::<Vec<_>>())
+                };
+                world.status.pending_create = Some(pending);
+                world.status.token_id = None;
+            }
+            Self::Unsent(digest, age) => {
+                world.memory.unsent_create =
+                    Some(UnsentCreate { sha256: DIGESTS[digest].into(), list_after: past(age) });
+            }
+            Self::Claimed(id, age, elder) => {
+                let created = if elder { past(age) - DAY * 60 } else { past(age) };
+                world.claimed(IDS[id], created, if elder { "uid-1" } else { "uid-9" });
+            }
+            Self::OthersGone => {
+                for id in ["g1", "g2", "g3"] {
+                    world.claimed(id, past(60), id);
+                }
+            }
+            Self::Creating => world.others.creating = true,
+            Self::Forbid(n) => {
+                if let Some(tenant) = world.known() {
+                    tenant.allowed.remove(&PERMISSIONS[n]);
+                }
+            }
+            Self::Failed(step, error, age, wait, same_inputs) => {
+                let failure = world.failed(STEPS[step], ERRORS[error]);
+                failure.at = past(age);
+                failure.since = past(age) - MINUTE * 5;
+                failure.not_before = now() + SignedDuration::from_secs(wait);
+                if !same_inputs {
+                    failure.inputs.generation -= 1;
+                }
+            }
+            Self::Tried(field, value, times) => {
+                let value =
+                    [COUNTRIES[value], "true", APPLE_ID][usize::from(field != 2) * (1 + usize::from(field == 0))];
+                world.memory.tries.insert(FIELDS[field], (value.into(), times));
+            }
+            Self::Problem(error, age) => world.problem(ERRORS[error], past(age)),
+            Self::Lists(ages) => {
+                let mut lists: Vec<Timestamp> = ages.into_iter().map(past).collect();
+                lists.sort();
+                world.lists = lists.into_iter().map(|began| (began, BTreeSet::new())).collect();
+            }
+            Self::Lacking(id) => {
+                for (_, lacking) in world.lists.iter_mut().rev().take(1 + id % 2) {
+                    lacking.insert(IDS[id].into());
+                }
+            }
+            Self::Written(id, field, value, age) => {
+                world.written.push((IDS[id].into(), FIELDS[field], COUNTRIES[value].into(), past(age)));
+            }
+            Self::Gone(id, age) => {
+                world.tokens.retain(|token| token.id != IDS[id]);
+                world.gone.push((IDS[id].into(), past(age)));
+            }
+            Self::OtherTenant => {
+                if let Some(tenant) = &mut world.status.tenant {
+                    tenant.tenant_id = "0".into();
+                }
+            }
+            Self::NoTenant(which) => {
+                world.tenant = match which {
+                    0 => TenantState::NotFound,
+                    1 => TenantState::NamespaceNotAllowed,
+                    _ => TenantState::Unusable { reason: Reason::CredentialsRefused, message: "No.".into() },
+                };
+            }
+        }
+    }
+}
+
+fn of(world: &mut World, id: usize, change: impl FnOnce(&mut Entity)) {
+    if let Some(token) = world.tokens.iter_mut().find(|token| token.id == IDS[id]) {
+        change(token);
+    }
+}
+
+fn world() -> impl Strategy<Value = Observed> {
+    let bases: [fn() -> World; 11] = [
+        World::ready,
+        World::ready,
+        World::ready,
+        drift,
+        drift,
+        renewal,
+        World::new_object,
+        World::new_object,
+        announced,
+        unknown,
+        deleting,
+    ];
+    (select(bases.to_vec()), proptest::collection::vec(change(), 0..10)).prop_map(|(base, changes)| {
+        let mut world = base();
+        for change in changes {
+            change.apply(&mut world);
+        }
+        world.observe()
+    })
+}
+
+fn known(observed: &Observed) -> Option<&KnownTenant> {
+    match &observed.tenant {
+        TenantState::Known(tenant) => Some(tenant),
+        _ => None,
+    }
+}
+
+/// The entry of the token in the status.
+fn own_entry(observed: &Observed) -> Option<&Entry> {
+    known(observed)?.view.snapshot.entry(observed.status.token_id.as_deref()?)
+}
+
+fn is_alike(found: Option<&str>, wanted: &str) -> bool {
+    found.is_none_or(|found| found.trim().eq_ignore_ascii_case(wanted.trim()))
+}
+
+/// Tokens with an Apple ID and an organization, of whomever.
+fn alike<'a>(observed: &'a Observed, apple_id: &'a str, organization: &'a str) -> Vec<&'a Entity> {
+    let entries = known(observed).into_iter().flat_map(|tenant| tenant.view.snapshot.entries());
+    entries
+        .map(|entry| &entry.entity)
+        .filter(|it| is_alike(it.apple_id.as_deref(), apple_id))
+        .filter(|it| is_alike(it.organization_name.as_deref(), organization))
+        .collect()
+}
+
+fn is_exact(entity: &Entity, file: &FileFacts) -> bool {
+    entity.expiration.is_some_and(|at| at.as_second() == file.expiration.as_second())
+}
+
+fn target(step: &Step) -> Option<&str> {
+    match step {
+        Step::Update { id, .. } | Step::Sync { id, .. } | Step::Confirm { id } | Step::Delete { id } => Some(id),
+        _ => None,
+    }
+}
+
+fn is(plan: &Plan, type_: ConditionType, status: &str) -> bool {
+    find(&plan.status.conditions, type_).is_some_and(|condition| condition.status == status)
+}
+
+/// The window of an announced create is over, and enough lists were looked through.
+fn was_looked_for(observed: &Observed, pending: &PendingCreate) -> bool {
+    let until = pending.since + observed.timings.unknown_outcome;
+    known(observed).is_some_and(|tenant| {
+        let snapshot = &tenant.view.snapshot;
+        observed.now >= until && snapshot.lists_since(pending.since) >= 3 && snapshot.last_list() >= Some(until)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn plan_is_total_and_the_same_for_the_same_world(observed in world()) {
+        prop_assert_eq!(plan(&observed), plan(&observed));
+    }
+
+    #[test]
+    fn never_two_a_create_is_sent_only_as_announced_in_turn_and_after_a_list_that_shows_nothing(observed in world()) {
+        let plan = plan(&observed);
+        if plan.step != Some(Step::Create) {
+            return Ok(());
+        }
+        let pending = observed.status.pending_create.as_ref().unwrap();
+        let unsent = observed.memory.unsent_create.as_ref().unwrap();
+        let file = observed.file.as_ref().unwrap();
+        prop_assert!(observed.object.deleting.is_none() && observed.spec.token_id.is_none());
+        prop_assert!(observed.status.token_id.is_none());
+        prop_assert_eq!(&pending.sha256, &file.sha256);
+        prop_assert_eq!(&pending.sha256, &unsent.sha256);
+        prop_assert!(pending.apple_id.eq_ignore_ascii_case(&observed.spec.apple_id));
+        prop_assert!(known(&observed).unwrap().view.snapshot.last_list() > Some(unsent.list_after));
+        prop_assert!(!observed.others.creating);
+        for entity in alike(&observed, &observed.spec.apple_id, &file.organization_name) {
+            let claimed = observed.others.claimed.contains_key(&entity.id);
+            prop_assert!(claimed || !is_exact(entity, file), "an exact match is there");
+            prop_assert!(claimed || observed.spec.creation_policy == CreationPolicy::Always, "a similar one is there");
+            prop_assert!(pending.known_ids.contains(&entity.id), "one that would be taken for ours");
+        }
+    }
+
+    #[test]
+    fn never_two_an_announcement_names_all_that_is_there_and_overwrites_none(observed in world()) {
+        let plan = plan(&observed);
+        if let Some(Step::Announce(pending)) = &plan.step {
+            prop_assert!(observed.status.pending_create.is_none());
+            prop_assert!(!observed.others.creating);
+            prop_assert_eq!(pending.since, observed.now);
+            for entity in alike(&observed, &pending.apple_id, &pending.organization_name) {
+                prop_assert!(pending.known_ids.contains(&entity.id));
+            }
+        }
+    }
+
+    #[test]
+    fn never_two_an_unknown_outcome_is_given_up_only_after_the_window_and_three_lists(observed in world()) {
+        let plan = plan(&observed);
+        let is_unsent = observed.memory.unsent_create.is_some();
+        if let (Some(pending), false) = (&observed.status.pending_create, is_unsent)
+            && plan.step == Some(Step::Withdraw)
+        {
+            prop_assert!(was_looked_for(&observed, pending));
+            for entity in alike(&observed, &pending.apple_id, &pending.organization_name) {
+                let is_known = pending.known_ids.contains(&entity.id);
+                prop_assert!(is_known || observed.others.claimed.contains_key(&entity.id));
+            }
+        }
+        if plan.step != Some(Step::Withdraw) {
+            prop_assert_eq!(&plan.status.pending_create, &observed.status.pending_create);
+        }
+    }
+
+    #[test]
+    fn never_two_only_an_exact_match_or_what_an_announcement_made_is_adopted(observed in world()) {
+        let plan = plan(&observed);
+        let Some(Step::Adopt { id, uploaded }) = &plan.step else { return Ok(()) };
+        prop_assert!(!observed.others.claimed.contains_key(id));
+        let entity = &known(&observed).unwrap().view.snapshot.entry(id).unwrap().entity;
+        let pending = observed.status.pending_create.as_ref();
+        let is_ours = pending.is_some_and(|it| it.sha256 == uploaded.sha256 && !it.known_ids.contains(id));
+        let is_match = observed.file.as_ref().is_ok_and(|it| it.sha256 == uploaded.sha256 && is_exact(entity, it));
+        prop_assert!(is_ours || is_match);
+    }
+
+    #[test]
+    fn never_wipe_nothing_is_deleted_unless_everything_says_so(observed in world()) {
+        let plan = plan(&observed);
+        let Some(Step::Delete { id }) = &plan.step else { return Ok(()) };
+        let tenant = known(&observed).unwrap();
+        prop_assert!(observed.object.deleting.is_some() && observed.object.has_finalizer);
+        prop_assert!(!observed.crd_terminating);
+        prop_assert_eq!(observed.spec.deletion_policy, DeletionPolicy::Delete);
+        prop_assert!(tenant.allowed.contains(&Permission::Delete));
+        prop_assert_eq!(observed.status.token_id.as_ref(), Some(id));
+        prop_assert_eq!(observed.status.tenant.as_ref(), Some(&tenant.identity));
+        prop_assert!(!observed.others.claimed.contains_key(id));
+    }
+
+    #[test]
+    fn never_wipe_with_retain_there_is_no_finalizer_and_nothing_waits(observed in world()) {
+        if observed.spec.deletion_policy != DeletionPolicy::Retain {
+            return Ok(());
+        }
+        let plan = plan(&observed);
+        let is_let_go = plan.step == Some(Step::RemoveFinalizer { warning: None });
+        prop_assert_eq!(is_let_go, observed.object.has_finalizer);
+        prop_assert!(plan.step != Some(Step::AddFinalizer));
+    }
+
+    #[test]
+    fn never_wipe_the_finalizer_is_there_before_there_is_anything_to_delete(observed in world()) {
+        if observed.spec.deletion_policy != DeletionPolicy::Delete || observed.object.has_finalizer {
+            return Ok(());
+        }
+        let step = plan(&observed).step;
+        let expected = observed.object.deleting.is_none().then_some(Step::AddFinalizer);
+        prop_assert_eq!(step, expected);
+    }
+
+    #[test]
+    fn never_upload_rubbish_only_a_file_that_is_valid_and_newer_and_of_the_right_organization(observed in world()) {
+        let plan = plan(&observed);
+        let entity = match &plan.step {
+            Some(Step::Update { id, upload: true, .. }) => {
+                Some(&known(&observed).unwrap().view.snapshot.entry(id).unwrap().entity)
+            }
+            Some(Step::Create) => None,
+            _ => return Ok(()),
+        };
+        let file = observed.file.as_ref().unwrap();
+        prop_assert!(file.expiration > observed.now);
+        let wanted = observed.spec.organization_name.as_deref();
+        prop_assert!(wanted.is_none_or(|wanted| is_alike(Some(wanted), &file.organization_name)));
+        let Some(entity) = entity else { return Ok(()) };
+        prop_assert!(entity.expiration.is_none_or(|at| at.as_second() <= file.expiration.as_second()));
+        prop_assert!(wanted.is_some() || is_alike(entity.organization_name.as_deref(), &file.organization_name));
+        if let Some(uploaded) = &observed.status.uploaded {
+            prop_assert!(uploaded.sha256 != file.sha256);
+            let is_older = file.expiration < uploaded.expiration_date_time;
+            let may_lag = entity.expiration.is_some() && observed.now < uploaded.time + DAY;
+            prop_assert!(!(is_older && may_lag), "an older file over one that Graph does not show yet");
+        }
+    }
+
+    #[test]
+    fn never_recreate_to_renew_a_token_that_is_there_keeps_its_id(observed in world()) {
+        if own_entry(&observed).is_none() || observed.object.deleting.is_some() {
+            return Ok(());
+        }
+        let plan = plan(&observed);
+        let id = observed.status.token_id.as_deref();
+        prop_assert_eq!(plan.status.token_id.as_deref(), id);
+        match &plan.step {
+            Some(step @ (Step::Update { .. } | Step::Sync { .. })) => prop_assert_eq!(target(step), id),
+            Some(step) => {
+                prop_assert!(matches!(step, Step::AddFinalizer | Step::RemoveFinalizer { .. }), "{:?}", step);
+            }
+            None => {}
+        }
+    }
+
+    #[test]
+    fn never_recreate_a_token_is_forgotten_only_when_it_is_gone_for_certain(observed in world()) {
+        let plan = plan(&observed);
+        if let (Some(id), None) = (&observed.status.token_id, &plan.status.token_id) {
+            prop_assert!(known(&observed).unwrap().view.snapshot.is_gone(id));
+            let is_lost = |id: &String| own_entry_of(&observed, id).is_none();
+            let lost = observed.others.claimed.keys().filter(|id| is_lost(id)).count() + 1;
+            prop_assert!(lost <= 3 || lost * 2 <= observed.others.claimed.len() + 1);
+        }
+    }
+
+    #[test]
+    fn never_fight_what_an_elder_has_is_left_alone(observed in world()) {
+        let plan = plan(&observed);
+        let Some(id) = observed.status.token_id.as_deref() else { return Ok(()) };
+        let Some((created, uid)) = observed.others.claimed.get(id) else { return Ok(()) };
+        let is_elder = (created, uid) < (&observed.object.created, &observed.object.uid);
+        if !is_elder || own_entry(&observed).is_none() {
+            return Ok(());
+        }
+        prop_assert!(!plan.step.as_ref().is_some_and(Step::writes_graph));
+        prop_assert!(!is(&plan, ConditionType::Ready, "True"));
+    }
+
+    #[test]
+    fn never_fight_only_what_the_manifest_names_and_graph_has_otherwise_is_sent(observed in world()) {
+        let plan = plan(&observed);
+        let Some(Step::Update { upload, fields, .. }) = &plan.step else { return Ok(()) };
+        let entry = own_entry(&observed).unwrap();
+        let entity = &entry.entity;
+        prop_assert!(*upload || !fields.is_empty());
+        for (field, Wanted { found, wanted }) in fields {
+            let (asked, shown) = match field {
+                Field::AppleId => (Some(observed.spec.apple_id.clone()), entity.apple_id.clone()),
+                Field::AccountType => (
+                    observed.spec.vpp_token_account_type.map(|it| it.as_graph().to_owned()),
+                    entity.vpp_token_account_type.clone(),
+                ),
+                Field::CountryOrRegion => {
+                    (observed.spec.country_or_region.clone(), entity.country_or_region.clone())
+                }
+                Field::AutomaticallyUpdateApps => (
+                    observed.spec.automatically_update_apps.map(|it| it.to_string()),
+                    entity.automatically_update_apps.map(|it| it.to_string()),
+                ),
+            };
+            prop_assert_eq!(asked.as_ref(), Some(wanted));
+            prop_assert_eq!(&shown, found);
+            prop_assert!(!found.as_ref().is_some_and(|found| found.eq_ignore_ascii_case(wanted)));
+            let tries = observed.memory.tries.get(field).filter(|(value, _)| value == wanted);
+            prop_assert!(tries.is_none_or(|(_, times)| *times < 3), "sent for ever");
+            let written = entry.written.get(field).filter(|it| it.value == *wanted);
+            prop_assert!(written.is_none_or(|it| observed.now >= it.at + observed.timings.settling), "not settled");
+        }
+    }
+
+    #[test]
+    fn never_spin_planning_again_without_a_step_changes_nothing(observed in world()) {
+        let first = plan(&observed);
+        if first.step.is_some() {
+            return Ok(());
+        }
+        let again = Observed { status: first.status.clone(), ..observed };
+        let second = plan(&again);
+        prop_assert_eq!(second, first);
+    }
+
+    #[test]
+    fn never_spin_time_alone_changes_nothing_before_the_next_look(observed in world(), part in 0.0..1.0f64) {
+        let first = plan(&observed);
+        if first.step.is_some() {
+            return Ok(());
+        }
+        let wait = first.again.unwrap_or(DAY * 50);
+        // Lists come by themselves; when none comes any more that is a problem, which tells.
+        let stale = known(&observed)
+            .filter(|tenant| tenant.view.problem.is_none())
+            .and_then(|tenant| Some(tenant.view.snapshot.read_at()? + tenant.view.poll_interval * 3))
+            .filter(|stale| *stale >= observed.now);
+        let wait = stale.map_or(wait, |stale| wait.min(stale.duration_since(observed.now)));
+        let then = observed.now + SignedDuration::from_secs_f64(wait.as_secs_f64() * part * 0.999);
+        let later = Observed { status: first.status.clone(), now: then, ..observed };
+        let second = plan(&later);
+        prop_assert_eq!(second.step, None);
+        prop_assert_eq!(second.status, first.status);
+    }
+
+    #[test]
+    fn never_spin_a_failure_waits_out_its_delay_unless_its_inputs_change(observed in world()) {
+        let step = plan(&observed).step;
+        let failure = step.as_ref().and_then(Step::kind).and_then(|kind| observed.failure(kind));
+        if let Some(failure) = failure {
+            prop_assert!(observed.now >= failure.not_before);
+            let last_list = known(&observed).unwrap().view.snapshot.last_list();
+            prop_assert!(!failure.maybe_executed || last_list > Some(failure.at), "tried again without a look");
+        }
+    }
+
+    #[test]
+    fn never_spin_the_next_look_is_ahead_and_a_list_is_never_asked_for_from_the_future(observed in world()) {
+        let plan = plan(&observed);
+        prop_assert!(plan.again.is_none_or(|again| again >= SignedDuration::from_millis(100)));
+        prop_assert!(plan.list_after.is_none_or(|after| after <= observed.now));
+    }
+
+    #[test]
+    fn never_spin_a_sync_is_started_only_for_a_reason_and_not_while_one_runs(observed in world()) {
+        let plan = plan(&observed);
+        let Some(Step::Sync { request, priority, .. }) = &plan.step else { return Ok(()) };
+        let entry = own_entry(&observed).unwrap();
+        prop_assert!(entry.syncing_since.is_none_or(|since| observed.now >= since + HOUR));
+        let last = observed.status.last_sync_trigger_time.max(entry.entity.last_sync);
+        let is_new_request = observed.object.sync_request.is_some()
+            && observed.object.sync_request != observed.status.last_handled_sync_request;
+        prop_assert_eq!(request.is_some(), is_new_request);
+        let was_uploaded = plan.status.uploaded.as_ref().is_some_and(|it| last.is_none_or(|last| last < it.time));
+        let is_due = plan.status.next_sync_time.is_some_and(|next| next <= observed.now);
+        prop_assert!(is_new_request || was_uploaded || is_due);
+        prop_assert_eq!(*priority == Priority::Person, is_new_request || was_uploaded);
+        // Started now, it is not due again.
+        let mut then = observed.clone();
+        then.status = plan.status.clone();
+        then.status.last_sync_trigger_time = Some(observed.now);
+        then.status.last_handled_sync_request = observed.object.sync_request.clone();
+        let is_started_again = matches!(super::plan(&then).step, Some(Step::Sync { .. }));
+        prop_assert!(!is_started_again);
+    }
+
+    #[test]
+    fn only_what_the_tenant_allows_is_done(observed in world()) {
+        let needed = match plan(&observed).step {
+            Some(Step::Create) => Permission::Create,
+            Some(Step::Announce(_)) => Permission::Create,
+            Some(Step::Bind { .. }) => Permission::Bind,
+            Some(Step::Delete { .. }) => Permission::Delete,
+            // What an announced create of ours made needs no permission to be found again.
+            Some(Step::Adopt { .. }) if observed.status.pending_create.is_none() => Permission::Adopt,
+            _ => return Ok(()),
+        };
+        prop_assert!(known(&observed).unwrap().allowed.contains(&needed));
+    }
+
+    #[test]
+    fn nothing_is_asked_of_a_tenant_that_is_unusable_forbidden_another_or_in_trouble(observed in world()) {
+        let step = plan(&observed).step;
+        let is_local = matches!(step, None | Some(Step::AddFinalizer | Step::RemoveFinalizer { .. }));
+        let Some(tenant) = known(&observed) else {
+            prop_assert!(is_local);
+            return Ok(());
+        };
+        let lives_in = observed.status.tenant.as_ref().filter(|_| observed.status.token_id.is_some());
+        if lives_in.is_some_and(|it| *it != tenant.identity) || tenant.view.snapshot.read_at().is_none() {
+            prop_assert!(is_local);
+        }
+        if tenant.view.problem.is_some() {
+            prop_assert!(step.as_ref().and_then(Step::kind).is_none(), "{:?}", step);
+        }
+    }
+
+    #[test]
+    fn conditions_agree_with_each_other(observed in world()) {
+        let plan = plan(&observed);
+        let conditions = &plan.status.conditions;
+        let types: BTreeSet<&str> = conditions.iter().map(|condition| condition.type_.as_str()).collect();
+        prop_assert_eq!(types.len(), conditions.len());
+        let ready = is(&plan, ConditionType::Ready, "True");
+        let reconciling = is(&plan, ConditionType::Reconciling, "True");
+        let stalled = is(&plan, ConditionType::Stalled, "True");
+        prop_assert!(!(reconciling && stalled));
+        prop_assert!(!(ready && (reconciling || stalled || !plan.holds.is_empty())));
+        prop_assert_eq!(is(&plan, ConditionType::Ready, "False"), reconciling || stalled);
+        prop_assert_eq!(plan.status.observed_generation, Some(observed.object.generation));
+        if ready {
+            prop_assert!(own_entry(&observed).is_some());
+            prop_assert!(!is(&plan, ConditionType::TokenValid, "False"));
+            let is_due = matches!(plan.step, Some(Step::Update { .. } | Step::Create | Step::Announce(_)));
+            prop_assert!(!is_due);
+        }
+        if observed.object.deleting.is_some() {
+            prop_assert_eq!(reconciling, observed.object.has_finalizer);
+        } else {
+            prop_assert!(find(conditions, ConditionType::Ready).is_some());
+            prop_assert_eq!(stalled, plan.holds.iter().any(|hold| hold.needs_person));
+        }
+        for condition in conditions {
+            prop_assert!(condition.message.ends_with('.'), "{}", condition.message);
+        }
+    }
+
+    #[test]
+    fn always_arrives_whatever_is_waited_for_something_brings_it_back(observed in world()) {
+        let plan = plan(&observed);
+        if !is(&plan, ConditionType::Reconciling, "True") || plan.step.is_some() {
+            return Ok(());
+        }
+        let problem = known(&observed).is_some_and(|tenant| tenant.view.problem.is_some());
+        let comes_with_an_object = plan.holds.iter().any(|hold| {
+            matches!(hold.reason, Reason::SecretNotFound | Reason::SecretKeyNotFound | Reason::TenantNotFound)
+        });
+        let comes_with_the_tenant = known(&observed).is_none() || problem;
+        let comes_with_graph = plan.holds.iter().any(|hold| hold.reason == Reason::StateUnknown);
+        let needs_person = plan.holds.iter().any(|hold| hold.needs_person);
+        prop_assert!(
+            plan.again.is_some()
+                || plan.list_after.is_some()
+                || comes_with_an_object
+                || comes_with_the_tenant
+                || comes_with_graph
+                || needs_person,
+            "nobody comes back: {:?}",
+            plan.holds
+        );
+    }
+}
+
+fn own_entry_of<'a>(observed: &'a Observed, id: &str) -> Option<&'a Entry> {
+    known(observed)?.view.snapshot.entry(id)
+}
+
+/// Properties of worlds that never get that far say nothing.
+#[test]
+fn the_worlds_reach_every_step_and_every_reason() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut reached: BTreeMap<String, usize> = BTreeMap::new();
+    let mut count = |what: String| *reached.entry(what).or_default() += 1;
+    for _ in 0..4_000 {
+        let observed = world().new_tree(&mut runner).unwrap().current();
+        let plan = plan(&observed);
+        if let Some(step) = &plan.step {
+            let text = format!("{step:?}");
+            count(text.split([' ', '(']).next().unwrap_or_default().to_owned());
+        }
+        for condition in &plan.status.conditions {
+            count(condition.reason.clone());
+        }
+    }
+    for step in [
+        "AddFinalizer",
+        "RemoveFinalizer",
+        "Announce",
+        "Withdraw",
+        "Create",
+        "Adopt",
+        "Bind",
+        "Update",
+        "Sync",
+        "Confirm",
+        "Delete",
+    ] {
+        assert!(reached.get(step).is_some_and(|n| *n >= 10), "{step}: {reached:#?}");
+    }
+    for reason in Reason::ALL {
+        assert!(reached.contains_key(reason.as_str()), "{reason}: {reached:#?}");
+    }
+}

@@ -1,0 +1,1800 @@
+//! One valid world, one thing changed, and what is decided and said then.
+
+use super::*;
+use crate::api::conditions::ConditionStatus::{False, True, Unknown};
+use crate::api::conditions::{ConditionStatus, ConditionType, find};
+use crate::api::{AccountType, CreationPolicy};
+use crate::vpptoken::world::FileProblem;
+
+/// What is expected of a plan.
+#[derive(Clone, Debug)]
+struct Want {
+    step: Option<Step>,
+    holds: Vec<Reason>,
+    ready: (ConditionStatus, Reason),
+    also: Option<ConditionType>,
+    valid: Option<(ConditionStatus, Reason)>,
+    synced: Option<(ConditionStatus, Reason)>,
+    again: Option<SignedDuration>,
+    list_after: Option<Timestamp>,
+}
+
+/// Ready, with nothing to do.
+fn ready() -> Want {
+    Want {
+        step: None,
+        holds: Vec::new(),
+        ready: (True, Reason::UpToDate),
+        also: None,
+        valid: Some((True, Reason::Valid)),
+        synced: Some((True, Reason::SyncCompleted)),
+        again: None,
+        list_after: None,
+    }
+}
+
+/// At work.
+fn working(reason: Reason) -> Want {
+    Want { ready: (False, reason), also: Some(ConditionType::Reconciling), ..ready() }
+}
+
+/// Waiting for what comes by itself.
+fn waiting(reason: Reason) -> Want {
+    working(reason).holds(&[reason])
+}
+
+/// A person is needed.
+fn stalled(reason: Reason) -> Want {
+    Want { ready: (False, reason), also: Some(ConditionType::Stalled), ..ready() }.holds(&[reason])
+}
+
+impl Want {
+    fn also_if(&self, type_: ConditionType) -> Option<(ConditionStatus, Reason)> {
+        (self.also == Some(type_)).then_some((True, self.ready.1))
+    }
+
+    fn step(self, step: Step) -> Self {
+        Self { step: Some(step), ..self }
+    }
+
+    fn holds(self, holds: &[Reason]) -> Self {
+        Self { holds: holds.to_vec(), ..self }
+    }
+
+    fn ready(self, status: ConditionStatus, reason: Reason) -> Self {
+        Self { ready: (status, reason), also: None, ..self }
+    }
+
+    fn valid(self, status: ConditionStatus, reason: Reason) -> Self {
+        Self { valid: Some((status, reason)), ..self }
+    }
+
+    fn synced(self, status: ConditionStatus, reason: Reason) -> Self {
+        Self { synced: Some((status, reason)), ..self }
+    }
+
+    /// Nothing is known of a token.
+    fn no_token(self) -> Self {
+        Self { valid: None, synced: None, ..self }
+    }
+
+    fn again(self, again: SignedDuration) -> Self {
+        Self { again: Some(again), ..self }
+    }
+
+    fn list_after(self, time: Timestamp) -> Self {
+        Self { list_after: Some(time), ..self }
+    }
+}
+
+/// What is changed in the world, and what is expected then.
+type Row = (&'static str, fn(&mut World), Want);
+
+fn check(base: fn() -> World, rows: &[Row]) {
+    let wrong: Vec<String> = rows.iter().flat_map(|row| differences(base, row)).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+fn differences(base: fn() -> World, (name, change, want): &Row) -> Vec<String> {
+    let mut world = base();
+    change(&mut world);
+    let plan = plan(&world.observe());
+    let mut wrong = Vec::new();
+    let mut compare = |what: &str, found: String, wanted: String| {
+        if found != wanted {
+            wrong.push(format!("{name}: {what} is {found}, wanted {wanted}"));
+        }
+    };
+    let holds: Vec<Reason> = plan.holds.iter().map(|hold| hold.reason).collect();
+    compare("step", format!("{:?}", plan.step), format!("{:?}", want.step));
+    compare("holds", format!("{holds:?}"), format!("{:?}", want.holds));
+    compare("list_after", format!("{:?}", plan.list_after), format!("{:?}", want.list_after));
+    compare("generation", format!("{:?}", plan.status.observed_generation), "Some(3)".into());
+    if want.again.is_some() {
+        compare("again", format!("{:?}", plan.again), format!("{:?}", want.again));
+    }
+    for (type_, wanted) in [
+        (ConditionType::Ready, Some(want.ready)),
+        (ConditionType::Reconciling, want.also_if(ConditionType::Reconciling)),
+        (ConditionType::Stalled, want.also_if(ConditionType::Stalled)),
+        (ConditionType::TokenValid, want.valid),
+        (ConditionType::Synced, want.synced),
+    ] {
+        let found = find(&plan.status.conditions, type_).map(|it| format!("{} {}", it.status, it.reason));
+        let wanted = wanted.map(|(status, reason)| format!("{} {reason}", status.as_str()));
+        compare(type_.as_str(), format!("{found:?}"), format!("{wanted:?}"));
+    }
+    wrong
+}
+
+fn update(upload: bool, fields: &[(Field, Option<&str>, &str)]) -> Step {
+    let text = |text: &str| text.to_owned();
+    Step::Update {
+        id: OURS.into(),
+        upload,
+        fields: fields
+            .iter()
+            .map(|(field, found, wanted)| (*field, Wanted { found: found.map(text), wanted: text(wanted) }))
+            .collect(),
+    }
+}
+
+fn sync(priority: Priority, request: Option<&str>) -> Step {
+    Step::Sync { id: OURS.into(), priority, request: request.map(str::to_owned) }
+}
+
+fn person_sync() -> Step {
+    sync(Priority::Person, None)
+}
+
+fn scheduled_sync() -> Step {
+    sync(Priority::Schedule, None)
+}
+
+fn adopt(id: &str, time: Timestamp) -> Step {
+    Step::Adopt { id: id.into(), uploaded: uploaded(time) }
+}
+
+fn uploaded(time: Timestamp) -> Uploaded {
+    Uploaded { sha256: "digest-1".into(), expiration_date_time: expiry(), organization_name: ORGANIZATION.into(), time }
+}
+
+fn announce(known_ids: &[&str]) -> Step {
+    Step::Announce(pending(now(), known_ids))
+}
+
+fn confirm() -> Step {
+    Step::Confirm { id: OURS.into() }
+}
+
+fn delete() -> Step {
+    Step::Delete { id: OURS.into() }
+}
+
+fn let_go() -> Step {
+    Step::RemoveFinalizer { warning: None }
+}
+
+fn older(id: &str) -> Entity {
+    Entity { expiration: Some(in_(DAY * 10)), ..token(id) }
+}
+
+fn requested() -> World {
+    let mut world = World::ready();
+    world.object.sync_request = Some("now".into());
+    world
+}
+
+fn scheduled() -> World {
+    let mut world = World::ready();
+    world.schedule("0 6,18 * * *");
+    world.token().last_sync = Some("2026-11-21T06:00:03Z".parse().unwrap());
+    world
+}
+
+#[test]
+fn a_converged_token_is_ready_and_left_alone() {
+    check(
+        World::ready,
+        &[
+            ("nothing", |_| {}, ready().again(DAY * 170)),
+            (
+                "a converged token with a request that was handled",
+                |w| {
+                    w.object.sync_request = Some("then".into());
+                    w.status.last_handled_sync_request = Some("then".into());
+                },
+                ready(),
+            ),
+            ("countries are compared without case", |w| w.token().country_or_region = Some("DE".into()), ready()),
+            ("so are Apple IDs", |w| w.token().apple_id = Some(APPLE_ID.to_uppercase()), ready()),
+            ("lastModifiedDateTime is no sign of drift", |w| w.token().last_modified = Some(now()), ready()),
+            (
+                "what the manifest leaves out is not touched",
+                |w| {
+                    w.spec.country_or_region = None;
+                    w.spec.automatically_update_apps = None;
+                    w.token().country_or_region = Some("fr".into());
+                    w.token().automatically_update_apps = Some(false);
+                    w.token().vpp_token_account_type = Some("education".into());
+                },
+                ready(),
+            ),
+            (
+                "the last sync failed",
+                |w| w.token().last_sync_status = Some("failed".into()),
+                ready().synced(False, Reason::SyncFailed),
+            ),
+            (
+                "there was no sync that we know of",
+                |w| w.token().last_sync_status = Some("none".into()),
+                ready().synced(Unknown, Reason::NeverSynced),
+            ),
+            (
+                "Graph says something new of the sync",
+                |w| w.token().last_sync_status = Some("paused".into()),
+                ready().synced(Unknown, Reason::Unknown),
+            ),
+            (
+                "a sync runs that nobody here started",
+                |w| w.token().last_sync_status = Some("inProgress".into()),
+                ready().synced(Unknown, Reason::SyncInProgress),
+            ),
+            ("a younger VppToken has the same token", |w| w.claimed(OURS, ago(DAY), "uid-1"), ready()),
+            ("one as old with a higher UID has it", |w| w.claimed(OURS, ago(DAY * 30), "uid-6"), ready()),
+            (
+                "the same tenant is written otherwise",
+                |w| {
+                    w.status.tenant.as_mut().unwrap().tenant_id = TENANT.to_uppercase();
+                },
+                ready(),
+            ),
+            (
+                "the token is not in the last list",
+                |w| {
+                    w.lists =
+                        vec![(ago(MINUTE * 8), BTreeSet::new()), (ago(MINUTE * 3), BTreeSet::from([OURS.into()]))];
+                },
+                ready(),
+            ),
+            ("the token was renewed in the portal", |w| w.token().expiration = Some(in_(DAY * 360)), ready()),
+        ],
+    );
+}
+
+#[test]
+fn what_graph_says_of_the_token_is_said() {
+    check(
+        World::ready,
+        &[
+            (
+                "expires in 30 days",
+                |w| {
+                    w.token().expiration = Some(in_(DAY * 30));
+                    w.uploaded().expiration_date_time = in_(DAY * 30);
+                },
+                ready().valid(True, Reason::ExpiringSoon).again(DAY * 30),
+            ),
+            (
+                "expires in 30 days and a second",
+                |w| {
+                    w.token().expiration = Some(in_(DAY * 30 + SECOND));
+                    w.uploaded().expiration_date_time = in_(DAY * 30 + SECOND);
+                },
+                ready().again(SECOND),
+            ),
+            (
+                "has expired, and Graph says so",
+                |w| w.token().state = Some("expired".into()),
+                stalled(Reason::Expired).valid(False, Reason::Expired),
+            ),
+            (
+                "has expired, and Graph does not say so yet",
+                |w| w.token().expiration = Some(now()),
+                stalled(Reason::Expired).valid(False, Reason::Expired),
+            ),
+            (
+                "revoked",
+                |w| w.token().state = Some("invalid".into()),
+                stalled(Reason::Invalid).valid(False, Reason::Invalid),
+            ),
+            (
+                "in another MDM",
+                |w| w.token().state = Some("assignedToExternalMDM".into()),
+                stalled(Reason::AssignedToExternalMDM).valid(False, Reason::AssignedToExternalMDM),
+            ),
+            (
+                "two of one location",
+                |w| w.token().state = Some("duplicateLocationId".into()),
+                stalled(Reason::DuplicateLocation).valid(False, Reason::DuplicateLocation),
+            ),
+            (
+                "not known yet",
+                |w| w.token().state = Some("unknown".into()),
+                waiting(Reason::StateUnknown).valid(Unknown, Reason::Unknown),
+            ),
+            ("nothing said", |w| w.token().state = None, waiting(Reason::StateUnknown).valid(Unknown, Reason::Unknown)),
+            (
+                "something new",
+                |w| w.token().state = Some("onHoliday".into()),
+                waiting(Reason::StateUnknown).valid(Unknown, Reason::Unknown),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_new_object_is_announced_then_looked_for_then_created() {
+    check(
+        World::new_object,
+        &[
+            ("nothing in Graph: announce", |_| {}, working(Reason::Creating).step(announce(&[])).no_token()),
+            (
+                "a token of another Apple ID is no candidate",
+                |w| {
+                    w.tokens = vec![Entity { apple_id: Some("other@contoso.example".into()), ..token("t2") }];
+                },
+                working(Reason::Creating).step(announce(&[])).no_token(),
+            ),
+            (
+                "a token of another organization is no candidate",
+                |w| {
+                    w.tokens = vec![Entity { organization_name: Some("Fabrikam".into()), ..token("t2") }];
+                },
+                working(Reason::Creating).step(announce(&[])).no_token(),
+            ),
+            (
+                "another location's token, of another VppToken, is known beforehand",
+                |w| {
+                    w.tokens = vec![older("t2")];
+                    w.claimed("t2", ago(DAY), "uid-1");
+                },
+                working(Reason::Creating).step(announce(&["t2"])).no_token(),
+            ),
+            (
+                "another VppToken creates: wait",
+                |w| w.others.creating = true,
+                waiting(Reason::WaitingForTurn).no_token().again(SECOND * 2),
+            ),
+            (
+                "no permission to create",
+                |w| w.forbid(Permission::Create),
+                stalled(Reason::OperationNotAllowed).no_token(),
+            ),
+        ],
+    );
+    check(
+        announced,
+        &[
+            ("a list began after it: create", |_| {}, working(Reason::Creating).step(Step::Create).no_token()),
+            (
+                "no list began after it: wait for one",
+                |w| w.announced(ago(MINUTE * 2), &[]),
+                working(Reason::Creating).no_token().list_after(ago(MINUTE * 2)),
+            ),
+            (
+                "the list began at the same time",
+                |w| w.announced(ago(MINUTE * 3), &[]),
+                working(Reason::Creating).no_token().list_after(ago(MINUTE * 3)),
+            ),
+            (
+                "the list shows an exact match",
+                |w| w.tokens = vec![token("t2")],
+                working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
+            ),
+            (
+                "the list shows a similar one",
+                |w| w.tokens = vec![older("t2")],
+                stalled(Reason::SimilarTokenExists).step(Step::Withdraw).no_token(),
+            ),
+            (
+                "a similar one appeared that the announcement does not know",
+                |w| {
+                    w.spec.creation_policy = CreationPolicy::Always;
+                    w.tokens = vec![older("t2")];
+                },
+                working(Reason::Creating).step(Step::Withdraw).no_token(),
+            ),
+            (
+                "a similar one that the announcement knows",
+                |w| {
+                    w.spec.creation_policy = CreationPolicy::Always;
+                    w.tokens = vec![older("t2")];
+                    w.announced(ago(MINUTE * 4), &["t2"]);
+                },
+                working(Reason::Creating).step(Step::Create).no_token(),
+            ),
+            (
+                "the file changed meanwhile",
+                |w| w.file().sha256 = "digest-2".into(),
+                working(Reason::Creating).step(Step::Withdraw).no_token(),
+            ),
+            (
+                "the Apple ID changed meanwhile",
+                |w| w.spec.apple_id = "other@contoso.example".into(),
+                working(Reason::Creating).step(Step::Withdraw).no_token(),
+            ),
+            (
+                "the file became unusable meanwhile",
+                |w| w.file = Err(FileProblem::KeyNotFound),
+                waiting(Reason::SecretKeyNotFound).step(Step::Withdraw).no_token(),
+            ),
+            (
+                "creating is not allowed any more",
+                |w| w.forbid(Permission::Create),
+                stalled(Reason::OperationNotAllowed).step(Step::Withdraw).no_token(),
+            ),
+            (
+                "another VppToken goes first after all",
+                |w| w.others.creating = true,
+                working(Reason::Creating).step(Step::Withdraw).no_token(),
+            ),
+            (
+                "a tokenId was set meanwhile",
+                |w| w.spec.token_id = Some("t9".into()),
+                stalled(Reason::TokenNotFound).step(Step::Withdraw).no_token(),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
+    check(
+        World::new_object,
+        &[
+            (
+                "one exact match",
+                |w| w.tokens = vec![token("t2")],
+                working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
+            ),
+            (
+                "one that never synced counts as uploaded now",
+                |w| {
+                    w.tokens = vec![Entity { last_sync: None, ..token("t2") }];
+                },
+                working(Reason::Creating).step(adopt("t2", now())).no_token(),
+            ),
+            (
+                "Apple ID and organization are compared without case",
+                |w| {
+                    w.tokens = vec![Entity {
+                        apple_id: Some(APPLE_ID.to_uppercase()),
+                        organization_name: Some("CONTOSO".into()),
+                        ..token("t2")
+                    }];
+                },
+                working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
+            ),
+            (
+                "missing values count as equal",
+                |w| {
+                    w.tokens = vec![Entity { apple_id: None, organization_name: None, ..token("t2") }];
+                },
+                working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
+            ),
+            (
+                "the expiry is compared to the second",
+                |w| {
+                    w.tokens =
+                        vec![Entity { expiration: Some(expiry() + SignedDuration::from_millis(999)), ..token("t2") }];
+                },
+                working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
+            ),
+            (
+                "an exact match beside a similar one",
+                |w| w.tokens = vec![older("t2"), token("t3")],
+                working(Reason::Creating).step(adopt("t3", ago(HOUR * 3))).no_token(),
+            ),
+            (
+                "adopting is not allowed",
+                |w| {
+                    w.tokens = vec![token("t2")];
+                    w.forbid(Permission::Adopt);
+                },
+                stalled(Reason::OperationNotAllowed).no_token(),
+            ),
+            (
+                "several exact matches",
+                |w| w.tokens = vec![token("t2"), token("t3")],
+                stalled(Reason::AmbiguousMatch).no_token(),
+            ),
+            (
+                "several, of which one is another's",
+                |w| {
+                    w.tokens = vec![older("t2"), token("t3"), token("t4")];
+                    w.claimed("t2", ago(DAY), "uid-1");
+                },
+                stalled(Reason::AmbiguousMatch).no_token(),
+            ),
+            ("a similar one", |w| w.tokens = vec![older("t2")], stalled(Reason::SimilarTokenExists).no_token()),
+            (
+                "one without an expiry is similar",
+                |w| {
+                    w.tokens = vec![Entity { expiration: None, ..token("t2") }];
+                },
+                stalled(Reason::SimilarTokenExists).no_token(),
+            ),
+            (
+                "a similar one with creationPolicy Always",
+                |w| {
+                    w.tokens = vec![older("t2")];
+                    w.spec.creation_policy = CreationPolicy::Always;
+                },
+                working(Reason::Creating).step(announce(&["t2"])).no_token(),
+            ),
+            (
+                "an exact match with creationPolicy Always",
+                |w| {
+                    w.tokens = vec![older("t2"), token("t3")];
+                    w.spec.creation_policy = CreationPolicy::Always;
+                },
+                working(Reason::Creating).step(adopt("t3", ago(HOUR * 3))).no_token(),
+            ),
+            (
+                "several exact matches with creationPolicy Always",
+                |w| {
+                    w.tokens = vec![token("t2"), token("t3")];
+                    w.spec.creation_policy = CreationPolicy::Always;
+                },
+                stalled(Reason::AmbiguousMatch).no_token(),
+            ),
+            (
+                "another VppToken has the very file",
+                |w| {
+                    w.tokens = vec![token("t2")];
+                    w.claimed("t2", ago(DAY), "uid-9");
+                },
+                stalled(Reason::ClaimedByAnother).no_token(),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn after_an_unknown_outcome_what_is_not_known_is_ours() {
+    check(
+        unknown,
+        &[
+            (
+                "one that was not there before",
+                |w| w.tokens = vec![token("t2")],
+                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+            ),
+            (
+                "even without permission to adopt: we made it",
+                |w| {
+                    w.tokens = vec![token("t2")];
+                    w.forbid(Permission::Adopt);
+                },
+                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+            ),
+            (
+                "the file changed meanwhile",
+                |w| {
+                    w.tokens = vec![token("t2")];
+                    w.file().sha256 = "digest-2".into();
+                    w.file().expiration = in_(DAY * 300);
+                },
+                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+            ),
+            (
+                "the Secret is gone meanwhile",
+                |w| {
+                    w.tokens = vec![token("t2")];
+                    w.file = Err(FileProblem::SecretNotFound);
+                },
+                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+            ),
+            (
+                "the Apple ID changed meanwhile",
+                |w| {
+                    w.tokens = vec![token("t2")];
+                    w.spec.apple_id = "other@contoso.example".into();
+                },
+                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+            ),
+            ("several", |w| w.tokens = vec![token("t2"), token("t3")], stalled(Reason::AmbiguousMatch).no_token()),
+            (
+                "several, of which all but one were known",
+                |w| {
+                    w.tokens = vec![token("t2"), older("t3")];
+                    w.pending(ago(MINUTE * 5), &["t3"]);
+                },
+                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+            ),
+            ("none yet", |_| {}, waiting(Reason::CreateOutcomeUnknown).no_token().again(MINUTE * 10)),
+            (
+                "none yet, and no list since",
+                |w| w.pending(ago(MINUTE), &[]),
+                waiting(Reason::CreateOutcomeUnknown).no_token().again(MINUTE * 14).list_after(ago(MINUTE)),
+            ),
+            (
+                "only what was there before",
+                |w| {
+                    w.tokens = vec![token("t2")];
+                    w.pending(ago(MINUTE * 5), &["t2"]);
+                },
+                waiting(Reason::CreateOutcomeUnknown).no_token(),
+            ),
+            (
+                "only what is another's",
+                |w| {
+                    w.tokens = vec![token("t2")];
+                    w.claimed("t2", ago(DAY), "uid-1");
+                },
+                waiting(Reason::CreateOutcomeUnknown).no_token(),
+            ),
+            (
+                "this process knows of another announcement",
+                |w| {
+                    w.announced(ago(MINUTE * 5), &[]);
+                    w.memory.unsent_create.as_mut().unwrap().sha256 = "digest-2".into();
+                },
+                waiting(Reason::CreateOutcomeUnknown).no_token(),
+            ),
+            (
+                "after the window, with two lists",
+                |w| w.pending(ago(MINUTE * 16), &[]),
+                waiting(Reason::CreateOutcomeUnknown).no_token().list_after(ago(MINUTE)),
+            ),
+            (
+                "after the window, with three lists of which none began after it",
+                |w| {
+                    w.pending(ago(MINUTE * 16), &[]);
+                    w.lists.insert(0, (ago(MINUTE * 12), BTreeSet::new()));
+                },
+                waiting(Reason::CreateOutcomeUnknown).no_token().list_after(ago(MINUTE)),
+            ),
+            (
+                "after the window and three lists, the last of them after it",
+                |w| {
+                    w.pending(ago(MINUTE * 19), &[]);
+                    w.lists.insert(0, (ago(MINUTE * 12), BTreeSet::new()));
+                },
+                working(Reason::Creating).step(Step::Withdraw).no_token(),
+            ),
+            (
+                "a tokenId was set meanwhile",
+                |w| {
+                    w.tokens = vec![token("t2")];
+                    w.spec.token_id = Some("t2".into());
+                },
+                working(Reason::Updating).step(Step::Bind { id: "t2".into() }).no_token(),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_token_that_the_manifest_names_is_bound_by_its_id() {
+    fn named() -> World {
+        let mut world = World::new_object();
+        world.tokens = vec![older("5f9ad6ad-97a4-4ca1-8d2c-0e6d4e2f7b10")];
+        world.spec.token_id = Some("5f9ad6ad-97a4-4ca1-8d2c-0e6d4e2f7b10".into());
+        world
+    }
+    let bind = || working(Reason::Updating).step(Step::Bind { id: named().token().id.clone() }).no_token();
+    check(
+        named,
+        &[
+            ("it is there", |_| {}, bind()),
+            (
+                "ids are GUIDs, whatever their case",
+                |w| {
+                    let id = w.spec.token_id.clone().unwrap();
+                    w.spec.token_id = Some(id.to_uppercase());
+                },
+                bind(),
+            ),
+            ("a similar one is there too", |w| w.tokens.push(token("t2")), bind()),
+            ("it is not there", |w| w.tokens.clear(), stalled(Reason::TokenNotFound).no_token()),
+            ("binding is not allowed", |w| w.forbid(Permission::Bind), stalled(Reason::OperationNotAllowed).no_token()),
+            (
+                "another VppToken has it",
+                |w| {
+                    let id = w.token().id.clone();
+                    w.claimed(&id, ago(DAY), "uid-9");
+                },
+                stalled(Reason::ClaimedByAnother).no_token(),
+            ),
+            (
+                "the file is missing: that only concerns the upload",
+                |w| w.file = Err(FileProblem::SecretNotFound),
+                bind(),
+            ),
+        ],
+    );
+    check(
+        World::ready,
+        &[
+            (
+                "bound a moment ago: the file is uploaded",
+                |w| w.status.uploaded = None,
+                working(Reason::Uploading).step(update(true, &[])),
+            ),
+            (
+                "bound, and the named token is gone: not created again",
+                |w| {
+                    w.spec.token_id = Some(OURS.into());
+                    w.tokens.clear();
+                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                },
+                stalled(Reason::TokenNotFound).no_token(),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
+    check(
+        renewal,
+        &[
+            ("a newer file", |_| {}, working(Reason::Uploading).step(update(true, &[]))),
+            (
+                "with a setting that differs, in one request",
+                |w| w.token().country_or_region = Some("fr".into()),
+                working(Reason::Uploading).step(update(true, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "the same file in another encoding",
+                |w| w.file().expiration = expiry(),
+                working(Reason::Uploading).step(update(true, &[])),
+            ),
+            (
+                "Graph has it already: a lost answer, or by hand; licences are synced",
+                |w| {
+                    w.token().expiration = Some(in_(DAY * 365));
+                },
+                ready().step(person_sync()),
+            ),
+            (
+                "malformed",
+                |w| w.file = Err(FileProblem::Malformed("at byte 7".into())),
+                stalled(Reason::TokenFileMalformed),
+            ),
+            ("the Secret is gone", |w| w.file = Err(FileProblem::SecretNotFound), waiting(Reason::SecretNotFound)),
+            ("the key is gone", |w| w.file = Err(FileProblem::KeyNotFound), waiting(Reason::SecretKeyNotFound)),
+            ("expired", |w| w.file().expiration = now(), stalled(Reason::TokenFileExpired)),
+            ("older than what Graph has", |w| w.file().expiration = expiry() - SECOND, stalled(Reason::TokenFileOlder)),
+            (
+                "older than what was uploaded and Graph does not show yet",
+                |w| {
+                    w.file().expiration = expiry() - SECOND;
+                    w.token().expiration = Some(in_(DAY * 10));
+                    w.uploaded().time = ago(HOUR);
+                    w.token().last_sync = Some(ago(MINUTE));
+                },
+                stalled(Reason::TokenFileOlder).valid(True, Reason::RenewalNotShownYet),
+            ),
+            (
+                "of another organization than Graph's entry",
+                |w| w.file().organization_name = "Fabrikam".into(),
+                stalled(Reason::OrganizationMismatch),
+            ),
+            (
+                "of another organization, which the manifest names",
+                |w| {
+                    w.file().organization_name = "Fabrikam".into();
+                    w.spec.organization_name = Some("fabrikam".into());
+                },
+                working(Reason::Uploading).step(update(true, &[])),
+            ),
+            (
+                "of another organization than the manifest names",
+                |w| {
+                    w.spec.organization_name = Some("Fabrikam".into());
+                },
+                stalled(Reason::OrganizationMismatch),
+            ),
+            (
+                "Graph does not say of which organization its entry is",
+                |w| w.token().organization_name = None,
+                working(Reason::Uploading).step(update(true, &[])),
+            ),
+            (
+                "Graph's token has expired meanwhile",
+                |w| {
+                    w.token().state = Some("expired".into());
+                    w.token().expiration = Some(ago(DAY));
+                },
+                working(Reason::Uploading).step(update(true, &[])).valid(False, Reason::Expired),
+            ),
+            (
+                "a sync runs: it does not hinder the upload",
+                |w| w.token().last_sync_status = Some("inProgress".into()),
+                working(Reason::Uploading).step(update(true, &[])).synced(Unknown, Reason::SyncInProgress),
+            ),
+            (
+                "a sync is due: the upload goes first",
+                |w| w.object.sync_request = Some("now".into()),
+                working(Reason::Uploading).step(update(true, &[])),
+            ),
+            (
+                "a malformed file stops only the upload: drift goes on",
+                |w| {
+                    w.file = Err(FileProblem::Malformed("at byte 7".into()));
+                    w.token().country_or_region = Some("fr".into());
+                },
+                stalled(Reason::TokenFileMalformed).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "a malformed file stops only the upload: a requested sync goes on",
+                |w| {
+                    w.file = Err(FileProblem::Malformed("at byte 7".into()));
+                    w.object.sync_request = Some("now".into());
+                },
+                stalled(Reason::TokenFileMalformed).step(sync(Priority::Person, Some("now"))),
+            ),
+            (
+                "a malformed file stops only the upload: the schedule goes on",
+                |w| {
+                    w.file = Err(FileProblem::Malformed("at byte 7".into()));
+                    w.schedule("0 6,18 * * *");
+                    w.token().last_sync = Some(ago(DAY));
+                },
+                stalled(Reason::TokenFileMalformed).step(scheduled_sync()),
+            ),
+        ],
+    );
+    check(
+        World::new_object,
+        &[
+            (
+                "new, malformed",
+                |w| w.file = Err(FileProblem::Malformed("at byte 7".into())),
+                stalled(Reason::TokenFileMalformed).no_token(),
+            ),
+            (
+                "new, no Secret yet",
+                |w| w.file = Err(FileProblem::SecretNotFound),
+                waiting(Reason::SecretNotFound).no_token(),
+            ),
+            (
+                "new, no key yet",
+                |w| w.file = Err(FileProblem::KeyNotFound),
+                waiting(Reason::SecretKeyNotFound).no_token(),
+            ),
+            ("new, expired", |w| w.file().expiration = now(), stalled(Reason::TokenFileExpired).no_token()),
+            (
+                "new, of another organization than the manifest names",
+                |w| {
+                    w.spec.organization_name = Some("Fabrikam".into());
+                },
+                stalled(Reason::OrganizationMismatch).no_token(),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_renewal_tells_its_three_stages_apart() {
+    /// The newer file was uploaded an hour ago and synced since; Graph shows the old expiry.
+    fn lagging() -> World {
+        let mut world = renewal();
+        world.status.uploaded = Some(Uploaded {
+            sha256: "digest-2".into(),
+            expiration_date_time: in_(DAY * 365),
+            organization_name: ORGANIZATION.into(),
+            time: ago(HOUR),
+        });
+        world.token().last_sync = Some(ago(MINUTE * 50));
+        world
+    }
+    check(
+        lagging,
+        &[
+            (
+                "Graph shows the old expiry, and that is still to come",
+                |_| {},
+                ready().valid(True, Reason::RenewalNotShownYet).again(HOUR * 23),
+            ),
+            (
+                "Graph shows the old expiry, which is past",
+                |w| w.token().expiration = Some(ago(DAY)),
+                waiting(Reason::RenewalNotShownYet).valid(Unknown, Reason::RenewalNotShownYet).again(HOUR * 23),
+            ),
+            (
+                "Graph calls it expired",
+                |w| w.token().state = Some("expired".into()),
+                waiting(Reason::RenewalNotShownYet).valid(Unknown, Reason::RenewalNotShownYet),
+            ),
+            (
+                "Graph says that it was revoked: the lag does not hide that",
+                |w| w.token().state = Some("invalid".into()),
+                stalled(Reason::Invalid).valid(False, Reason::Invalid),
+            ),
+            ("Graph shows the new expiry", |w| w.token().expiration = Some(in_(DAY * 365)), ready()),
+            (
+                "not for ever",
+                |w| {
+                    w.uploaded().time = ago(DAY * 2);
+                    w.token().state = Some("expired".into());
+                },
+                stalled(Reason::Expired).valid(False, Reason::Expired),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_setting_that_someone_changed_is_put_back_but_never_fought_over() {
+    check(
+        drift,
+        &[
+            (
+                "one field",
+                |_| {},
+                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "missing in Graph",
+                |w| w.token().country_or_region = None,
+                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, None, "de")])),
+            ),
+            (
+                "all fields, in one request",
+                |w| {
+                    w.spec.vpp_token_account_type = Some(AccountType::Education);
+                    w.spec.apple_id = "new@contoso.example".into();
+                    w.token().automatically_update_apps = Some(false);
+                },
+                working(Reason::Updating).step(update(
+                    false,
+                    &[
+                        (Field::AppleId, Some(APPLE_ID), "new@contoso.example"),
+                        (Field::AccountType, Some("business"), "education"),
+                        (Field::CountryOrRegion, Some("fr"), "de"),
+                        (Field::AutomaticallyUpdateApps, Some("false"), "true"),
+                    ],
+                )),
+            ),
+            (
+                "written 59 s ago: no verdict yet",
+                |w| {
+                    w.written = vec![(OURS.into(), Field::CountryOrRegion, "de".into(), ago(SECOND * 59))];
+                },
+                waiting(Reason::Settling).again(SECOND).list_after(ago(SECOND * 59)),
+            ),
+            (
+                "written a minute ago, and no list began since it settled",
+                |w| {
+                    w.written = vec![(OURS.into(), Field::CountryOrRegion, "de".into(), ago(MINUTE))];
+                },
+                waiting(Reason::Settling).list_after(now()),
+            ),
+            (
+                "written and settled, and a list shows that it was not kept",
+                |w| {
+                    w.written = vec![(OURS.into(), Field::CountryOrRegion, "de".into(), ago(MINUTE * 5))];
+                },
+                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "another value was written: the manifest changed",
+                |w| {
+                    w.written = vec![(OURS.into(), Field::CountryOrRegion, "fr".into(), ago(SECOND))];
+                },
+                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "tried twice",
+                |w| {
+                    w.memory.tries.insert(Field::CountryOrRegion, ("de".into(), 2));
+                },
+                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "tried three times",
+                |w| {
+                    w.memory.tries.insert(Field::CountryOrRegion, ("de".into(), 3));
+                },
+                stalled(Reason::SettingNotAccepted),
+            ),
+            (
+                "tried three times with another value",
+                |w| {
+                    w.memory.tries.insert(Field::CountryOrRegion, ("it".into(), 3));
+                },
+                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "tried three times; the other field goes on",
+                |w| {
+                    w.memory.tries.insert(Field::CountryOrRegion, ("de".into(), 3));
+                    w.token().automatically_update_apps = Some(false);
+                },
+                stalled(Reason::SettingNotAccepted)
+                    .step(update(false, &[(Field::AutomaticallyUpdateApps, Some("false"), "true")])),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn of_two_vpptokens_with_one_token_the_elder_has_it_then_the_lower_uid() {
+    check(
+        drift,
+        &[
+            ("an elder one has it", |w| w.claimed(OURS, ago(DAY * 31), "uid-9"), stalled(Reason::ClaimedByAnother)),
+            (
+                "one as old with a lower UID has it",
+                |w| w.claimed(OURS, ago(DAY * 30), "uid-4"),
+                stalled(Reason::ClaimedByAnother),
+            ),
+            (
+                "a younger one has it too",
+                |w| w.claimed(OURS, ago(DAY), "uid-1"),
+                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "an elder one has it, and a sync was requested",
+                |w| {
+                    w.claimed(OURS, ago(DAY * 31), "uid-9");
+                    w.object.sync_request = Some("now".into());
+                },
+                stalled(Reason::ClaimedByAnother),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_tenant_that_cannot_be_used_stops_everything() {
+    check(
+        drift,
+        &[
+            ("not there yet", |w| w.tenant = TenantState::NotFound, waiting(Reason::TenantNotFound).no_token()),
+            (
+                "namespace not allowed",
+                |w| w.tenant = TenantState::NamespaceNotAllowed,
+                stalled(Reason::NamespaceNotAllowed).no_token(),
+            ),
+            (
+                "its Secret is missing",
+                |w| {
+                    w.tenant = TenantState::Unusable { reason: Reason::SecretNotFound, message: "No Secret.".into() };
+                },
+                waiting(Reason::SecretNotFound).no_token(),
+            ),
+            (
+                "another tenant now",
+                |w| w.status.tenant.as_mut().unwrap().tenant_id = "0".into(),
+                stalled(Reason::TenantChanged).no_token(),
+            ),
+            (
+                "another cloud now",
+                |w| w.status.tenant.as_mut().unwrap().cloud = Cloud::China,
+                stalled(Reason::TenantChanged).no_token(),
+            ),
+            (
+                "not listed yet",
+                |w| w.lists.clear(),
+                waiting(Reason::TenantNotRead).no_token().list_after(Timestamp::MIN),
+            ),
+            (
+                "can't be listed the first time",
+                |w| {
+                    w.lists.clear();
+                    w.problem(ErrorKind::Unreachable, ago(SECOND));
+                },
+                waiting(Reason::GraphUnavailable).no_token().list_after(Timestamp::MIN),
+            ),
+            (
+                "throttled the first time",
+                |w| {
+                    w.lists.clear();
+                    w.problem(ErrorKind::Throttled, ago(SECOND));
+                },
+                waiting(Reason::Throttled).no_token().list_after(Timestamp::MIN),
+            ),
+            (
+                "credentials refused the first time",
+                |w| {
+                    w.lists.clear();
+                    w.problem(ErrorKind::Credentials, ago(SECOND));
+                },
+                waiting(Reason::CredentialsRefused).no_token().list_after(Timestamp::MIN).again(MINUTE * 10 - SECOND),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn credentials_and_permissions_need_a_person_after_ten_minutes() {
+    check(
+        World::ready,
+        &[
+            (
+                "credentials refused for 9:59",
+                |w| w.problem(ErrorKind::Credentials, ago(MINUTE * 10 - SECOND)),
+                waiting(Reason::CredentialsRefused).again(SECOND),
+            ),
+            (
+                "credentials refused for 10:00",
+                |w| w.problem(ErrorKind::Credentials, ago(MINUTE * 10)),
+                stalled(Reason::CredentialsRefused),
+            ),
+            (
+                "permission missing for 9:59",
+                |w| w.problem(ErrorKind::Forbidden, ago(MINUTE * 10 - SECOND)),
+                waiting(Reason::PermissionMissing).again(SECOND),
+            ),
+            (
+                "permission missing for 10:00",
+                |w| w.problem(ErrorKind::Forbidden, ago(MINUTE * 10)),
+                stalled(Reason::PermissionMissing),
+            ),
+            (
+                "access token not accepted",
+                |w| w.problem(ErrorKind::Unauthorized, ago(MINUTE * 10)),
+                stalled(Reason::PermissionMissing),
+            ),
+        ],
+    );
+    check(
+        drift,
+        &[
+            (
+                "a write is refused for want of a permission",
+                |w| {
+                    w.failed(StepKind::Update, ErrorKind::Forbidden);
+                },
+                waiting(Reason::PermissionMissing).again(MINUTE),
+            ),
+            (
+                "for ten minutes",
+                |w| {
+                    w.failed(StepKind::Update, ErrorKind::Forbidden).since = ago(MINUTE * 10);
+                },
+                stalled(Reason::PermissionMissing).again(MINUTE),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_passing_trouble_shows_only_when_a_write_is_due_or_it_lasts_three_polls() {
+    check(
+        World::ready,
+        &[
+            ("nothing due", |w| w.problem(ErrorKind::Unreachable, ago(MINUTE)), ready().again(MINUTE * 12 + SECOND)),
+            (
+                "read exactly three polls ago",
+                |w| {
+                    w.lists = vec![(ago(MINUTE * 15 + SECOND), BTreeSet::new())];
+                    w.problem(ErrorKind::Unavailable, ago(MINUTE * 10));
+                },
+                ready(),
+            ),
+            (
+                "read longer ago than three polls",
+                |w| {
+                    w.lists = vec![(ago(MINUTE * 15 + SECOND * 2), BTreeSet::new())];
+                    w.problem(ErrorKind::Unavailable, ago(MINUTE * 10));
+                },
+                ready().ready(Unknown, Reason::SnapshotStale),
+            ),
+        ],
+    );
+    check(
+        drift,
+        &[
+            ("network", |w| w.problem(ErrorKind::Unreachable, ago(MINUTE)), waiting(Reason::GraphUnavailable)),
+            ("5xx", |w| w.problem(ErrorKind::Unavailable, ago(MINUTE)), waiting(Reason::GraphUnavailable)),
+            ("429", |w| w.problem(ErrorKind::Throttled, ago(MINUTE)), waiting(Reason::Throttled)),
+            (
+                "the write itself is throttled",
+                |w| {
+                    w.failed(StepKind::Update, ErrorKind::Throttled);
+                },
+                waiting(Reason::Throttled).again(MINUTE),
+            ),
+            (
+                "the write's outcome is unknown: look before trying again",
+                |w| {
+                    w.failed(StepKind::Update, ErrorKind::OutcomeUnknown);
+                },
+                waiting(Reason::GraphUnavailable).list_after(ago(SECOND)),
+            ),
+            (
+                "looked since: wait out the delay",
+                |w| {
+                    w.failed(StepKind::Update, ErrorKind::OutcomeUnknown).at = ago(MINUTE * 4);
+                },
+                waiting(Reason::GraphUnavailable).again(MINUTE),
+            ),
+            (
+                "the delay is over",
+                |w| {
+                    w.failed(StepKind::Update, ErrorKind::Throttled).not_before = now();
+                },
+                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "Graph refuses it",
+                |w| {
+                    w.failed(StepKind::Update, ErrorKind::Refused);
+                },
+                stalled(Reason::GraphRefused).again(MINUTE),
+            ),
+            (
+                "Graph refused it, and the manifest changed since",
+                |w| {
+                    w.failed(StepKind::Update, ErrorKind::Refused).inputs.generation = 2;
+                },
+                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "Graph refused it, and the file changed since",
+                |w| {
+                    w.failed(StepKind::Update, ErrorKind::Refused).inputs.sha256 = None;
+                },
+                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "another kind of step failed",
+                |w| {
+                    w.failed(StepKind::Sync, ErrorKind::Refused);
+                },
+                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+        ],
+    );
+    check(
+        World::new_object,
+        &[
+            (
+                "a create is due",
+                |w| w.problem(ErrorKind::Unreachable, ago(MINUTE)),
+                waiting(Reason::GraphUnavailable).no_token(),
+            ),
+            (
+                "a create was refused",
+                |w| {
+                    w.failed(StepKind::Create, ErrorKind::Refused);
+                },
+                stalled(Reason::GraphRefused).no_token().again(MINUTE),
+            ),
+            (
+                "a create was throttled",
+                |w| {
+                    w.failed(StepKind::Create, ErrorKind::Throttled);
+                },
+                waiting(Reason::Throttled).no_token().again(MINUTE),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_token_that_lists_lack_is_asked_for_and_only_then_created_again() {
+    fn missing() -> World {
+        let mut world = World::ready();
+        world.tokens.clear();
+        world
+    }
+    check(
+        missing,
+        &[
+            ("absent from two lists: ask for it", |_| {}, waiting(Reason::Vanished).step(confirm()).no_token()),
+            (
+                "absent from one list: another one first",
+                |w| {
+                    w.lists.remove(0);
+                },
+                waiting(Reason::Vanished).no_token().list_after(ago(MINUTE * 3)),
+            ),
+            (
+                "uploaded a moment ago, by a process that is no more: lists that began before it settled don't count",
+                |w| {
+                    w.uploaded().time = ago(MINUTE * 4);
+                },
+                waiting(Reason::Vanished).no_token().list_after(ago(MINUTE * 3)),
+            ),
+            (
+                "uploaded so lately that it has not settled",
+                |w| w.uploaded().time = ago(SECOND * 20),
+                waiting(Reason::Vanished).no_token().again(SECOND * 40),
+            ),
+            (
+                "Graph can't be reached",
+                |w| w.problem(ErrorKind::Unreachable, ago(SECOND)),
+                waiting(Reason::Vanished).holds(&[Reason::Vanished, Reason::GraphUnavailable]).no_token(),
+            ),
+            (
+                "asking failed",
+                |w| {
+                    w.failed(StepKind::Confirm, ErrorKind::Throttled);
+                },
+                waiting(Reason::Vanished).holds(&[Reason::Vanished, Reason::Throttled]).no_token().again(MINUTE),
+            ),
+            (
+                "it is gone: as for a new object",
+                |w| w.gone = vec![(OURS.into(), ago(SECOND))],
+                working(Reason::Vanished).step(announce(&[])).no_token(),
+            ),
+            (
+                "it is gone, and an exact match is there",
+                |w| {
+                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                    w.tokens = vec![token("t2")];
+                },
+                working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
+            ),
+            (
+                "it is gone, and the Secret too",
+                |w| {
+                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                    w.file = Err(FileProblem::SecretNotFound);
+                },
+                waiting(Reason::SecretNotFound).no_token(),
+            ),
+            (
+                "most are gone at once: a fault to report",
+                |w| {
+                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                    for id in ["a", "b", "c"] {
+                        w.claimed(id, ago(DAY), id);
+                    }
+                },
+                stalled(Reason::ManyVanished).no_token(),
+            ),
+            (
+                "three gone at once are not many",
+                |w| {
+                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                    for id in ["a", "b"] {
+                        w.claimed(id, ago(DAY), id);
+                    }
+                },
+                working(Reason::Vanished).step(announce(&[])).no_token(),
+            ),
+            (
+                "four of eight gone at once are not most",
+                |w| {
+                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                    for id in ["a", "b", "c", "d", "e", "f", "g"] {
+                        w.claimed(id, ago(DAY), id);
+                    }
+                    let other = |id: &str| Entity { apple_id: Some("other@contoso.example".into()), ..token(id) };
+                    w.tokens = ["a", "b", "c", "d"].map(other).to_vec();
+                },
+                working(Reason::Vanished).step(announce(&[])).no_token(),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn most_tokens_gone_at_once_stay_reported_and_are_not_created_with_the_next_look() {
+    let mut world = World::ready();
+    world.tokens.clear();
+    world.gone = vec![(OURS.into(), ago(SECOND))];
+    for id in ["a", "b", "c"] {
+        world.claimed(id, ago(DAY), id);
+    }
+    for _ in 0..3 {
+        let plan = plan(&world.observe());
+        assert_eq!((plan.step, plan.holds[0].reason), (None, Reason::ManyVanished));
+        world.status = plan.status;
+    }
+    assert_eq!(world.status.token_id.as_deref(), Some(OURS));
+}
+
+#[test]
+fn the_finalizer_follows_the_policy_before_there_is_anything_to_delete() {
+    check(
+        World::new_object,
+        &[
+            (
+                "Delete, new",
+                |w| w.spec.deletion_policy = DeletionPolicy::Delete,
+                working(Reason::Finalizing).step(Step::AddFinalizer).no_token(),
+            ),
+            (
+                "Delete, without a tenant",
+                |w| {
+                    w.spec.deletion_policy = DeletionPolicy::Delete;
+                    w.tenant = TenantState::NotFound;
+                },
+                waiting(Reason::TenantNotFound).step(Step::AddFinalizer).no_token(),
+            ),
+            (
+                "Delete, with the finalizer",
+                |w| {
+                    w.spec.deletion_policy = DeletionPolicy::Delete;
+                    w.object.has_finalizer = true;
+                },
+                working(Reason::Creating).step(announce(&[])).no_token(),
+            ),
+        ],
+    );
+    check(
+        World::ready,
+        &[
+            (
+                "Delete now",
+                |w| w.spec.deletion_policy = DeletionPolicy::Delete,
+                working(Reason::Finalizing).step(Step::AddFinalizer),
+            ),
+            ("Retain again", |w| w.object.has_finalizer = true, ready().step(let_go())),
+            (
+                "Delete is not allowed by the tenant",
+                |w| {
+                    w.spec.deletion_policy = DeletionPolicy::Delete;
+                    w.object.has_finalizer = true;
+                    w.forbid(Permission::Delete);
+                },
+                stalled(Reason::OperationNotAllowed),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn graph_is_told_to_delete_only_with_every_precondition_in_place() {
+    // In words: being deleted, with a finalizer, waits for Graph.
+    let waits = |holds: &[Reason]| working(Reason::Deleting).holds(holds).no_token();
+    check(
+        deleting,
+        &[
+            ("all in place", |_| {}, waits(&[]).step(delete())),
+            (
+                "the file is missing: that does not concern a deletion",
+                |w| w.file = Err(FileProblem::SecretNotFound),
+                waits(&[]).step(delete()),
+            ),
+            ("lists lack the token: Graph will say", |w| w.tokens.clear(), waits(&[]).step(delete())),
+            ("it is gone: done", |w| w.gone = vec![(OURS.into(), ago(SECOND))], waits(&[]).step(let_go())),
+            (
+                "deletionPolicy is Retain",
+                |w| w.spec.deletion_policy = DeletionPolicy::Retain,
+                waits(&[]).step(let_go()),
+            ),
+            (
+                "Retain does not wait for a tenant",
+                |w| {
+                    w.spec.deletion_policy = DeletionPolicy::Retain;
+                    w.tenant = TenantState::NotFound;
+                },
+                waits(&[]).step(let_go()),
+            ),
+            (
+                "no id and no announced create",
+                |w| {
+                    w.status.token_id = None;
+                },
+                waits(&[]).step(let_go()),
+            ),
+            ("not allowed by the tenant", |w| w.forbid(Permission::Delete), waits(&[Reason::OperationNotAllowed])),
+            (
+                "namespace not allowed",
+                |w| w.tenant = TenantState::NamespaceNotAllowed,
+                waits(&[Reason::NamespaceNotAllowed]),
+            ),
+            ("no tenant", |w| w.tenant = TenantState::NotFound, waits(&[Reason::TenantNotFound])),
+            (
+                "another tenant",
+                |w| w.status.tenant.as_mut().unwrap().tenant_id = "0".into(),
+                waits(&[Reason::TenantChanged]),
+            ),
+            ("never listed", |w| w.lists.clear(), waits(&[Reason::TenantNotRead]).list_after(Timestamp::MIN)),
+            (
+                "credentials refused",
+                |w| w.problem(ErrorKind::Credentials, ago(SECOND)),
+                waits(&[Reason::CredentialsRefused, Reason::CredentialsRefused]),
+            ),
+            (
+                "Graph can't be reached",
+                |w| w.problem(ErrorKind::Unreachable, ago(SECOND)),
+                waits(&[Reason::GraphUnavailable]),
+            ),
+            (
+                "Graph refused to",
+                |w| {
+                    w.failed(StepKind::Delete, ErrorKind::Refused);
+                },
+                waits(&[Reason::GraphRefused]).again(MINUTE),
+            ),
+        ],
+    );
+    let warned = |change: fn(&mut World)| {
+        let mut world = deleting();
+        change(&mut world);
+        let plan = plan(&world.observe());
+        assert!(matches!(plan.step, Some(Step::RemoveFinalizer { warning: Some(_) })), "{:?}", plan.step);
+    };
+    warned(|w| w.crd_terminating = true);
+    warned(|w| w.claimed(OURS, ago(DAY), "uid-9"));
+    let mut without_finalizer = deleting();
+    without_finalizer.object.has_finalizer = false;
+    let plan = plan(&without_finalizer.observe());
+    assert_eq!((plan.step, plan.again, plan.holds), (None, None, Vec::new()));
+}
+
+#[test]
+fn a_deletion_first_resolves_a_create_of_unknown_outcome() {
+    fn creating() -> World {
+        let mut world = World::new_object();
+        world.being_deleted();
+        world.pending(ago(MINUTE * 5), &[]);
+        world
+    }
+    let waits = |holds: &[Reason]| working(Reason::Deleting).holds(holds).no_token();
+    check(
+        creating,
+        &[
+            (
+                "found: ours, and deleted next",
+                |w| w.tokens = vec![token("t2")],
+                waits(&[]).step(adopt("t2", ago(MINUTE * 5))),
+            ),
+            ("not found yet", |_| {}, waits(&[Reason::CreateOutcomeUnknown]).again(MINUTE * 10)),
+            ("several", |w| w.tokens = vec![token("t2"), token("t3")], waits(&[Reason::AmbiguousMatch])),
+            ("not sent at all", |w| w.announced(ago(MINUTE * 5), &[]), waits(&[]).step(Step::Withdraw)),
+            (
+                "not found in the window and three lists",
+                |w| {
+                    w.pending(ago(MINUTE * 19), &[]);
+                    w.lists.insert(0, (ago(MINUTE * 12), BTreeSet::new()));
+                },
+                waits(&[]).step(Step::Withdraw),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_deletion_that_waits_says_how_to_let_go() {
+    let mut world = deleting();
+    world.tenant = TenantState::NotFound;
+    let plan = plan(&world.observe());
+    let ready = find(&plan.status.conditions, ConditionType::Ready).unwrap();
+    assert!(ready.message.contains("set deletionPolicy: Retain"), "{}", ready.message);
+}
+
+#[test]
+fn a_sync_follows_each_upload_and_each_request_once() {
+    check(
+        World::ready,
+        &[
+            ("uploaded after the last sync", |w| w.uploaded().time = ago(HOUR), ready().step(person_sync())),
+            (
+                "uploaded, and a sync was started since",
+                |w| {
+                    w.uploaded().time = ago(HOUR);
+                    w.status.last_sync_trigger_time = Some(ago(MINUTE * 59));
+                },
+                ready(),
+            ),
+            (
+                "uploaded, and Intune ended a sync since",
+                |w| {
+                    w.uploaded().time = ago(HOUR);
+                    w.token().last_sync = Some(ago(MINUTE * 50));
+                },
+                ready(),
+            ),
+            ("never synced", |w| w.token().last_sync = None, ready().step(person_sync())),
+        ],
+    );
+    check(
+        requested,
+        &[
+            ("requested", |_| {}, ready().step(sync(Priority::Person, Some("now")))),
+            (
+                "requested again with another value",
+                |w| w.status.last_handled_sync_request = Some("then".into()),
+                ready().step(sync(Priority::Person, Some("now"))),
+            ),
+            ("handled", |w| w.status.last_handled_sync_request = Some("now".into()), ready()),
+            (
+                "while one runs: after it",
+                |w| w.token().last_sync_status = Some("inProgress".into()),
+                ready().synced(Unknown, Reason::SyncInProgress),
+            ),
+            (
+                "while one is stuck: now",
+                |w| {
+                    w.token().last_sync_status = Some("inProgress".into());
+                    w.lists = vec![(ago(HOUR + SECOND), BTreeSet::new()), (ago(MINUTE), BTreeSet::new())];
+                },
+                ready().step(sync(Priority::Person, Some("now"))).synced(False, Reason::SyncStuck),
+            ),
+            (
+                "a setting differs: that goes first",
+                |w| w.token().country_or_region = Some("fr".into()),
+                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "the sync can't be started",
+                |w| {
+                    w.failed(StepKind::Sync, ErrorKind::Throttled);
+                },
+                ready().synced(False, Reason::Throttled).again(MINUTE),
+            ),
+            (
+                "the sync is refused",
+                |w| {
+                    w.failed(StepKind::Sync, ErrorKind::Refused);
+                },
+                ready().synced(False, Reason::GraphRefused).again(MINUTE),
+            ),
+            (
+                "the answer was lost: look first",
+                |w| {
+                    w.failed(StepKind::Sync, ErrorKind::OutcomeUnknown);
+                },
+                ready().synced(False, Reason::GraphUnavailable).list_after(ago(SECOND)),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_schedule_is_followed_and_a_missed_run_caught_up_once() {
+    check(
+        scheduled,
+        &[
+            ("due in six hours", |_| {}, ready().again(HOUR * 6)),
+            ("missed", |w| w.token().last_sync = Some(ago(DAY * 5)), ready().step(scheduled_sync())),
+            (
+                "missed, and caught up",
+                |w| {
+                    w.token().last_sync = Some(ago(DAY * 5));
+                    w.status.last_sync_trigger_time = Some(now());
+                },
+                ready().again(HOUR * 6),
+            ),
+            (
+                "never synced, and created after the last run",
+                |w| {
+                    w.token().last_sync = None;
+                    w.object.created = ago(HOUR);
+                    w.status.last_sync_trigger_time = Some(ago(MINUTE));
+                    w.uploaded().time = ago(HOUR);
+                },
+                ready().again(HOUR * 6),
+            ),
+            (
+                "due, and one runs",
+                |w| {
+                    w.token().last_sync = Some(ago(DAY));
+                    w.token().last_sync_status = Some("inProgress".into());
+                },
+                ready().synced(Unknown, Reason::SyncInProgress),
+            ),
+            (
+                "due, and one is stuck",
+                |w| {
+                    w.token().last_sync = Some(ago(DAY));
+                    w.token().last_sync_status = Some("inProgress".into());
+                    w.lists = vec![(ago(HOUR + SECOND), BTreeSet::new()), (ago(MINUTE), BTreeSet::new())];
+                },
+                ready().step(scheduled_sync()).synced(False, Reason::SyncStuck),
+            ),
+            (
+                "not due, and one is stuck",
+                |w| {
+                    w.token().last_sync_status = Some("inProgress".into());
+                    w.lists = vec![(ago(HOUR + SECOND), BTreeSet::new()), (ago(MINUTE), BTreeSet::new())];
+                },
+                ready().synced(False, Reason::SyncStuck),
+            ),
+            (
+                "seen running for 59:59",
+                |w| {
+                    w.token().last_sync_status = Some("inProgress".into());
+                    w.lists = vec![(ago(HOUR), BTreeSet::new()), (ago(MINUTE), BTreeSet::new())];
+                },
+                ready().synced(Unknown, Reason::SyncInProgress).again(SECOND),
+            ),
+            ("can't be read", |w| w.schedule("61 * * * *"), stalled(Reason::ScheduleInvalid)),
+            (
+                "a zone that is none",
+                |w| {
+                    w.spec.sync.as_mut().unwrap().time_zone = Some("Mars/Olympus".into());
+                },
+                stalled(Reason::ScheduleInvalid),
+            ),
+            (
+                "an interval that is too short",
+                |w| {
+                    w.spec.sync = Some(serde_json::from_value(serde_json::json!({ "interval": "1m" })).unwrap());
+                },
+                stalled(Reason::ScheduleInvalid),
+            ),
+            ("never fires", |w| w.schedule("0 0 30 2 *"), stalled(Reason::ScheduleNeverFires)),
+            (
+                "never fires; a request goes on",
+                |w| {
+                    w.schedule("0 0 30 2 *");
+                    w.object.sync_request = Some("now".into());
+                },
+                stalled(Reason::ScheduleNeverFires).step(sync(Priority::Person, Some("now"))),
+            ),
+            (
+                "the scheduled sync can't be started: only Synced tells",
+                |w| {
+                    w.token().last_sync = Some(ago(DAY));
+                    w.failed(StepKind::Sync, ErrorKind::Unavailable).at = ago(MINUTE * 4);
+                },
+                ready().synced(False, Reason::GraphUnavailable).again(MINUTE),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn the_status_shows_when_the_next_sync_is_due() {
+    let mut world = scheduled();
+    let next = |world: &World| plan(&world.observe()).status.next_sync_time;
+    assert_eq!(next(&world), Some(in_(HOUR * 6)));
+    world.schedule("0 0 30 2 *");
+    assert_eq!(next(&world), None);
+    world.status.next_sync_time = Some(now());
+    world.spec.sync = None;
+    assert_eq!(next(&world), None);
+}
+
+#[test]
+fn the_status_mirrors_graph_and_forgets_what_is_gone() {
+    let mut world = World::ready();
+    world.token().state = Some("onHoliday".into());
+    let status = plan(&world.observe()).status;
+    let token = world.token();
+    assert_eq!(status.state, token.state);
+    assert_eq!(status.last_sync_status, token.last_sync_status);
+    assert_eq!(status.last_sync_date_time, token.last_sync);
+    assert_eq!(status.expiration_date_time, token.expiration);
+    assert_eq!(status.organization_name, token.organization_name);
+    assert_eq!(status.vpp_token_account_type, token.vpp_token_account_type);
+    assert_eq!(status.apple_id, token.apple_id);
+    assert_eq!(status.country_or_region, token.country_or_region);
+    assert_eq!(status.automatically_update_apps, token.automatically_update_apps);
+    assert_eq!(status.last_modified_date_time, token.last_modified);
+    assert_eq!(status.tenant, Some(identity()));
+    world.status = status;
+    world.tokens.clear();
+    world.gone = vec![(OURS.into(), ago(SECOND))];
+    let status = plan(&world.observe()).status;
+    let forgotten = VppTokenStatus {
+        observed_generation: Some(3),
+        conditions: status.conditions.clone(),
+        ..VppTokenStatus::default()
+    };
+    assert_eq!(status, forgotten);
+}
+
+#[test]
+fn messages_name_what_a_person_has_to_act_on() {
+    let message = |world: &World| plan(&world.observe()).holds[0].message.clone();
+    let mut world = World::new_object();
+    world.tokens = vec![older("t2"), older("t3")];
+    let text = message(&world);
+    for part in ["t2 (expires 2026-12-01T12:00:00Z)", "t3", "tokenId", "creationPolicy: Always"] {
+        assert!(text.contains(part), "{text}");
+    }
+    world.tokens = ["a", "b", "c", "d", "e", "f", "g"].map(older).to_vec();
+    assert!(message(&world).contains("and 2 more"), "{}", message(&world));
+    world.file = Err(FileProblem::Malformed("at byte 7".into()));
+    let text = message(&world);
+    for part in ["\"berlin-vpp\"", "\"token\"", "at byte 7"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let mut world = World::ready();
+    world.claimed(OURS, ago(DAY * 31), "uid-secret");
+    let text = message(&world);
+    assert!(text.contains(OURS) && !text.contains("uid-secret"), "{text}");
+}
+
+#[test]
+fn every_reason_has_a_row() {
+    for reason in Reason::ALL {
+        let name = format!("Reason::{reason}");
+        let ends = |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric());
+        assert!(include_str!("tables.rs").split(&name).skip(1).any(ends), "{name}");
+    }
+}

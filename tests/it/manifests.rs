@@ -1,0 +1,238 @@
+//! What a person types: wrong manifests are refused with a sentence that says what to write, good ones are accepted, and
+//! kubectl shows what the design promises. Real kubectl, real API server.
+
+use std::path::{Path, PathBuf};
+
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+
+use crate::support::{EXPIRES, LIMIT, Plane, World, until};
+
+/// Processes of kubectl at a time.
+const AT_A_TIME: usize = 4;
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+/// What is in a folder of examples/, in order: files that are YAML, or folders.
+fn listed(folder: &Path, folders: bool) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(
+        |path| {
+            if folders { path.is_dir() } else { path.extension().is_some_and(|extension| extension == "yaml") }
+        },
+    );
+    paths.sort();
+    paths
+}
+
+/// The sentence that a manifest says it is refused with.
+fn expected(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("# expect: "));
+    line.unwrap_or_else(|| panic!("{} does not say what to expect", path.display())).to_owned()
+}
+
+async fn namespace(plane: &Plane) -> String {
+    let name = format!("manifests-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+    plane.create_namespace(&plane.client().await, &name).await;
+    name
+}
+
+/// Everything of ours in a namespace, and the ClusterGraphTenants with these names.
+async fn ours(plane: &Plane, namespace: &str, names: &[String]) -> Vec<String> {
+    let namespaced = plane.kubectl(&["get", "vpptokens,graphtenants", "-n", namespace, "-o", "name"]).await;
+    let cluster = plane.kubectl(&["get", "clustergraphtenants", "-o", "name"]).await;
+    assert!(namespaced.ok && cluster.ok, "{}{}", namespaced.stderr, cluster.stderr);
+    let is_one_of_them = |line: &&str| names.iter().any(|name| line.ends_with(&format!("/{name}")));
+    let cluster = cluster.stdout.lines().filter(is_one_of_them).map(str::to_owned).collect::<Vec<_>>();
+    namespaced.stdout.lines().map(str::to_owned).chain(cluster).collect()
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_stem().unwrap().to_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_wrong_manifest_is_refused_with_its_sentence() {
+    let plane = Plane::shared().await;
+    let namespace = namespace(&plane).await;
+    let wrong = listed(&examples().join("wrong"), false);
+    assert!(wrong.len() >= 33, "there were 33 wrong manifests, and now are {}", wrong.len());
+    let refused = stream::iter(&wrong).map(|path| {
+        let (plane, namespace) = (&plane, &namespace);
+        async move {
+            let sentence = expected(path);
+            let applied = plane.kubectl(&["apply", "-n", namespace, "-f", path.to_str().unwrap()]).await;
+            assert!(!applied.ok, "{} was accepted", path.display());
+            assert!(
+                applied.stderr.contains(&sentence),
+                "{} was refused with\n{}and not with\n{sentence}",
+                path.display(),
+                applied.stderr
+            );
+        }
+    });
+    refused.buffer_unordered(AT_A_TIME).collect::<Vec<()>>().await;
+    let names: Vec<String> = wrong.iter().map(|path| name_of(path)).collect();
+    assert_eq!(ours(&plane, &namespace, &names).await, Vec::<String>::new());
+    plane.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_wrong_change_is_refused_with_its_sentence_and_changes_nothing() {
+    let plane = Plane::shared().await;
+    let namespace = namespace(&plane).await;
+    let pairs = listed(&examples().join("wrong/updates"), true);
+    assert!(pairs.len() >= 5, "there were 5 wrong changes, and now are {}", pairs.len());
+    for pair in pairs {
+        let (before, after) = (pair.join("before.yaml"), pair.join("after.yaml"));
+        let (before, sentence, after) = (before.to_str().unwrap(), expected(&after), after.to_str().unwrap());
+        let applied = plane.kubectl(&["apply", "-n", &namespace, "-f", before]).await;
+        assert!(applied.ok, "{before}: {}", applied.stderr);
+        let spec = ["get", "-n", &namespace, "-f", before, "-o", "jsonpath={.metadata.generation} {.spec}"];
+        let spec_before = plane.kubectl(&spec).await.stdout;
+        let applied = plane.kubectl(&["apply", "-n", &namespace, "-f", after]).await;
+        assert!(!applied.ok, "{after} was accepted");
+        assert!(applied.stderr.contains(&sentence), "{after} was refused with\n{}", applied.stderr);
+        assert_eq!(plane.kubectl(&spec).await.stdout, spec_before, "{after}");
+        assert!(spec_before.starts_with("1 {"), "{spec_before}");
+        // Some belong to no namespace, and would stay.
+        assert!(plane.kubectl(&["delete", "-n", &namespace, "-f", before, "--wait=false"]).await.ok);
+    }
+    plane.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_is_accepted() {
+    let plane = Plane::shared().await;
+    let namespace = namespace(&plane).await;
+    let values = examples().join("values.yaml");
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/vpptoken-operator");
+    let rendered = plane
+        .helm(&["template", "example", chart, "--namespace", &namespace, "--values", values.to_str().unwrap()])
+        .await;
+    assert!(rendered.ok, "{}", rendered.stderr);
+    assert!(rendered.stdout.contains("kind: ClusterGraphTenant"), "{}", rendered.stdout);
+    let mut manifests = vec![(values.display().to_string(), rendered.stdout)];
+    for path in listed(&examples(), false).into_iter().filter(|path| *path != values) {
+        // The namespaces of the examples are not there; one of the test's own stands for them.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text
+            .replace("  namespace: devices", &format!("  namespace: {namespace}"))
+            .replace("  namespace: school", &format!("  namespace: {namespace}"));
+        manifests.push((path.display().to_string(), text));
+    }
+    assert!(manifests.len() >= 7, "there were 7 examples, and now are {}", manifests.len());
+    for (path, text) in manifests {
+        let applied = plane.kubectl_with(&["apply", "--dry-run=server", "-f", "-"], &text).await;
+        assert!(applied.ok, "{path}: {}", applied.stderr);
+        assert!(!applied.stderr.contains("arning"), "{path}: {}", applied.stderr);
+    }
+    plane.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await;
+}
+
+/// kubectl separates columns by two spaces at least, and the name of a column has one at most.
+fn cells(line: &str) -> Vec<&str> {
+    line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
+}
+
+async fn table(world: &World, arguments: &[&str]) -> (Vec<String>, Vec<String>) {
+    let got = world.plane.kubectl(arguments).await;
+    assert!(got.ok, "{}", got.stderr);
+    let owned = |line: &str| cells(line).into_iter().map(str::to_owned).collect();
+    let header = got.stdout.lines().next().unwrap_or_default();
+    let row = got.stdout.lines().find(|line| line.contains("berlin")).unwrap_or_default();
+    (owned(header), owned(row))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_shows_the_columns_of_the_design() {
+    let world = World::new().await;
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("berlin", &file, json!({ "sync": { "schedule": "0 6,18 * * *" } })).await;
+    let status = world.wait_synced("berlin").await;
+    let namespace = world.namespace.as_str();
+
+    let usual = ["NAME", "STATE", "SYNC", "LAST SYNC", "EXPIRES", "READY", "AGE"];
+    for resource in ["vpptokens", "vpptoken", "vpp"] {
+        let (header, row) = table(&world, &["get", resource, "-n", namespace]).await;
+        assert_eq!(header, usual, "{resource}");
+        assert_eq!(row[..3], ["berlin", "valid", "completed"], "{resource}");
+        assert_eq!(row[4..6], [EXPIRES.as_str(), "True"], "{resource}");
+        assert_eq!(row.len(), usual.len(), "{row:?}");
+    }
+    // The other namespaces are those of tests that run side by side.
+    let all = world.plane.kubectl(&["get", "vpptokens", "-A"]).await.stdout;
+    assert_eq!(cells(all.lines().next().unwrap()), [&["NAMESPACE"][..], &usual[..]].concat());
+    let row = all.lines().map(cells).find(|row| row[0] == namespace).unwrap();
+    assert_eq!(row[1..4], ["berlin", "valid", "completed"]);
+
+    let (header, row) = table(&world, &["get", "vpptokens", "-n", namespace, "-o", "wide"]).await;
+    let wide = ["REASON", "ORGANIZATION", "APPLE ID", "TENANT", "TOKEN ID", "NEXT SYNC"];
+    assert_eq!(header, [&usual[..6], &wide[..], &usual[6..]].concat());
+    let next = status.next_sync_time.unwrap().to_string();
+    let shown = ["UpToDate", "Contoso", "vpp.berlin@contoso.example", &world.tenant_id, &world.entities()[0].id, &next];
+    assert_eq!(row[6..12], shown);
+
+    let category = world.plane.kubectl(&["get", "intune", "-n", namespace, "-o", "name"]).await.stdout;
+    assert!(category.lines().any(|line| line == "vpptoken.vpptoken.io/berlin"), "{category}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_explains_the_fields() {
+    let plane = Plane::shared().await;
+    for (field, words) in [
+        ("vpptoken.spec.sync", &["schedule", "timeZone", "interval", "When to sync licences"][..]),
+        ("vpptoken.spec.deletionPolicy", &["`Retain` leaves Intune alone", "`Delete` deletes it there too"]),
+        ("clustergraphtenant.spec.allowedOperations", &["`Create`", "`Adopt`", "`Bind`", "`Delete`"]),
+    ] {
+        let said = std::sync::Mutex::new(String::new());
+        // The API server publishes the schema a moment after the definition is established.
+        let explained = until(LIMIT, || async {
+            let explained = plane.kubectl(&["explain", field]).await;
+            *said.lock().unwrap() = explained.stdout + &explained.stderr;
+            explained.ok
+        })
+        .await;
+        let said = said.into_inner().unwrap();
+        assert!(explained, "{field}: {said}");
+        // Descriptions are broken into lines.
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        for word in words {
+            assert!(said.contains(word), "{field} lacks {word}: {said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_looked_at_has_observed_generation_minus_one() {
+    let plane = Plane::shared().await;
+    // No operator looks after this namespace.
+    let namespace = namespace(&plane).await;
+    let connection = json!({
+        "tenantId": "8d3f5b9e-0c1d-4f6a-9b57-1f0c5f2f7c11",
+        "clientId": "1b6f0b6e-4f0a-4e0d-8c56-b1a5f7f2d9c3",
+        "credentials": { "clientSecretRef": { "name": "graph" } },
+    });
+    let mut cluster = connection.clone();
+    cluster["allowedNamespaces"] = json!({ "from": "All" });
+    let token = json!({ "tokenSecretRef": { "name": "berlin-vpp" }, "appleId": "vpp@contoso.example" });
+    for (kind, name, spec) in [
+        ("VppToken", "new", token),
+        ("GraphTenant", "new", connection),
+        ("ClusterGraphTenant", namespace.as_str(), cluster),
+    ] {
+        let manifest =
+            json!({ "apiVersion": "vpptoken.io/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec });
+        let applied = plane.kubectl_with(&["apply", "-n", &namespace, "-f", "-"], &manifest.to_string()).await;
+        assert!(applied.ok, "{kind}: {}", applied.stderr);
+        let got = plane.kubectl(&["get", kind, name, "-n", &namespace, "-o", "json"]).await;
+        let got: Value = serde_json::from_str(&got.stdout).unwrap();
+        assert_eq!(got["status"], json!({ "observedGeneration": -1 }), "{kind}");
+    }
+    plane.kubectl(&["delete", "clustergraphtenant", &namespace, "--wait=false"]).await;
+    plane.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await;
+}

@@ -1,0 +1,258 @@
+//! Tenant objects: a namespace's own, two side by side, what their statuses show, and settings that change while everything
+//! runs.
+
+use graph_emulator::{NewEntity, Operation, Permission};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use vpptoken_operator::api::ClusterGraphTenant;
+
+use crate::support::{EXPIRES, LIMIT, READY, RENEWED, Setup, World, row, until};
+
+/// A second Entra tenant with an app, reached by a GraphTenant of the test's namespace.
+struct Second {
+    tenant_id: String,
+    client_id: String,
+}
+
+impl Second {
+    fn entities(&self, world: &World) -> Vec<graph_emulator::Entity> {
+        world.emulator.entities(&self.tenant_id)
+    }
+
+    fn requests(&self, world: &World) -> usize {
+        let requests = world.emulator.requests().into_iter();
+        requests.filter(|record| record.tenant.as_deref() == Some(self.tenant_id.as_str())).count()
+    }
+}
+
+/// Makes the GraphTenant NAME with the Secret NAME, and the tenant behind it.
+async fn second(world: &World, name: &str) -> Second {
+    let second = Second { tenant_id: uuid::Uuid::new_v4().to_string(), client_id: uuid::Uuid::new_v4().to_string() };
+    let secret = format!("second-{}", uuid::Uuid::new_v4().simple());
+    world.must_not_leak(&secret);
+    world.emulator.add_app(&second.tenant_id, &second.client_id, secret.as_str());
+    world.write_secret(name, "clientSecret", &secret).await;
+    world
+        .apply(&json!({
+            "apiVersion": "vpptoken.io/v1alpha1", "kind": "GraphTenant", "metadata": { "name": name },
+            "spec": {
+                "tenantId": second.tenant_id,
+                "clientId": second.client_id,
+                "credentials": { "clientSecretRef": { "name": name } },
+                "pollInterval": "5s",
+            },
+        }))
+        .await;
+    second
+}
+
+fn through(name: &str) -> Value {
+    json!({ "tenantRef": { "kind": "GraphTenant", "name": name } })
+}
+
+/// Waits until the status of a tenant object holds.
+async fn wait_tenant(world: &World, kind: &str, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let last = std::sync::Mutex::new(Value::Null);
+    let arrived = until(LIMIT, || async {
+        let status = world.get(kind, name).await["status"].clone();
+        let arrived = holds(&status);
+        *last.lock().unwrap() = status;
+        arrived
+    })
+    .await;
+    let last = last.into_inner().unwrap();
+    assert!(arrived, "{kind} {name} never became {what}: {last:#}\n{}", world.operator.log_end());
+    last
+}
+
+fn ready_reason(status: &Value) -> &str {
+    status["conditions"][0]["reason"].as_str().unwrap_or_default()
+}
+
+async fn change_tenant(world: &World, change: Value) {
+    let tenants: Api<ClusterGraphTenant> = Api::all(world.client.clone());
+    tenants.patch(&world.tenant, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+}
+
+/// It holds its own credentials, so it allows everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graph_tenant_serves_its_namespace_with_its_own_secret() {
+    let world = World::new().await;
+    let second = second(&world, "own").await;
+    let mut more = through("own");
+    more["deletionPolicy"] = json!("Delete");
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("berlin", &file, more).await;
+    let status = world.wait_synced("berlin").await;
+    assert_eq!(status.tenant.unwrap().tenant_id, second.tenant_id);
+    let entities = second.entities(&world);
+    assert_eq!((entities.len(), Some(&entities[0].id)), (1, status.token_id.as_ref()));
+    assert_eq!(world.entities(), [], "nothing in the other tenant");
+    let by_hand = NewEntity {
+        organization_name: Some("Contoso".to_owned()),
+        apple_id: Some("vpp.munich@contoso.example".to_owned()),
+        ..NewEntity::default()
+    };
+    let by_hand = world.emulator.create_by_hand(&second.tenant_id, by_hand);
+    let mut more = through("own");
+    more["tokenId"] = json!(by_hand.id);
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("munich", &file, more).await;
+    world.wait_synced("munich").await;
+    world.delete("berlin").await;
+    world.wait_gone("berlin").await;
+    let left: Vec<String> = second.entities(&world).into_iter().map(|entity| entity.id).collect();
+    assert_eq!(left, [by_hand.id]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tenants_share_nothing_and_show_what_they_have() {
+    let world = World::new().await;
+    let second = second(&world, "second").await;
+    // The same Apple ID, organization and expiry in both: two tokens, since a tenant knows only its own.
+    for (name, mut more) in [("first", json!({})), ("second", through("second"))] {
+        more["appleId"] = json!("vpp@contoso.example");
+        let file = world.token("Contoso", &EXPIRES);
+        let secret = format!("{name}-file");
+        world.write_secret(&secret, "token", &file.text()).await;
+        more["tokenSecretRef"] = json!({ "name": secret });
+        world.create_token(name, more).await;
+    }
+    for name in ["first", "second"] {
+        assert_eq!(row(&world.wait_synced(name).await), READY);
+    }
+    assert_eq!((world.entities().len(), second.entities(&world).len()), (1, 1));
+    for name in ["by-hand", "by-hand-too"] {
+        let new = NewEntity { apple_id: Some(format!("{name}@contoso.example")), ..NewEntity::default() };
+        world.emulator.create_by_hand(&second.tenant_id, new);
+    }
+    let counts = |status: &Value| (status["tokens"].as_i64(), status["unmanagedTokens"].as_i64());
+    for (kind, name, expected) in [
+        ("clustergraphtenant", world.tenant.as_str(), (Some(1), Some(0))),
+        ("graphtenant", "second", (Some(3), Some(2))),
+    ] {
+        let status = wait_tenant(&world, kind, name, "counted", |status| counts(status) == expected).await;
+        assert_eq!((ready_reason(&status), &status["observedGeneration"]), ("UpToDate", &json!(1)), "{kind}");
+    }
+    let shown = world.plane.kubectl(&["get", "graphtenants", "-n", &world.namespace]).await.stdout;
+    let mut lines = shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(lines.next().unwrap(), ["NAME", "TENANT", "TOKENS", "UNMANAGED", "READY", "AGE"]);
+    assert_eq!(lines.next().unwrap()[..5], ["second", &second.tenant_id, "3", "2", "True"]);
+
+    // The second one loses its permission; the first one goes on.
+    world.emulator.set_permission(&second.tenant_id, &second.client_id, Permission::None);
+    world.emulator.revoke_access_tokens();
+    let refused = |status: &Value| ready_reason(status) == "PermissionMissing";
+    wait_tenant(&world, "graphtenant", "second", "refused", refused).await;
+    for name in ["first", "second"] {
+        let file = world.token("Contoso", &RENEWED);
+        world.write_secret(&format!("{name}-file"), "token", &file.text()).await;
+    }
+    world.wait_reason("second", "PermissionMissing").await;
+    world.wait_graph("the renewal of the first", |seen| seen.entities(&world.tenant_id)[0].uploads == 2).await;
+    assert_eq!(row(&world.wait_ready("first").await), READY);
+    let status = world.get("clustergraphtenant", &world.tenant).await["status"].clone();
+    assert_eq!(ready_reason(&status), "UpToDate");
+    assert_eq!(second.entities(&world)[0].uploads, 1);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_poll_interval_counts_at_once() {
+    let world = World::with(Setup { poll_interval: "1h", ..Setup::default() }).await;
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("berlin", &file, json!({ "countryOrRegion": "de" })).await;
+    world.wait_synced("berlin").await;
+    let id = world.entities()[0].id.clone();
+    world.emulator.edit(&world.tenant_id, &id, |entity| entity.country_or_region = Some("us".into()));
+    change_tenant(&world, json!({ "spec": { "pollInterval": "5s" } })).await;
+    world.wait_lists(3).await;
+    let back = world.emulator.entity(&world.tenant_id, &id).unwrap();
+    assert_eq!(back.country_or_region.as_deref(), Some("de"));
+    wait_tenant(&world, "clustergraphtenant", &world.tenant, "looked at", |status| status["observedGeneration"] == 2)
+        .await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_credentials_count_at_once() {
+    let world = World::with(Setup { poll_interval: "1h", ..Setup::default() }).await;
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("berlin", &file, json!({})).await;
+    world.wait_synced("berlin").await;
+    let secret = || {
+        let secret = format!("other-{}", uuid::Uuid::new_v4().simple());
+        world.must_not_leak(&secret);
+        secret
+    };
+
+    // Another Secret.
+    let other = secret();
+    world.emulator.set_secret(&world.tenant_id, &world.client_id, other.as_str());
+    world.emulator.revoke_access_tokens();
+    world.write_secret("graph-2", "clientSecret", &other).await;
+    change_tenant(&world, json!({ "spec": { "credentials": { "clientSecretRef": { "name": "graph-2" } } } })).await;
+    world.patch("berlin", json!({ "spec": { "countryOrRegion": "de" } })).await;
+    world.wait_graph("the country", |seen| seen.entities(&world.tenant_id)[0].country_or_region.is_some()).await;
+    world.wait_ready("berlin").await;
+
+    // Another key of it.
+    let third = secret();
+    world.write_secret("graph-2", "another-key", &third).await;
+    world.emulator.set_secret(&world.tenant_id, &world.client_id, third.as_str());
+    world.emulator.revoke_access_tokens();
+    change_tenant(&world, json!({ "spec": { "credentials": { "clientSecretRef": { "key": "another-key" } } } })).await;
+    world.patch("berlin", json!({ "spec": { "countryOrRegion": "fr" } })).await;
+    world
+        .wait_graph("the next country", |seen| {
+            seen.entities(&world.tenant_id)[0].country_or_region.as_deref() == Some("fr")
+        })
+        .await;
+    world.wait_ready("berlin").await;
+
+    // Another app registration, with the same Secret.
+    let client_id = uuid::Uuid::new_v4().to_string();
+    world.emulator.add_app(&world.tenant_id, &client_id, third.as_str());
+    world.emulator.clear_requests();
+    change_tenant(&world, json!({ "spec": { "clientId": client_id } })).await;
+    world
+        .wait_graph("a list by the other app", |seen| {
+            seen.requests().any(|record| {
+                record.operation == Operation::List && record.client_id.as_deref() == Some(client_id.as_str())
+            })
+        })
+        .await;
+    world.patch("berlin", json!({ "spec": { "countryOrRegion": "it" } })).await;
+    world.wait_graph("a PATCH", |seen| seen.count(Operation::Update) > 0).await;
+    let update = world.requests(Operation::Update)[0].clone();
+    assert_eq!(update.client_id.as_deref(), Some(client_id.as_str()));
+    world.wait_ready("berlin").await;
+    assert_eq!((world.entities().len(), world.entities()[0].uploads), (1, 1), "still the same token");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_object_that_nobody_uses_is_left_alone() {
+    let world = World::new().await;
+    let (idle, used) = (second(&world, "idle").await, second(&world, "used").await);
+    for (name, more) in [("berlin", json!({})), ("munich", through("used"))] {
+        let file = world.token("Contoso", &EXPIRES);
+        world.create(name, &file, more).await;
+        world.wait_synced(name).await;
+    }
+    world.wait_lists(2).await;
+    let object = world.get("graphtenant", "idle").await;
+    assert_eq!(object["status"], json!({ "observedGeneration": -1 }));
+    assert_eq!(idle.requests(&world), 0);
+    // No longer used: no longer listed. The other tenant's polls tell the time.
+    world.delete("munich").await;
+    world.wait_gone("munich").await;
+    world.wait_lists(1).await;
+    world.emulator.clear_requests();
+    world.wait_lists(2).await;
+    assert_eq!(used.requests(&world), 0, "{:?}", world.emulator.requests());
+    assert_eq!(world.tokens().get("berlin").await.unwrap().name_any(), "berlin");
+    world.finish().await;
+}
