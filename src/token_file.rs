@@ -17,6 +17,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// A name goes into statuses and sentences, so it has to have an end.
+const MOST_NAME_CHARACTERS: usize = 512;
+
 /// A token file that was read: the text to upload, and what it says of itself.
 #[derive(Clone, Debug)]
 pub struct TokenFile {
@@ -56,6 +59,9 @@ pub enum TokenFileError {
     /// A field has nothing in it.
     #[error("the decoded text has an empty \"{0}\"")]
     EmptyField(&'static str),
+    /// Apple's names are short.
+    #[error("\"orgName\" in the decoded text has more than {MOST_NAME_CHARACTERS} characters")]
+    LongName,
     /// The expiry is no time.
     #[error("\"expDate\" in the decoded text is not a time such as 2027-01-22T17:32:07+0000")]
     BadExpiry,
@@ -92,6 +98,9 @@ impl TokenFile {
         })?;
         if content.org_name.trim().is_empty() {
             return Err(TokenFileError::EmptyField("orgName"));
+        }
+        if content.org_name.chars().count() > MOST_NAME_CHARACTERS {
+            return Err(TokenFileError::LongName);
         }
         if content.token.expose_secret().trim().is_empty() {
             return Err(TokenFileError::EmptyField("token"));

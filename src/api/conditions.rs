@@ -141,6 +141,8 @@ reasons! {
     SimilarTokenExists,
     /// Another VppToken has this token in Graph.
     ClaimedByAnother,
+    /// The VppToken has another token than the one that `tokenId` names. Create another VppToken for that one.
+    AlreadyBound,
     /// The token that `tokenId` names is not in this tenant.
     TokenNotFound,
     /// The token is gone from Graph; it is created again.

@@ -128,7 +128,7 @@ pub struct TenantConnection {
     /// How often the tenant's tokens are listed.
     #[serde(default = "default_poll_interval")]
     #[schemars(length(max = 20))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}(h|m|s))+$') && duration(self) >= duration('5s') && duration(self) <= duration('24h')").message("pollInterval must be a duration from 5s to 24h, for example 5m"))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && size(self) > 0 && duration(self) >= duration('5s') && duration(self) <= duration('24h')").message("pollInterval must be a duration from 5s to 24h, for example 5m"))]
     pub poll_interval: String,
 }
 

@@ -258,7 +258,7 @@ pub struct SyncSpec {
     /// Time between two syncs, at least 15 minutes; objects are spread evenly over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}(h|m|s))+$') && duration(self) >= duration('15m') && duration(self) <= duration('8760h')").message("interval must be a duration from 15m to 8760h, for example 6h or 1h30m"))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && size(self) > 0 && duration(self) >= duration('15m') && duration(self) <= duration('8760h')").message("interval must be a duration from 15m to 8760h, for example 6h or 1h30m"))]
     pub interval: Option<String>,
 }
 

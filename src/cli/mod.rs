@@ -117,12 +117,19 @@ fn crds(dir: Option<PathBuf>) -> Result<(), String> {
 }
 
 fn operate(arguments: Run) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&arguments.log).map_err(|error| format!("--log \"{}\": {error}", arguments.log))?;
+    // The Kubernetes client warns of answers that it can't read by quoting them, and Secrets are among them.
+    let filters = format!("{},kube_client::client=error", arguments.log);
+    let filter = EnvFilter::try_new(filters).map_err(|error| format!("--log \"{}\": {error}", arguments.log))?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match arguments.log_format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
     }
+    // A panic's own message may quote anything; where it happened is enough to find it.
+    std::panic::set_hook(Box::new(|info| {
+        let at = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(at, "a fault of the operator: it panicked");
+    }));
     let settings = Settings {
         namespace: arguments.namespace,
         watch_namespaces: arguments.watch_namespaces,

@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Forbidden,
     /// 404.
     NotFound,
+    /// 409, 412, 423: something else is going on with it; nothing was carried out.
+    Conflict,
     /// Any other 4xx: Graph does not want it.
     Refused,
     /// Entra ID refused the credentials.
@@ -68,7 +70,8 @@ impl std::fmt::Display for GraphError {
 }
 
 impl GraphError {
-    pub(super) fn new(kind: ErrorKind, sentence: impl Into<String>) -> Self {
+    /// A failure that is told by a sentence alone.
+    pub fn new(kind: ErrorKind, sentence: impl Into<String>) -> Self {
         Self {
             kind,
             sentence: sentence.into(),
@@ -82,11 +85,6 @@ impl GraphError {
 
     pub(super) fn bad_answer(what: &str) -> Self {
         Self::new(ErrorKind::OutcomeUnknown, format!("Graph's answer can't be used: {what}"))
-    }
-
-    /// An answer that is whole and yet not to be believed.
-    pub fn implausible(what: &str) -> Self {
-        Self::new(ErrorKind::OutcomeUnknown, what)
     }
 
     pub(super) fn with_status(mut self, status: u16) -> Self {
@@ -120,6 +118,7 @@ impl GraphError {
             403 => ErrorKind::Forbidden,
             404 => ErrorKind::NotFound,
             429 => ErrorKind::Throttled,
+            409 | 412 | 423 => ErrorKind::Conflict,
             408 | 500.. => ErrorKind::Unavailable,
             300..=399 => ErrorKind::OutcomeUnknown,
             _ => ErrorKind::Refused,

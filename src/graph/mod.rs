@@ -94,9 +94,22 @@ pub struct GraphClient {
     tenant_id: String,
     client_id: String,
     http: Mutex<reqwest::Client>,
-    credential: Mutex<Arc<Credential>>,
-    access: tokio::sync::Mutex<Option<AccessToken>>,
+    credential: Mutex<Credentials>,
+    access: tokio::sync::Mutex<Access>,
     meter: Meter,
+}
+
+/// What to sign in with, and how often it, or what it is good for, has changed.
+struct Credentials {
+    credential: Arc<Credential>,
+    generation: u64,
+}
+
+/// The access token, or why there is none.
+#[derive(Default)]
+struct Access {
+    token: Option<(u64, AccessToken)>,
+    failure: Option<(Instant, u64, GraphError)>,
 }
 
 impl std::fmt::Debug for GraphClient {
@@ -126,21 +139,22 @@ impl GraphClient {
             tenant_id: tenant_id.into(),
             client_id: client_id.into(),
             http: Mutex::new(http_client()?),
-            credential: Mutex::new(Arc::new(credential)),
-            access: tokio::sync::Mutex::new(None),
+            credential: Mutex::new(Credentials { credential: Arc::new(credential), generation: 0 }),
+            access: tokio::sync::Mutex::default(),
             meter,
         })
     }
 
     /// Uses another credential from now on, with a freshly fetched access token.
-    pub async fn set_credential(&self, credential: Credential) {
-        *self.credential.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(credential);
-        self.access.lock().await.take();
+    pub fn set_credential(&self, credential: Credential) {
+        let mut credentials = self.credentials();
+        credentials.credential = Arc::new(credential);
+        credentials.generation += 1;
     }
 
     /// Forgets the access token: roles are inside of it, so that a new permission needs a new one.
-    pub async fn forget_access_token(&self) {
-        self.access.lock().await.take();
+    pub fn forget_access_token(&self) {
+        self.credentials().generation += 1;
     }
 
     /// All tokens of the tenant: every page, or an error.
@@ -193,24 +207,24 @@ impl GraphClient {
             .ok_or_else(|| GraphError::bad_answer("the new token has no id"))
     }
 
-    /// Changes a token: only the fields in `patch`.
+    /// Changes a token: only the fields in `patch`. Graph may answer with the token, or with nothing.
     ///
     /// # Errors
     /// When the request fails.
-    pub async fn update(&self, id: &str, patch: &TokenPatch) -> Result<Entity, GraphError> {
+    pub async fn update(&self, id: &str, patch: &TokenPatch) -> Result<Option<Entity>, GraphError> {
         let scrubber = Scrubber::new(patch.sensitive.iter());
         let answer = self.call(Operation::Update, Method::PATCH, &self.item(id), Some(patch.body()), &scrubber).await?;
-        self.answered_or_read(answer, id).await
+        Ok(answer.body.as_ref().and_then(wire::read_answer))
     }
 
-    /// Starts a sync of the token's licences and apps.
+    /// Starts a sync of the token's licences and apps. Graph may answer with the token, or with nothing.
     ///
     /// # Errors
     /// When the request fails.
-    pub async fn sync(&self, id: &str) -> Result<Entity, GraphError> {
+    pub async fn sync(&self, id: &str) -> Result<Option<Entity>, GraphError> {
         let url = format!("{}/syncLicenses", self.item(id));
         let answer = self.call(Operation::Sync, Method::POST, &url, None, &Scrubber::default()).await?;
-        self.answered_or_read(answer, id).await
+        Ok(answer.body.as_ref().and_then(wire::read_answer))
     }
 
     /// Deletes a token. One that is already gone counts as deleted.
@@ -221,14 +235,6 @@ impl GraphClient {
         match self.call(Operation::Delete, Method::DELETE, &self.item(id), None, &Scrubber::default()).await {
             Err(error) if error.kind != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
-        }
-    }
-
-    /// Graph may answer a change with the entity, or with nothing.
-    async fn answered_or_read(&self, answer: Answer, id: &str) -> Result<Entity, GraphError> {
-        match answer.body.as_ref().and_then(wire::read_answer) {
-            Some(entity) => Ok(entity),
-            None => self.get(id).await,
         }
     }
 
@@ -273,11 +279,22 @@ impl GraphClient {
     }
 
     async fn access_token(&self) -> Result<SecretString, GraphError> {
+        let waiting_since = Instant::now();
         let mut access = self.access.lock().await;
-        if let Some(token) = access.as_ref().filter(|token| token.is_fresh()) {
+        let (credential, generation) = {
+            let credentials = self.credentials();
+            (Arc::clone(&credentials.credential), credentials.generation)
+        };
+        if let Some((_, token)) = access.token.as_ref().filter(|(of, token)| *of == generation && token.is_fresh()) {
             return Ok(token.secret.clone());
         }
-        let credential = Arc::clone(&self.credential.lock().unwrap_or_else(PoisonError::into_inner));
+        // Whoever waited while signing in failed need not see it fail once more.
+        if let Some((at, of, error)) = &access.failure
+            && *at > waiting_since
+            && *of == generation
+        {
+            return Err(error.clone());
+        }
         let began = Instant::now();
         let outcome =
             entra::authenticate(&self.http(), &self.endpoints, &self.tenant_id, &self.client_id, &credential).await;
@@ -286,18 +303,29 @@ impl GraphClient {
             Err(error) => error.status,
         };
         self.finished(Operation::Authenticate, status, began);
-        let fresh = outcome?;
-        let secret = fresh.secret.clone();
-        *access = Some(fresh);
-        Ok(secret)
+        match outcome {
+            Ok(token) => {
+                let secret = token.secret.clone();
+                *access = Access { token: Some((generation, token)), failure: None };
+                Ok(secret)
+            }
+            Err(error) => {
+                access.failure = Some((Instant::now(), generation, error.clone()));
+                Err(error)
+            }
+        }
     }
 
     /// Another call may have fetched a new access token meanwhile: that one stays.
     async fn forget(&self, used: &SecretString) {
         let mut access = self.access.lock().await;
-        if access.as_ref().is_some_and(|token| token.secret.expose_secret() == used.expose_secret()) {
-            access.take();
+        if access.token.as_ref().is_some_and(|(_, token)| token.secret.expose_secret() == used.expose_secret()) {
+            access.token = None;
         }
+    }
+
+    fn credentials(&self) -> std::sync::MutexGuard<'_, Credentials> {
+        self.credential.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn send(

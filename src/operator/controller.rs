@@ -20,8 +20,9 @@ use crate::api::conditions::{ConditionType, find};
 use crate::api::{Reason, SYNC_REQUESTED_AT, VppToken};
 use crate::vpptoken::{self, Context, Error, Wake};
 
-/// Reconciles at a time. One that waits for its turn to write holds a place, so there are more than a tenant may send.
-const CONCURRENCY: u16 = 512;
+/// No limit here: a reconcile that waits for leave to write to one tenant must not keep those of another from beginning.
+/// [`Context::working`] limits what costs something.
+const CONCURRENCY: u16 = 0;
 /// How long reconciles in progress may take to end when the operator is told to stop.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -133,7 +134,9 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
             let mut all_read = all_read.clone();
             async move {
                 // A cache that is not read yet would look like things that are not there.
-                let _ = all_read.wait_for(|all_read| *all_read).await;
+                if all_read.wait_for(|all_read| *all_read).await.is_err() {
+                    return Ok(Action::await_change());
+                }
                 let began = Instant::now();
                 // A panic in one reconcile would end them all.
                 let outcome = AssertUnwindSafe(vpptoken::reconcile(object, context)).catch_unwind().await;
@@ -169,12 +172,13 @@ fn request(reference: ObjectRef<VppToken>) -> ReconcileRequest<VppToken> {
 /// Kubernetes could not be read or written: again after 0.5, 1, 2, … up to 30 s.
 #[allow(clippy::needless_pass_by_value)] // the signature is kube's
 fn try_again(object: Arc<VppToken>, _error: &Error, context: Arc<Context>) -> Action {
-    let failures = object.uid().map_or(1, |uid| {
+    let failures = object.uid().and_then(|uid| {
         context.desk.change(&uid, |page| {
             page.kubernetes_failures = page.kubernetes_failures.saturating_add(1);
             page.kubernetes_failures
         })
     });
+    let failures = failures.unwrap_or(1);
     let wait = Duration::from_millis(250).saturating_mul(2u32.saturating_pow(failures.min(10)));
     Action::requeue(wait.min(Duration::from_secs(30)))
 }
@@ -192,6 +196,9 @@ fn changed_objects(
         let changed = match event {
             Event::Apply(object) | Event::InitApply(object) => {
                 tenants_changed.notify_one();
+                if let Some(uid) = object.uid() {
+                    context.desk.open(&uid);
+                }
                 let name = (object.namespace().unwrap_or_default(), object.name_any());
                 let version = Version::of(&object);
                 let is_new = seen.get(&name) != Some(&version);
@@ -211,7 +218,9 @@ fn changed_objects(
                     read.send_modify(|read| *read += 1);
                 }
                 let uids: BTreeSet<String> = context.caches.all_tokens().filter_map(|object| object.uid()).collect();
+                seen.retain(|_, version| version.uid.as_ref().is_some_and(|uid| uids.contains(uid)));
                 wake(&context, context.desk.keep_only(&uids));
+                wake_rivals(&context);
                 tenants_changed.notify_one();
                 None
             }

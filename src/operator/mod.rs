@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::api::FIELD_MANAGER;
@@ -79,6 +79,9 @@ const WATCH_READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// There is no default: a request on a dead connection would hang for ever.
 const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Reconciles that read or write Kubernetes at a time.
+const WORKING: usize = 64;
+
 /// Runs until `stop` says so.
 ///
 /// # Errors
@@ -125,6 +128,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), 
         timings: settings.timings,
         recorder: Recorder::new(client.clone(), reporter),
         wake: queue.wake(),
+        working: Semaphore::new(WORKING),
     });
     tasks.spawn(controller::wake_on_changes(
         Arc::clone(&context),
@@ -165,9 +169,14 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), 
 
     // The controllers end when they are told to stop and their last reconcile is done; the other parts never do.
     tokio::select! {
-        () = async { while controllers.join_next().await.is_some() {} } => {
-            if *stop.borrow() { Ok(()) } else { Err(StartError::Ended("the controller".into())) }
-        }
+        ended = async {
+            while let Some(ended) = controllers.join_next().await {
+                if ended.is_err() || !*stop.borrow() {
+                    return Err(StartError::Ended("the controller of a namespace".into()));
+                }
+            }
+            Ok(())
+        } => ended,
         Some(ended) = tasks.join_next() => {
             let what = match ended {
                 Ok(name) => name.to_owned(),

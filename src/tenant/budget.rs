@@ -64,7 +64,7 @@ impl Budget {
             tokio::pin!(changed);
             changed.as_mut().enable();
             match self.try_send(place.number) {
-                Turn::Now => return Sent(Arc::clone(self)),
+                Turn::Now => return Sent { budget: Arc::clone(self), is_used: false },
                 Turn::At(time) => {
                     tokio::select! {
                         () = tokio::time::sleep_until(time) => {}
@@ -127,18 +127,30 @@ impl Budget {
     }
 }
 
-/// A write on its way; dropped when it was answered, or given up.
+/// The leave to send one write. Dropped when the write was answered, or without having been used, which costs nothing.
 #[derive(Debug)]
-#[must_use = "a write that is not on its way counts as answered"]
-pub struct Sent(Arc<Budget>);
+#[must_use = "leave that is dropped is given back"]
+pub struct Sent {
+    budget: Arc<Budget>,
+    is_used: bool,
+}
+
+impl Sent {
+    /// The write is sent now.
+    pub fn use_up(&mut self) {
+        self.is_used = true;
+    }
+}
 
 impl Drop for Sent {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.budget.state();
         state.on_their_way = state.on_their_way.saturating_sub(1);
-        state.answered.push_back(Instant::now());
+        if self.is_used {
+            state.answered.push_back(Instant::now());
+        }
         drop(state);
-        self.0.changed.notify_waiters();
+        self.budget.changed.notify_waiters();
     }
 }
 
@@ -179,13 +191,27 @@ impl Budgets {
 mod tests {
     use super::*;
 
+    async fn send(budget: &Arc<Budget>, priority: Priority) {
+        budget.acquire(priority).await.use_up();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leave_that_is_not_used_costs_nothing() {
+        let budget = Arc::new(Budget::default());
+        let began = Instant::now();
+        for _ in 0..MOST * 3 {
+            drop(budget.acquire(Priority::Person).await);
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn no_window_holds_more_than_the_limit() {
         let budget = Arc::new(Budget::default());
         let began = Instant::now();
         let mut sent = Vec::new();
         for _ in 0..MOST * 3 {
-            drop(budget.acquire(Priority::Person).await);
+            send(&budget, Priority::Person).await;
             sent.push(began.elapsed());
         }
         for (n, time) in sent.iter().enumerate() {
@@ -201,7 +227,9 @@ mod tests {
         let began = Instant::now();
         let mut on_their_way = Vec::new();
         for _ in 0..MOST {
-            on_their_way.push(budget.acquire(Priority::Person).await);
+            let mut sent = budget.acquire(Priority::Person).await;
+            sent.use_up();
+            on_their_way.push(sent);
         }
         // They may arrive as late as this.
         let slow = Duration::from_secs(7);
@@ -209,7 +237,7 @@ mod tests {
             tokio::time::sleep(slow).await;
             drop(on_their_way);
         });
-        drop(budget.acquire(Priority::Person).await);
+        send(&budget, Priority::Person).await;
         assert!(began.elapsed() >= slow + WINDOW, "{:?}", began.elapsed());
         assert!(began.elapsed() < slow + WINDOW * 2, "{:?}", began.elapsed());
     }
@@ -218,14 +246,14 @@ mod tests {
     async fn a_person_comes_before_a_schedule_that_waited_longer() {
         let budget = Arc::new(Budget::default());
         for _ in 0..MOST {
-            drop(budget.acquire(Priority::Schedule).await);
+            send(&budget, Priority::Schedule).await;
         }
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for priority in [Priority::Schedule, Priority::Person] {
             let (budget, order) = (Arc::clone(&budget), Arc::clone(&order));
             tasks.push(tokio::spawn(async move {
-                drop(budget.acquire(priority).await);
+                send(&budget, priority).await;
                 order.lock().unwrap().push(priority);
             }));
             tokio::task::yield_now().await;
@@ -245,14 +273,14 @@ mod tests {
                 let (budget, stop) = (Arc::clone(&budget), Arc::clone(&stop));
                 tokio::spawn(async move {
                     while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        drop(budget.acquire(Priority::Person).await);
+                        send(&budget, Priority::Person).await;
                     }
                 })
             })
             .collect();
         tokio::task::yield_now().await;
         let began = Instant::now();
-        drop(budget.acquire(Priority::Schedule).await);
+        send(&budget, Priority::Schedule).await;
         assert!(began.elapsed() <= PATIENCE * 2, "{:?}", began.elapsed());
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         for task in people {
@@ -265,7 +293,7 @@ mod tests {
         let budget = Arc::new(Budget::default());
         budget.pause(Duration::from_secs(7));
         let began = Instant::now();
-        drop(budget.acquire(Priority::Person).await);
+        send(&budget, Priority::Person).await;
         assert!(began.elapsed() >= Duration::from_secs(7));
     }
 }

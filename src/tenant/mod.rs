@@ -2,16 +2,17 @@
 //! Knows Graph and what users write, but sends nothing to Kubernetes.
 
 pub mod budget;
+pub mod clock;
 pub mod directory;
 pub mod session;
 pub mod snapshot;
 
 use jiff::SignedDuration;
 
-pub use budget::{Budget, Budgets, Priority};
+pub use budget::{Budget, Budgets, Priority, Sent};
 pub use directory::{Access, Directory, Tenant, TenantKey, Unusable};
 pub use session::{Change, OnChange, Problem, Session, SessionSettings, TenantView};
-pub use snapshot::{Entry, Field, Implausible, Merged, Snapshot, Written};
+pub use snapshot::{Entry, Field, Merged, Snapshot, Written};
 
 /// Times that the rules speak of. They are settings so that tests need not wait for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

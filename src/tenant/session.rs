@@ -8,13 +8,16 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::budget::{Budget, Budgets, Priority};
+use super::budget::{Budget, Budgets, Priority, Sent};
+use super::clock;
 use super::snapshot::{Field, Snapshot};
 use super::{Merged, Timings};
 use crate::graph::{Credential, Entity, ErrorKind, GraphClient, GraphError, NewToken, TokenPatch};
 
 /// While a sync runs, lists come after 2, 4, 8, … seconds, but never further apart than this.
 const SLOWEST_WHILE_SYNCING: Duration = Duration::from_secs(30);
+/// A sync that runs longer than this is stuck.
+pub const LONGEST_SYNC: SignedDuration = SignedDuration::from_hours(1);
 /// A list that failed is tried again after 1, 2, 4, … seconds, but never later than this.
 const SLOWEST_RETRY: Duration = Duration::from_secs(60);
 /// Microsoft: without `Retry-After`, wait 3 s, doubling to 180 s.
@@ -47,6 +50,10 @@ pub struct TenantView {
     pub problem: Option<Problem>,
     /// How often they are listed.
     pub poll_interval: SignedDuration,
+    /// Since when there is this session.
+    pub opened: Timestamp,
+    /// Until when nothing is sent, because Graph asked to wait.
+    pub paused_until: Option<Timestamp>,
 }
 
 /// Something that reconciles may wait for.
@@ -79,6 +86,7 @@ pub struct Session {
     client: GraphClient,
     state: Mutex<State>,
     poke: Notify,
+    opened: Timestamp,
     on_change: OnChange,
     budgets: Arc<Budgets>,
     budget_key: (String, String, String),
@@ -112,7 +120,15 @@ impl Session {
             budget: Arc::default(),
             settings,
         };
-        Self { client, state: Mutex::new(state), poke: Notify::new(), on_change, budgets, budget_key }
+        Self {
+            client,
+            state: Mutex::new(state),
+            poke: Notify::new(),
+            opened: clock::now(),
+            on_change,
+            budgets,
+            budget_key,
+        }
     }
 
     /// What a reconcile sees.
@@ -122,6 +138,8 @@ impl Session {
             snapshot: Arc::clone(&state.snapshot),
             problem: state.problem.clone(),
             poll_interval: SignedDuration::try_from(state.settings.poll_interval).unwrap_or(SignedDuration::MAX),
+            opened: self.opened,
+            paused_until: state.budget.paused().and_then(|wait| clock::now().checked_add(wait).ok()),
         }
     }
 
@@ -137,8 +155,8 @@ impl Session {
     }
 
     /// Uses another credential from now on, and tries it at once.
-    pub async fn set_credential(&self, credential: Credential) {
-        self.client.set_credential(credential).await;
+    pub fn set_credential(&self, credential: Credential) {
+        self.client.set_credential(credential);
         let mut state = self.state();
         state.not_before = None;
         state.next_regular = None;
@@ -191,14 +209,10 @@ impl Session {
 
     async fn list(&self) -> Change {
         let started = Instant::now();
-        let began = Timestamp::now();
-        let outcome = self.client.list().await;
-        let merged = match outcome {
-            Ok(entities) => self.merge(began, entities, started),
-            Err(error) => Err(error),
-        };
-        match merged {
-            Ok((merged, problem)) => {
+        let began = clock::now();
+        match self.client.list().await {
+            Ok(entities) => {
+                let (merged, problem) = self.merge(began, entities, started);
                 let mut ids = merged.changed;
                 for id in merged.doubtful {
                     if self.confirm(&id).await.is_ok() {
@@ -207,16 +221,14 @@ impl Session {
                 }
                 Change { ids, problem }
             }
-            Err(error) => Change { ids: BTreeSet::new(), problem: self.failed(error, started).await },
+            Err(error) => Change { ids: BTreeSet::new(), problem: self.failed(error, started) },
         }
     }
 
-    fn merge(&self, began: Timestamp, entities: Vec<Entity>, started: Instant) -> Result<(Merged, bool), GraphError> {
+    fn merge(&self, began: Timestamp, entities: Vec<Entity>, started: Instant) -> (Merged, bool) {
         let mut state = self.state();
         let settling = state.settings.timings.settling;
-        let merged = Arc::make_mut(&mut state.snapshot)
-            .merge(began, Timestamp::now(), entities, settling)
-            .map_err(|implausible| GraphError::implausible(&implausible.to_string()))?;
+        let merged = Arc::make_mut(&mut state.snapshot).merge(began, clock::now(), entities, settling);
         if state.failures > 0 || state.next_regular.is_none() {
             let (graph, tenant_id, client_id) = &self.budget_key;
             state.budget = self.budgets.of(graph, tenant_id, client_id);
@@ -228,26 +240,28 @@ impl Session {
             state.wanted_after = None;
         }
         let mut wait = state.settings.poll_interval;
-        if state.snapshot.is_syncing() {
+        // One that runs for longer is stuck: it is no reason to hurry.
+        let an_hour_ago = began.saturating_sub(LONGEST_SYNC).unwrap_or(Timestamp::MIN);
+        if state.snapshot.is_syncing_since(an_hour_ago) {
             state.syncing_lists += 1;
             wait = wait.min(doubling(Duration::from_secs(1), state.syncing_lists, SLOWEST_WHILE_SYNCING));
         } else {
             state.syncing_lists = 0;
         }
         state.next_regular = Some(started + wait);
-        Ok((merged, state.problem.take().is_some()))
+        (merged, state.problem.take().is_some())
     }
 
-    async fn failed(&self, error: GraphError, started: Instant) -> bool {
+    fn failed(&self, error: GraphError, started: Instant) -> bool {
         tracing::warn!(%error, "the tenant's tokens can't be listed");
         if matches!(error.kind, ErrorKind::Forbidden | ErrorKind::Unauthorized) {
-            self.client.forget_access_token().await;
+            self.client.forget_access_token();
         }
         let mut state = self.state();
         state.failures = state.failures.saturating_add(1);
         self.slow_down(&mut state, &error);
-        let wait =
-            error.retry_after.unwrap_or_else(|| doubling(Duration::from_millis(500), state.failures, SLOWEST_RETRY));
+        let own = doubling(Duration::from_millis(500), state.failures, SLOWEST_RETRY);
+        let wait = own.max(error.retry_after.unwrap_or_default());
         state.not_before = Some(Instant::now() + wait);
         let poll_interval = state.settings.poll_interval;
         state.next_regular.get_or_insert(started + poll_interval);
@@ -255,8 +269,10 @@ impl Session {
         state.wanted_after = Some(
             state.wanted_after.unwrap_or(Timestamp::MIN).max(state.snapshot.last_list().unwrap_or(Timestamp::MIN)),
         );
-        let since = state.problem.as_ref().map_or_else(Timestamp::now, |problem| problem.since);
-        let is_new = state.problem.as_ref().is_none_or(|problem| problem.error.kind != error.kind);
+        let before = state.problem.as_ref().filter(|problem| problem.error.kind == error.kind);
+        let since = before.map_or_else(clock::now, |problem| problem.since);
+        let is_new = before
+            .is_none_or(|problem| (&problem.error.code, &problem.error.sentence) != (&error.code, &error.sentence));
         state.problem = Some(Problem { since, error });
         is_new
     }
@@ -266,26 +282,37 @@ impl Session {
     /// # Errors
     /// When the request fails for another reason than that the token is not there.
     pub async fn confirm(&self, id: &str) -> Result<(), GraphError> {
-        let began = Timestamp::now();
+        let began = clock::now();
         match self.client.get(id).await {
-            Ok(entity) => Arc::make_mut(&mut self.state().snapshot).found(entity, began, Timestamp::now()),
+            Ok(entity) => Arc::make_mut(&mut self.state().snapshot).found(entity, began, clock::now()),
             Err(error) if error.kind == ErrorKind::NotFound => {
-                Arc::make_mut(&mut self.state().snapshot).gone(id, Timestamp::now());
+                Arc::make_mut(&mut self.state().snapshot).gone(id, clock::now());
             }
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
+    /// Waits for the leave to send one write. What the write rests on is to be read after that.
+    pub async fn leave(&self, priority: Priority) -> Sent {
+        let budget = Arc::clone(&self.state().budget);
+        budget.acquire(priority).await
+    }
+
     /// Creates a token. Not idempotent.
     ///
     /// # Errors
     /// When the request fails; see [`GraphError::maybe_executed`].
-    pub async fn create(&self, token: &NewToken, written: &[(Field, String)]) -> Result<Entity, GraphError> {
-        let _sent = self.budget().acquire(Priority::Person).await;
-        let outcome = self.noted(self.client.create(token).await).await;
+    pub async fn create(
+        &self,
+        mut leave: Sent,
+        token: &NewToken,
+        written: &[(Field, String)],
+    ) -> Result<Entity, GraphError> {
+        leave.use_up();
+        let outcome = self.noted(self.client.create(token).await);
         if let Ok(entity) = &outcome {
-            Arc::make_mut(&mut self.state().snapshot).created(entity.clone(), written, Timestamp::now());
+            Arc::make_mut(&mut self.state().snapshot).created(entity.clone(), written, clock::now());
         }
         outcome
     }
@@ -296,26 +323,26 @@ impl Session {
     /// When the request fails.
     pub async fn update(
         &self,
+        mut leave: Sent,
         id: &str,
         patch: &TokenPatch,
         written: &[(Field, String)],
-    ) -> Result<Entity, GraphError> {
-        let _sent = self.budget().acquire(Priority::Person).await;
+    ) -> Result<(), GraphError> {
+        leave.use_up();
         let write = InFlight::begin(self, id);
-        let outcome = self.noted(self.client.update(id, patch).await).await;
-        write.ended(outcome.as_ref().ok(), written);
-        outcome
+        let outcome = self.noted(self.client.update(id, patch).await);
+        self.write_ended(write, outcome, written)
     }
 
     /// Starts a sync.
     ///
     /// # Errors
     /// When the request fails.
-    pub async fn sync(&self, id: &str, priority: Priority) -> Result<Entity, GraphError> {
-        let _sent = self.budget().acquire(priority).await;
+    pub async fn sync(&self, mut leave: Sent, id: &str) -> Result<(), GraphError> {
+        leave.use_up();
         let write = InFlight::begin(self, id);
-        let outcome = self.noted(self.client.sync(id).await).await;
-        write.ended(outcome.as_ref().ok(), &[]);
+        let outcome = self.noted(self.client.sync(id).await);
+        let outcome = self.write_ended(write, outcome, &[]);
         if outcome.is_ok() {
             let mut state = self.state();
             state.syncing_lists = 1;
@@ -331,24 +358,38 @@ impl Session {
     ///
     /// # Errors
     /// When the request fails.
-    pub async fn delete(&self, id: &str) -> Result<(), GraphError> {
-        let _sent = self.budget().acquire(Priority::Person).await;
+    pub async fn delete(&self, mut leave: Sent, id: &str) -> Result<(), GraphError> {
+        leave.use_up();
         let write = InFlight::begin(self, id);
-        let outcome = self.noted(self.client.delete(id).await).await;
+        let outcome = self.noted(self.client.delete(id).await);
         write.ended(None, &[]);
         if outcome.is_ok() {
-            Arc::make_mut(&mut self.state().snapshot).gone(id, Timestamp::now());
+            Arc::make_mut(&mut self.state().snapshot).gone(id, clock::now());
         }
         outcome
     }
 
+    /// Graph may answer a write with the token, or with nothing: then the next list tells.
+    fn write_ended(
+        &self,
+        write: InFlight<'_>,
+        outcome: Result<Option<Entity>, GraphError>,
+        written: &[(Field, String)],
+    ) -> Result<(), GraphError> {
+        write.ended(outcome.as_ref().ok().and_then(Option::as_ref), written);
+        if matches!(outcome, Ok(None)) {
+            self.want_list_after(clock::now());
+        }
+        outcome.map(|_| ())
+    }
+
     /// What a write's outcome means for the next ones.
-    async fn noted<T>(&self, outcome: Result<T, GraphError>) -> Result<T, GraphError> {
+    fn noted<T>(&self, outcome: Result<T, GraphError>) -> Result<T, GraphError> {
         if let Err(error) = &outcome
             && error.kind == ErrorKind::Forbidden
         {
             // Roles are inside the access token: a permission that is granted later needs a new one.
-            self.client.forget_access_token().await;
+            self.client.forget_access_token();
         }
         let mut state = self.state();
         match &outcome {
@@ -364,15 +405,12 @@ impl Session {
         if error.kind == ErrorKind::Throttled {
             state.throttled = state.throttled.saturating_add(1);
             let (first, most) = THROTTLED_WAIT;
-            let wait = error.retry_after.unwrap_or_else(|| doubling(first / 2, state.throttled, most));
+            let own = doubling(first / 2, state.throttled, most);
+            let wait = error.retry_after.filter(|asked| !asked.is_zero()).unwrap_or(own);
             state.budget.pause(wait);
         } else if let Some(wait) = error.retry_after {
             state.budget.pause(wait);
         }
-    }
-
-    fn budget(&self) -> Arc<Budget> {
-        Arc::clone(&self.state().budget)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -400,7 +438,7 @@ impl<'a> InFlight<'a> {
 
     fn end(&self, answer: Option<&Entity>, written: &[(Field, String)]) {
         let mut state = self.session.state();
-        Arc::make_mut(&mut state.snapshot).write_ended(self.id, answer.cloned(), written, Timestamp::now());
+        Arc::make_mut(&mut state.snapshot).write_ended(self.id, answer.cloned(), written, clock::now());
     }
 }
 

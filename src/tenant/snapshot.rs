@@ -14,8 +14,8 @@ use crate::graph::Entity;
 
 /// Lists that an entry must be absent from before it is asked for by its id.
 const ABSENCES: u32 = 2;
-/// When more than this many, and more than half of all, are absent at once, the list is at fault.
-const MANY: usize = 3;
+/// So many are asked for after one list; the others after the next ones.
+const MOST_DOUBTFUL: usize = 10;
 
 /// A setting of a token that a manifest can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -109,20 +109,15 @@ pub struct Merged {
     pub doubtful: Vec<String>,
 }
 
-/// So many tokens were absent at once that the list is not believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Graph's list lacks {absent} of {known} tokens at once; that looks like a fault, so it is not acted upon")]
-pub struct Implausible {
-    /// How many are absent.
-    pub absent: usize,
-    /// How many there were.
-    pub known: usize,
-}
-
 impl Snapshot {
     /// Tokens that the last list had, or that were written since.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values().filter(|entry| entry.is_present())
+    }
+
+    /// All tokens that are not known to be gone, also those that the last list lacked.
+    pub fn not_gone(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
     }
 
     /// One token, also while it is doubtful whether it still exists.
@@ -150,22 +145,19 @@ impl Snapshot {
         self.lists.iter().filter(|began| **began > time).count()
     }
 
-    /// Whether a sync runs anywhere.
-    pub fn is_syncing(&self) -> bool {
-        self.entries.values().any(|entry| entry.syncing_since.is_some())
+    /// Whether a sync runs anywhere that began after a time.
+    pub fn is_syncing_since(&self, time: Timestamp) -> bool {
+        self.entries.values().any(|entry| entry.syncing_since.is_some_and(|since| since > time))
     }
 
     /// Merges a whole list.
-    ///
-    /// # Errors
-    /// When it lacks so many tokens that it is not believed; nothing is changed then.
     pub fn merge(
         &mut self,
         began: Timestamp,
         ended: Timestamp,
         listed: Vec<Entity>,
         settling: SignedDuration,
-    ) -> Result<Merged, Implausible> {
+    ) -> Merged {
         let listed: BTreeMap<String, Entity> = listed.into_iter().map(|entity| (entity.id.clone(), entity)).collect();
         let absent: Vec<String> = self
             .entries
@@ -173,11 +165,6 @@ impl Snapshot {
             .filter(|(id, entry)| !listed.contains_key(*id) && !entry.keeps_its_answer(began))
             .map(|(id, _)| id.clone())
             .collect();
-        let newly = absent.iter().filter(|id| self.entries.get(*id).is_some_and(Entry::is_present)).count();
-        let known = self.entries().count();
-        if newly > MANY && newly * 2 > known {
-            return Err(Implausible { absent: newly, known });
-        }
         let mut merged = Merged::default();
         for id in absent {
             let Some(entry) = self.entries.get_mut(&id) else {
@@ -190,7 +177,7 @@ impl Snapshot {
             if entry.absent == 1 {
                 merged.changed.insert(id.clone());
             }
-            if entry.absent >= ABSENCES {
+            if entry.absent >= ABSENCES && merged.doubtful.len() < MOST_DOUBTFUL {
                 merged.doubtful.push(id);
             }
         }
@@ -214,7 +201,7 @@ impl Snapshot {
         let too_many = self.lists.len().saturating_sub(8);
         self.lists.drain(..too_many);
         self.read_at = Some(ended);
-        Ok(merged)
+        merged
     }
 
     /// A write to a token is about to be sent.
@@ -281,7 +268,7 @@ mod tests {
     }
 
     fn list(snapshot: &mut Snapshot, began: i64, ended: i64, entities: &[Entity]) -> Merged {
-        snapshot.merge(at(began), at(ended), entities.to_vec(), SETTLING).unwrap()
+        snapshot.merge(at(began), at(ended), entities.to_vec(), SETTLING)
     }
 
     #[test]
@@ -343,27 +330,24 @@ mod tests {
     }
 
     #[test]
-    fn many_vanishing_at_once_is_not_believed() {
-        let many: Vec<Entity> = (0..8).map(|n| entity(&format!("t{n}"), "de")).collect();
+    fn of_many_that_are_absent_only_some_are_asked_for_at_once() {
+        let many: Vec<Entity> = (0..MOST_DOUBTFUL * 2).map(|n| entity(&format!("t{n}"), "de")).collect();
         let mut snapshot = Snapshot::default();
         list(&mut snapshot, 0, 1, &many);
-        let before = snapshot.clone();
-        let refused = snapshot.merge(at(2), at(3), many[..3].to_vec(), SETTLING);
-        assert_eq!(refused, Err(Implausible { absent: 5, known: 8 }));
-        assert_eq!(snapshot, before);
-        assert!(snapshot.merge(at(4), at(5), many[..5].to_vec(), SETTLING).is_ok());
+        list(&mut snapshot, 2, 3, &[]);
+        assert_eq!(list(&mut snapshot, 4, 5, &[]).doubtful.len(), MOST_DOUBTFUL);
     }
 
     #[test]
     fn the_time_a_sync_was_first_seen_running_is_kept() {
         let running = Entity { last_sync_status: Some("inProgress".into()), ..entity("a", "de") };
         let mut snapshot = Snapshot::default();
-        list(&mut snapshot, 0, 1, &[running.clone()]);
+        list(&mut snapshot, 0, 1, std::slice::from_ref(&running));
         list(&mut snapshot, 2, 3, &[running]);
         assert_eq!(snapshot.entry("a").unwrap().syncing_since, Some(at(1)));
-        assert!(snapshot.is_syncing());
+        assert!(snapshot.is_syncing_since(at(0)));
         list(&mut snapshot, 4, 5, &[entity("a", "de")]);
-        assert!(!snapshot.is_syncing());
+        assert!(!snapshot.is_syncing_since(at(0)));
     }
 
     proptest! {

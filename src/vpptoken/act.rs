@@ -13,7 +13,7 @@ use super::world::{Failure, Observed, StepKind, TenantState, UnsentCreate};
 use super::{Context, Error, namespace, tenant_key, uid};
 use crate::api::{AccountType, FINALIZER, PendingCreate, Uploaded, VppToken};
 use crate::graph::{ErrorKind, GraphError, NewToken, TokenPatch};
-use crate::tenant::{Field, Session, Tenant};
+use crate::tenant::{Field, Sent, Session, Tenant, clock};
 use crate::token_file::TokenFile;
 
 /// An event to be shown.
@@ -38,16 +38,28 @@ pub struct Acted {
     pub done: Option<Done>,
     /// What to show.
     pub event: Option<Happened>,
-    /// There is nothing left to write a status on.
-    pub object_is_gone: bool,
+    /// The step changed the object itself: its watch brings it back, and the status is written then.
+    pub object_changed: bool,
 }
 
 /// Carries out one step. What fails in Graph is remembered and shown, not an error.
 ///
 /// # Errors
 /// When Kubernetes can't be read or written.
-pub async fn act(context: &Context, object: &VppToken, observed: &Observed, step: &Step) -> Result<Acted, Error> {
+pub async fn act(
+    context: &Context,
+    object: &VppToken,
+    observed: &Observed,
+    step: &Step,
+    leave: Option<Sent>,
+) -> Result<Acted, Error> {
     match step {
+        Step::Withdraw => {
+            end_turn(context, uid(object)?);
+            let pending = observed.status.pending_create.as_ref();
+            let done = pending.map(|pending| Done::Withdrawn { since: pending.since });
+            Ok(Acted { done, ..Acted::default() })
+        }
         Step::AddFinalizer => finalizer(context, object, true).await,
         Step::RemoveFinalizer { warning } => {
             let mut acted = finalizer(context, object, false).await?;
@@ -61,9 +73,12 @@ pub async fn act(context: &Context, object: &VppToken, observed: &Observed, step
             let (Ok(session), TenantState::Known(known)) = (&tenant.session, &observed.tenant) else {
                 return Ok(Acted::default());
             };
-            let desk = Actor { context, object, observed, uid: uid(object)?, tenant: &tenant, session };
-            debug_assert_eq!(known.identity, tenant.identity);
-            desk.act(step).await
+            if known.identity != tenant.identity {
+                // Another tenant meanwhile: nothing that was decided holds.
+                return Ok(Acted::default());
+            }
+            let actor = Actor { context, object, observed, uid: uid(object)?, tenant: &tenant, session };
+            actor.act(step, leave).await
         }
     }
 }
@@ -78,13 +93,12 @@ async fn finalizer(context: &Context, object: &VppToken, add: bool) -> Result<Ac
     let api: Api<VppToken> = context.api(object)?;
     let patched = api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
     match patched {
-        // The write brings the object back by its watch; the status is written then.
         Ok(patched) => {
             context.desk.change(uid(object)?, |page| page.version = patched.resource_version());
-            Ok(Acted { object_is_gone: true, ..Acted::default() })
+            Ok(Acted { object_changed: true, ..Acted::default() })
         }
         Err(kube::Error::Api(status)) if status.is_not_found() => {
-            Ok(Acted { object_is_gone: true, ..Acted::default() })
+            Ok(Acted { object_changed: true, ..Acted::default() })
         }
         Err(error) => Err(error.into()),
     }
@@ -100,61 +114,61 @@ struct Actor<'a> {
 }
 
 impl Actor<'_> {
-    async fn act(&self, step: &Step) -> Result<Acted, Error> {
-        match step {
-            Step::AddFinalizer | Step::RemoveFinalizer { .. } => Ok(Acted::default()),
-            Step::Announce(pending) => Ok(self.announce(pending)?),
-            Step::Withdraw => {
-                self.end_turn();
-                Ok(Acted { done: Some(Done::Withdrawn), ..Acted::default() })
-            }
-            Step::Create => self.create().await,
-            Step::Adopt { id, uploaded } => {
+    async fn act(&self, step: &Step, leave: Option<Sent>) -> Result<Acted, Error> {
+        match (step, leave) {
+            (Step::Announce(pending), _) => self.announce(pending),
+            (Step::Adopt { id, uploaded }, _) => {
                 let note = format!("Took over the token {id}, which Graph already had.");
                 Ok(self.own(id, Some(uploaded.clone()), happened("Adopted", note)))
             }
-            Step::Bind { id } => {
+            (Step::Bind { id }, _) => {
                 Ok(self.own(id, None, happened("Bound", format!("Took over the token {id} by its id."))))
             }
-            Step::Update { id, upload, fields } => self.update(id, *upload, fields).await,
-            Step::Sync { id, priority, request } => Ok(self.sync(id, *priority, request).await),
-            Step::Confirm { id } => {
+            (Step::Confirm { id }, _) => {
                 let outcome = self.session.confirm(id).await;
-                self.noted(StepKind::Confirm, &outcome);
+                self.noted(StepKind::Confirm, &outcome, clock::now());
                 Ok(Acted::default())
             }
-            Step::Delete { id } => {
-                let outcome = self.session.delete(id).await;
-                self.noted(StepKind::Delete, &outcome);
-                let event =
-                    outcome.ok().and_then(|()| happened("Deleted", format!("Deleted the token {id} in Graph.")));
-                Ok(Acted { event, ..Acted::default() })
-            }
+            (Step::Create, Some(leave)) => self.create(leave).await,
+            (Step::Update { id, upload, fields }, Some(leave)) => self.update(leave, id, *upload, fields).await,
+            (Step::Sync { id, request, .. }, Some(leave)) => Ok(self.sync(leave, id, request).await),
+            (Step::Delete { id }, Some(leave)) => Ok(self.delete(leave, id).await),
+            // Nothing is written without leave, and the others are done elsewhere.
+            _ => Ok(Acted::default()),
         }
     }
 
-    /// The announcement counts only once it is written; [`super::report`] sets the memory then.
-    fn announce(&self, pending: &PendingCreate) -> Result<Acted, Error> {
-        let who = (namespace(self.object)?.to_owned(), self.object.name_any());
-        let is_ours =
-            self.context.desk.take_turn(&tenant_name(&self.tenant.identity), &pending.apple_id, self.uid, who);
-        Ok(Acted { done: is_ours.then(|| Done::Announced(pending.clone())), ..Acted::default() })
+    async fn delete(&self, leave: Sent, id: &str) -> Acted {
+        let began = clock::now();
+        let outcome = self.session.delete(leave, id).await;
+        self.noted(StepKind::Delete, &outcome, began);
+        let event = outcome.ok().and_then(|()| happened("Deleted", format!("Deleted the token {id} in Graph.")));
+        Acted { event, ..Acted::default() }
     }
 
+    /// Known not to be sent, from before the announcement is written: its write may take effect without an answer.
+    fn announce(&self, pending: &PendingCreate) -> Result<Acted, Error> {
+        let who = (namespace(self.object)?.to_owned(), self.object.name_any());
+        let tenant = &self.tenant.identity;
+        if !self.context.desk.take_turn(&tenant_name(tenant), &pending.apple_id, self.uid, who) {
+            return Ok(Acted::default());
+        }
+        announced(self.context, self.uid, pending);
+        Ok(Acted { done: Some(Done::Announced(pending.clone(), tenant.clone())), ..Acted::default() })
+    }
+
+    /// A token is this object's from now on, unless another one took it meanwhile.
     fn own(&self, id: &str, uploaded: Option<Uploaded>, event: Option<Happened>) -> Acted {
         if !self.context.desk.claim(&tenant_name(&self.tenant.identity), id, self.uid) {
             return Acted::default();
         }
-        self.context.desk.change(self.uid, |page| page.memory.unsent_create = None);
-        self.end_turn();
+        end_turn(self.context, self.uid);
         let done = Done::Owned { id: id.to_owned(), tenant: self.tenant.identity.clone(), uploaded };
         Acted { done: Some(done), event, ..Acted::default() }
     }
 
-    async fn create(&self) -> Result<Acted, Error> {
-        let Some(file) = self.file_as_decided().await? else {
-            return Ok(Acted::default());
-        };
+    async fn create(&self, leave: Sent) -> Result<Acted, Error> {
+        let Some(file) = self.file_as_decided().await? else { return Ok(Acted::default()) };
         let spec = &self.observed.spec;
         let token = NewToken {
             token: self.to_send(&file),
@@ -165,28 +179,38 @@ impl Actor<'_> {
             automatically_update_apps: spec.automatically_update_apps,
         };
         let written = super::plan::wanted(self.observed);
+        if !self.context.desk.keep_turn(self.uid, true) {
+            // The object went meanwhile, and with it the turn.
+            return Ok(Acted::default());
+        }
         // From here on it may be sent: whatever interrupts this leaves an unknown outcome.
         self.context.desk.change(self.uid, |page| page.memory.unsent_create = None);
-        let outcome = self.session.create(&token, &written).await;
-        self.noted(StepKind::Create, &outcome);
+        let began = clock::now();
+        let outcome = self.session.create(leave, &token, &written).await;
+        if !self.context.desk.keep_turn(self.uid, false) {
+            end_turn(self.context, self.uid);
+        }
+        self.noted(StepKind::Create, &outcome, began);
         match outcome {
             Ok(entity) => {
                 let note = format!("Created the token {} in Graph.", entity.id);
                 Ok(self.own(&entity.id, Some(self.uploaded(&file)), happened("Created", note)))
             }
             Err(error) if error.maybe_executed() => {
-                self.session.want_list_after(Timestamp::now());
+                self.session.want_list_after(clock::now());
                 Ok(Acted::default())
             }
             Err(_) => {
-                self.end_turn();
-                Ok(Acted { done: Some(Done::Withdrawn), ..Acted::default() })
+                end_turn(self.context, self.uid);
+                let pending = self.observed.status.pending_create.as_ref();
+                Ok(Acted { done: pending.map(|pending| Done::Withdrawn { since: pending.since }), ..Acted::default() })
             }
         }
     }
 
     async fn update(
         &self,
+        leave: Sent,
         id: &str,
         upload: bool,
         fields: &std::collections::BTreeMap<Field, Wanted>,
@@ -215,8 +239,9 @@ impl Actor<'_> {
         };
         let written: Vec<(Field, String)> =
             fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
-        let outcome = self.session.update(id, &patch, &written).await;
-        self.noted(StepKind::Update, &outcome);
+        let began = clock::now();
+        let outcome = self.session.update(leave, id, &patch, &written).await;
+        self.noted(StepKind::Update, &outcome, began);
         if outcome.is_err() {
             return Ok(Acted::default());
         }
@@ -248,10 +273,10 @@ impl Actor<'_> {
         Ok(Acted { done: file.map(|file| Done::Uploaded(self.uploaded(&file))), event, ..Acted::default() })
     }
 
-    async fn sync(&self, id: &str, priority: crate::tenant::Priority, request: &Option<String>) -> Acted {
-        let at = Timestamp::now();
-        let outcome = self.session.sync(id, priority).await;
-        self.noted(StepKind::Sync, &outcome);
+    async fn sync(&self, leave: Sent, id: &str, request: &Option<String>) -> Acted {
+        let at = clock::now();
+        let outcome = self.session.sync(leave, id).await;
+        self.noted(StepKind::Sync, &outcome, at);
         if outcome.is_err() {
             return Acted::default();
         }
@@ -275,19 +300,12 @@ impl Actor<'_> {
             sha256: file.sha256(self.tenant.encoding),
             expiration_date_time: file.expiration,
             organization_name: file.organization_name.clone(),
-            time: Timestamp::now(),
-        }
-    }
-
-    fn end_turn(&self) {
-        self.context.desk.change(self.uid, |page| page.memory.unsent_create = None);
-        for (namespace, name) in self.context.desk.end_turn(self.uid) {
-            (self.context.wake)(&namespace, &name);
+            time: clock::now(),
         }
     }
 
     /// Remembers a failure with its growing delay, and forgets it after a success.
-    fn noted<T>(&self, kind: StepKind, outcome: &Result<T, GraphError>) {
+    fn noted<T>(&self, kind: StepKind, outcome: &Result<T, GraphError>, began: Timestamp) {
         let inputs = self.observed.inputs();
         self.context.desk.change(self.uid, |page| match outcome {
             Ok(_) => {
@@ -295,7 +313,7 @@ impl Actor<'_> {
             }
             Err(error) => {
                 tracing::warn!(step = ?kind, %error, "graph refused or failed a step");
-                let now = Timestamp::now();
+                let now = clock::now();
                 let before = page
                     .memory
                     .failures
@@ -306,6 +324,7 @@ impl Actor<'_> {
                     kind: error.kind,
                     message: super::plan::failure_sentence(&error.sentence, error.code.as_deref()),
                     since: before.map_or(now, |before| before.since),
+                    began,
                     at: now,
                     count,
                     not_before: now.saturating_add(delay(error, count)).unwrap_or(Timestamp::MAX),
@@ -332,10 +351,18 @@ fn delay(error: &GraphError, count: u32) -> SignedDuration {
     SignedDuration::try_from_secs_f64((doubled.min(most) * jitter).max(asked)).unwrap_or(SignedDuration::from_secs(300))
 }
 
-/// Sets the memory of an announcement that was written into the status just now.
+/// Remembers that an announced create was not sent; a list that begins after now is looked through before it is.
 pub(super) fn announced(context: &Context, uid: &str, pending: &PendingCreate) {
-    let unsent = UnsentCreate { sha256: pending.sha256.clone(), list_after: Timestamp::now() };
+    let unsent = UnsentCreate { sha256: pending.sha256.clone(), list_after: clock::now() };
     context.desk.change(uid, |page| page.memory.unsent_create = Some(unsent));
+}
+
+/// Ends the object's turn to create, and wakes whoever waited for it.
+pub(super) fn end_turn(context: &Context, uid: &str) {
+    context.desk.change(uid, |page| page.memory.unsent_create = None);
+    for (namespace, name) in context.desk.end_turn(uid) {
+        (context.wake)(&namespace, &name);
+    }
 }
 
 #[cfg(test)]
@@ -344,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_delay_grows_with_jitter_up_to_its_limit() {
-        let error = GraphError::implausible("x");
+        let error = GraphError::new(ErrorKind::OutcomeUnknown, "x");
         for (count, low, high) in [(1, 0.8, 1.2), (2, 1.6, 2.4), (5, 12.8, 19.2), (50, 240.0, 360.0)] {
             let waited = delay(&error, count).as_secs_f64();
             assert!((low..=high).contains(&waited), "{count}: {waited}");

@@ -48,6 +48,14 @@ struct State {
 struct Turn {
     holder: String,
     waiting: BTreeSet<(String, String)>,
+    /// A create is on its way: the turn lasts until its answer, even if the object goes.
+    is_sending: bool,
+}
+
+impl Turn {
+    fn of(uid: &str) -> Self {
+        Self { holder: uid.to_owned(), waiting: BTreeSet::new(), is_sending: false }
+    }
 }
 
 /// The memory of the process. Shared by all reconciles.
@@ -62,23 +70,34 @@ impl Desk {
         self.state().pages.get(uid).cloned().unwrap_or_default()
     }
 
-    /// Changes what is remembered of an object.
-    pub fn change<T>(&self, uid: &str, change: impl FnOnce(&mut Page) -> T) -> T {
-        change(self.state().pages.entry(uid.to_owned()).or_default())
+    /// Begins to remember an object, once a watch has shown it. Nothing is remembered of others, so that nothing outlives
+    /// its object.
+    pub fn open(&self, uid: &str) {
+        self.state().pages.entry(uid.to_owned()).or_default();
     }
 
-    /// Claims a token for an object. False when another object has it.
+    /// Changes what is remembered of an object; none when it is gone.
+    pub fn change<T>(&self, uid: &str, change: impl FnOnce(&mut Page) -> T) -> Option<T> {
+        self.state().pages.get_mut(uid).map(change)
+    }
+
+    /// Claims a token for an object. False when another object has it, or when the object is gone.
     pub fn claim(&self, tenant: &str, id: &str, uid: &str) -> bool {
         let mut state = self.state();
+        if !state.pages.contains_key(uid) {
+            return false;
+        }
         let holder = state.claims.entry((tenant.to_owned(), id.to_owned())).or_insert_with(|| uid.to_owned());
         holder == uid
     }
 
-    /// The claims of other objects in a tenant: token and UID.
-    pub fn claims_of_others(&self, tenant: &str, uid: &str) -> Vec<(String, String)> {
-        let state = self.state();
-        let of_tenant = state.claims.iter().filter(|((of, _), holder)| of == tenant && *holder != uid);
-        of_tenant.map(|((_, id), holder)| (id.clone(), holder.clone())).collect()
+    /// The claims in a tenant: the tokens of each object.
+    pub fn claims(&self, tenant: &str) -> HashMap<String, Vec<String>> {
+        let mut claims: HashMap<String, Vec<String>> = HashMap::new();
+        for ((_, id), holder) in self.state().claims.iter().filter(|((of, _), _)| of == tenant) {
+            claims.entry(holder.clone()).or_default().push(id.clone());
+        }
+        claims
     }
 
     /// Gives up the claims of an object, but for one token.
@@ -87,11 +106,14 @@ impl Desk {
     }
 
     /// Takes the turn to create with an Apple ID in a tenant. False when another object has it; `who` (namespace and name)
-    /// is then told when it is free.
+    /// is then told when it is free. Never for an object that is gone.
     pub fn take_turn(&self, tenant: &str, apple_id: &str, uid: &str, who: (String, String)) -> bool {
         let mut state = self.state();
         let key = (tenant.to_owned(), apple_id.trim().to_lowercase());
-        let turn = state.turns.entry(key).or_insert_with(|| Turn { holder: uid.to_owned(), waiting: BTreeSet::new() });
+        if !state.pages.contains_key(uid) {
+            return false;
+        }
+        let turn = state.turns.entry(key).or_insert_with(|| Turn::of(uid));
         if turn.holder == uid {
             return true;
         }
@@ -111,12 +133,21 @@ impl Desk {
         }
     }
 
-    /// Ends the turn of an object. Returns who waited for it.
+    /// Says that a create is on its way, or is not any more. False when the object is gone.
+    pub fn keep_turn(&self, uid: &str, is_sending: bool) -> bool {
+        let mut state = self.state();
+        for turn in state.turns.values_mut().filter(|turn| turn.holder == uid) {
+            turn.is_sending = is_sending;
+        }
+        state.pages.contains_key(uid)
+    }
+
+    /// Ends the turn of an object, unless its create is on its way. Returns who waited for it.
     pub fn end_turn(&self, uid: &str) -> Vec<(String, String)> {
         let mut state = self.state();
         let mut waited = Vec::new();
         state.turns.retain(|_, turn| {
-            if turn.holder != uid {
+            if turn.holder != uid || turn.is_sending {
                 return true;
             }
             waited.extend(std::mem::take(&mut turn.waiting));
@@ -147,20 +178,40 @@ impl Desk {
 mod tests {
     use super::*;
 
+    fn desk() -> Desk {
+        let desk = Desk::default();
+        for uid in ["a", "b", "c"] {
+            desk.open(uid);
+        }
+        desk
+    }
+
+    #[test]
+    fn a_turn_lasts_until_the_answer_though_its_object_goes() {
+        let desk = desk();
+        let who = |name: &str| ("ns".to_owned(), name.to_owned());
+        assert!(desk.take_turn("t", "a@b.example", "a", who("a")) && desk.keep_turn("a", true));
+        assert!(desk.forget("a").is_empty());
+        assert!(!desk.take_turn("t", "a@b.example", "b", who("b")));
+        assert!(!desk.keep_turn("a", false));
+        assert_eq!(desk.end_turn("a"), [who("b")]);
+        assert!(desk.take_turn("t", "a@b.example", "b", who("b")));
+    }
+
     #[test]
     fn a_token_has_one_claimant() {
-        let desk = Desk::default();
+        let desk = desk();
         assert!(desk.claim("t", "id", "a") && desk.claim("t", "id", "a") && !desk.claim("t", "id", "b"));
         assert!(desk.claim("other", "id", "b"));
-        assert_eq!(desk.claims_of_others("t", "b"), [("id".to_owned(), "a".to_owned())]);
-        assert!(desk.claims_of_others("t", "a").is_empty());
+        assert_eq!(desk.claims("t")["a"], ["id"]);
         desk.forget("a");
+        assert!(!desk.claim("t", "id", "a"), "it is gone");
         assert!(desk.claim("t", "id", "b"));
     }
 
     #[test]
     fn creates_with_one_apple_id_take_turns() {
-        let desk = Desk::default();
+        let desk = desk();
         let who = |name: &str| ("ns".to_owned(), name.to_owned());
         assert!(desk.take_turn("t", "A@b.example", "a", who("a")));
         assert!(!desk.take_turn("t", "a@B.example", "b", who("b")));

@@ -7,10 +7,13 @@ use crate::api::{PendingCreate, Uploaded, VppTokenStatus, VppTokenTenant};
 /// A fact that belongs into the status.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Done {
-    /// A create was announced.
-    Announced(PendingCreate),
-    /// An announced create is off.
-    Withdrawn,
+    /// A create was announced, in a tenant.
+    Announced(PendingCreate, VppTokenTenant),
+    /// The create that was announced at a time is off: it was not carried out.
+    Withdrawn {
+        /// When it was announced.
+        since: Timestamp,
+    },
     /// A token was created, found again after a lost answer, or taken over.
     Owned {
         /// Its id.
@@ -35,8 +38,13 @@ impl Done {
     /// Writes the fact into a status.
     pub fn apply(&self, status: &mut VppTokenStatus) {
         match self {
-            Self::Announced(pending) => status.pending_create = Some(pending.clone()),
-            Self::Withdrawn => status.pending_create = None,
+            Self::Announced(pending, tenant) => {
+                status.pending_create = Some(pending.clone());
+                status.tenant = Some(tenant.clone());
+            }
+            Self::Withdrawn { since } => {
+                status.pending_create.take_if(|pending| pending.since == *since);
+            }
             Self::Owned { id, tenant, uploaded } => {
                 status.token_id = Some(id.clone());
                 status.tenant = Some(tenant.clone());
@@ -53,9 +61,9 @@ impl Done {
         }
     }
 
-    /// Whether it happened in Graph, so that it must be written whatever the status has become meanwhile. The others only
-    /// count when they are written onto the status that they were decided on.
+    /// Whether it must be written whatever the status has become meanwhile. An announcement only counts when it is written
+    /// onto the status that it was decided on.
     pub fn is_fact(&self) -> bool {
-        !matches!(self, Self::Announced(_) | Self::Withdrawn)
+        !matches!(self, Self::Announced(..))
     }
 }

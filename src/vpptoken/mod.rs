@@ -17,9 +17,10 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, ResourceExt};
+use tokio::sync::Semaphore;
 
 use crate::api::VppToken;
-use crate::tenant::{Directory, TenantKey, Timings};
+use crate::tenant::{Directory, Priority, Sent, TenantKey, Timings};
 use desk::Desk;
 use plan::{Plan, Step};
 
@@ -83,6 +84,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// Asks for other reconciles.
     pub wake: Wake,
+    /// How many reconciles read or write Kubernetes at a time. Waiting for leave to write to Graph does not count.
+    pub working: Semaphore,
 }
 
 impl Context {
@@ -105,6 +108,7 @@ fn uid(object: &VppToken) -> Result<&str, Error> {
 /// When Kubernetes can't be read or written.
 pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<Action, Error> {
     let mut object = Arc::unwrap_or_clone(object);
+    let working = context.working.acquire().await;
     if is_older_than_our_write(&context, &object) {
         match live(&context, &object).await? {
             Some(live) => object = live,
@@ -113,8 +117,12 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
     }
     let mut observed = observe::observe(&context, &object, observe::From::Caches).await?;
     let mut plan = plan::plan(&observed);
-    if plan.step.as_ref().is_some_and(Step::writes_graph) {
-        // Nothing is written to Graph on the word of a cache.
+    drop(working);
+    let mut leave = None;
+    if let Some(priority) = plan.step.as_ref().and_then(Step::priority) {
+        // This may take long, and others work meanwhile. What the write rests on is read after it, and not from a cache.
+        leave = leave_to_write(&context, &object, priority).await;
+        let _working = context.working.acquire().await;
         match live(&context, &object).await? {
             Some(live) => object = live,
             None => return Ok(Action::await_change()),
@@ -123,9 +131,10 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
         plan = plan::plan(&observed);
     }
     let acted = match &plan.step {
-        Some(step) => act::act(&context, &object, &observed, step).await?,
+        Some(step) => act::act(&context, &object, &observed, step, leave).await?,
         None => act::Acted::default(),
     };
+    let _working = context.working.acquire().await;
     let reference = object.clone();
     let Some(plan) = report::report(&context, object, observed, acted).await? else {
         return Ok(Action::await_change());
@@ -134,6 +143,12 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
         return Ok(Action::requeue(Duration::ZERO));
     }
     Ok(next_look(&plan))
+}
+
+/// Waits for the leave to send one write to the object's tenant.
+async fn leave_to_write(context: &Context, object: &VppToken, priority: Priority) -> Option<Sent> {
+    let tenant = tenant_key(object).and_then(|key| context.directory.find(&key))??;
+    Some(tenant.session.ok()?.leave(priority).await)
 }
 
 /// The object as it is now; none when it is gone, also when another one has its name.

@@ -1,10 +1,12 @@
 //! Gathers all that a decision needs into one value. Reads only: caches, and live what a write rests on.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, CustomResourceExt, ResourceExt};
 
@@ -12,9 +14,10 @@ use super::desk::{Page, ReadFile};
 use super::world::{FileFacts, FileProblem, KnownTenant, Object, Observed, Others, Permission, TenantState};
 use super::{Context, Error, namespace, tenant_key, uid};
 use crate::api::{
-    ClusterGraphTenant, FINALIZER, Reason, SYNC_REQUESTED_AT, TenantKind, TokenEncoding, VppToken, VppTokenTenant,
+    ClusterGraphTenant, FINALIZER, PendingCreate, Reason, SYNC_REQUESTED_AT, TenantKind, TokenEncoding, VppToken,
+    VppTokenTenant,
 };
-use crate::tenant::{Access, Tenant, TenantKey};
+use crate::tenant::{Access, Tenant, TenantKey, clock};
 use crate::token_file::TokenFile;
 
 /// How fresh the reads have to be.
@@ -47,12 +50,14 @@ pub async fn observe(context: &Context, object: &VppToken, from: From) -> Result
     let has_finalizer = object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
     let crd_terminating = deleting.is_some() && has_finalizer && crd_terminating(context).await?;
     Ok(Observed {
-        now: Timestamp::now(),
+        now: clock::now(),
         object: Object {
             uid: uid.to_owned(),
             generation: object.metadata.generation.unwrap_or_default(),
             created: object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             deleting,
+            namespace_deleting: namespace_of(context, object)?
+                .is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()),
             has_finalizer,
             sync_request: object.annotations().get(SYNC_REQUESTED_AT).cloned(),
         },
@@ -123,8 +128,11 @@ async fn tenant_state(
 }
 
 fn namespace_labels(context: &Context, object: &VppToken) -> Result<std::collections::BTreeMap<String, String>, Error> {
-    let namespace = context.caches.namespaces.get(&ObjectRef::new(namespace(object)?));
-    Ok(namespace.map(|namespace| namespace.labels().clone()).unwrap_or_default())
+    Ok(namespace_of(context, object)?.map(|namespace| namespace.labels().clone()).unwrap_or_default())
+}
+
+fn namespace_of(context: &Context, object: &VppToken) -> Result<Option<Arc<PartialObjectMeta<Namespace>>>, Error> {
+    Ok(context.caches.namespaces.get(&ObjectRef::new(namespace(object)?)))
 }
 
 /// A tenant's name in claims and turns, however many tenant objects stand for it.
@@ -137,14 +145,15 @@ fn others(context: &Context, object: &VppToken, identity: &VppTokenTenant) -> Re
     let name = tenant_name(identity);
     let own_uid = uid(object)?;
     let own_pending = object.status.as_ref().and_then(|status| status.pending_create.as_ref());
-    let claims = context.desk.claims_of_others(&name, own_uid);
+    let claims = context.desk.claims(&name);
+    let now = clock::now();
     let mut others = Others::default();
     for other in context.caches.all_tokens() {
         let Some(uid) = other.metadata.uid.as_deref().filter(|uid| *uid != own_uid) else {
             continue;
         };
         let created = other.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-        for (id, _) in claims.iter().filter(|(_, holder)| holder == uid) {
+        for id in claims.get(uid).into_iter().flatten() {
             others.claimed.insert(id.clone(), (created, uid.to_owned()));
         }
         let Some(status) = &other.status else { continue };
@@ -153,7 +162,9 @@ fn others(context: &Context, object: &VppToken, identity: &VppTokenTenant) -> Re
         {
             others.claimed.insert(id.clone(), (created, uid.to_owned()));
         }
-        if let Some(pending) = &status.pending_create
+        // One that is older than that has been decided upon, or can't be; `knownIds` and the claims tell what came of it.
+        let is_recent = |pending: &PendingCreate| now.duration_since(pending.since) < context.timings.unknown_outcome;
+        if let Some(pending) = status.pending_create.as_ref().filter(|pending| is_recent(pending))
             && pending.apple_id.trim().to_lowercase() == object.spec.apple_id.trim().to_lowercase()
             && own_pending.is_none_or(|own| (pending.since, uid) < (own.since, own_uid))
             && tenant_of(context, &other).is_some_and(|tenant| tenant_name(&tenant) == name)

@@ -3,7 +3,6 @@
 //! The write carries the object's resource version: a late one must not land on a newer status, nor on another object of
 //! the same name. What happened in Graph is written whatever the status has become meanwhile, and kept in mind until then.
 
-use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
@@ -16,6 +15,7 @@ use super::world::{Observed, TenantState};
 use super::{Context, Error, tenant_key, uid};
 use crate::api::conditions::{ConditionType, find};
 use crate::api::{FIELD_MANAGER, VppToken, VppTokenStatus};
+use crate::tenant::clock;
 
 /// A status that changes under our hands more often than this is tried again later.
 const MOST_CONFLICTS: usize = 5;
@@ -36,8 +36,8 @@ pub async fn report(
     if let Some(fact) = acted.done.clone().filter(Done::is_fact) {
         context.desk.change(&uid, |page| page.unrecorded.push(fact));
     }
-    publish(context, &object, acted.event).await;
-    if acted.object_is_gone {
+    if acted.object_changed {
+        publish(context, &object, acted.event).await;
         return Ok(None);
     }
     for _ in 0..MOST_CONFLICTS {
@@ -46,26 +46,27 @@ pub async fn report(
         match written {
             Ok(version) => {
                 settle(context, &uid, &plan, &acted.done, &observed);
+                // After the fact is recorded: an event may take its time.
+                publish(context, &object, acted.event).await;
                 if version.is_some() {
                     context.desk.change(&uid, |page| page.version = version);
                     tell_changes(context, &object, &plan.status).await;
                 }
                 return Ok(Some(plan));
             }
-            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(None),
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(gone(context, &uid)),
             Err(kube::Error::Api(status)) if status.is_conflict() => {
                 match api.get_opt(&object.name_any()).await? {
                     Some(live) if live.metadata.uid == object.metadata.uid => object = live,
-                    _ => return Ok(None),
+                    _ => return Ok(gone(context, &uid)),
                 }
                 if acted.done.as_ref().is_some_and(|done| !done.is_fact()) {
                     // It was decided on a status that is no more.
                     if object.status.as_ref().is_none_or(|status| status.pending_create.is_none()) {
-                        for (namespace, name) in context.desk.end_turn(&uid) {
-                            (context.wake)(&namespace, &name);
-                        }
+                        act::end_turn(context, &uid);
                     }
-                    return Ok(Some(Plan { step: None, again: Some(jiff::SignedDuration::ZERO), ..plan }));
+                    let again = Some(jiff::SignedDuration::ZERO);
+                    return Ok(Some(Plan { step: None, again, list_after: None, ..plan }));
                 }
             }
             Err(error) => return Err(error.into()),
@@ -87,12 +88,7 @@ fn plan_again(context: &Context, object: &VppToken, observed: &mut Observed, don
     }
     observed.status = status;
     observed.memory = page.memory;
-    observed.now = Timestamp::now();
-    if let Some(Done::Announced(pending)) = done {
-        // Not sent, and known not to be: the plan must not take it for a lost answer.
-        observed.memory.unsent_create =
-            Some(super::world::UnsentCreate { sha256: pending.sha256.clone(), list_after: observed.now });
-    }
+    observed.now = clock::now();
     if let (TenantState::Known(known), Some(Some(tenant))) =
         (&mut observed.tenant, tenant_key(object).and_then(|key| context.directory.find(&key)))
         && let Ok(session) = &tenant.session
@@ -120,18 +116,32 @@ async fn write(api: &Api<VppToken>, object: &VppToken, status: &VppTokenStatus) 
 
 /// The status is written: what was kept in mind for it is recorded now.
 fn settle(context: &Context, uid: &str, plan: &Plan, done: &Option<Done>, observed: &Observed) {
-    if let Some(Done::Announced(pending)) = done {
+    if let Some(Done::Announced(pending, _)) = done {
+        // Other operators can read it only now.
         act::announced(context, uid, pending);
+    }
+    if plan.status.pending_create.is_none() {
+        act::end_turn(context, uid);
     }
     context.desk.unclaim(uid, plan.status.token_id.as_deref());
     context.desk.change(uid, |page| {
         page.unrecorded.clear();
         page.kubernetes_failures = 0;
         page.awaits_list = plan.list_after.is_some();
-        page.memory.tries.retain(|field, _| plan.differing.contains(field));
+        if let Some(differing) = &plan.differing {
+            page.memory.tries.retain(|field, _| differing.contains(field));
+        }
         let inputs = observed.inputs();
         page.memory.failures.retain(|_, failure| failure.inputs == inputs || plan.status.pending_create.is_some());
     });
+}
+
+/// The object went: nothing of it is kept.
+fn gone(context: &Context, uid: &str) -> Option<Plan> {
+    for (namespace, name) in context.desk.forget(uid) {
+        (context.wake)(&namespace, &name);
+    }
+    None
 }
 
 /// Asks for the list that a plan waits for, once the plan's status is written. True when there has been one meanwhile.
@@ -141,7 +151,8 @@ pub(super) fn want_list(context: &Context, object: &VppToken, plan: &Plan) -> bo
     let Ok(session) = &tenant.session else { return false };
     // An announcement counts from when it was written.
     let unsent = object.uid().and_then(|uid| context.desk.page(&uid).memory.unsent_create);
-    !session.want_list_after(unsent.map_or(after, |unsent| after.max(unsent.list_after)))
+    let is_wanted = session.want_list_after(unsent.map_or(after, |unsent| after.max(unsent.list_after)));
+    !is_wanted && session.view().snapshot.last_list() > plan.planned_on
 }
 
 /// Events are changes, not attempts: one when the cause that a person should act on became another one.

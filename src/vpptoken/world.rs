@@ -44,6 +44,8 @@ pub struct Object {
     pub created: Timestamp,
     /// Since when it is being deleted.
     pub deleting: Option<Timestamp>,
+    /// Whether its namespace is being deleted.
+    pub namespace_deleting: bool,
     /// Whether our finalizer is on it.
     pub has_finalizer: bool,
     /// The value of the annotation that asks for a sync.
@@ -179,6 +181,8 @@ pub struct Failure {
     pub message: String,
     /// When it first failed so.
     pub since: Timestamp,
+    /// When the last try began.
+    pub began: Timestamp,
     /// When it last failed.
     pub at: Timestamp,
     /// How often in a row.

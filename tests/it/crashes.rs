@@ -156,8 +156,10 @@ impl Life {
 
     /// Time for whatever might still be thought to be due; then the account of the whole life.
     async fn end(self) {
+        self.world.wait_lists(1).await;
+        // One that started again says that it has not looked yet.
+        self.wait_renewed().await;
         let world = self.world;
-        world.wait_lists(1).await;
 
         let entities = world.entities();
         assert_eq!(entities.len(), 1, "{entities:#?}\n{}", world.operator.log_end());

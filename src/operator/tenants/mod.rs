@@ -102,6 +102,7 @@ impl Keeper {
     pub(super) async fn run(mut self, changed: Arc<Notify>) -> &'static str {
         let mut write_at = Instant::now();
         let mut to_write = true;
+        let mut look_at = Instant::now();
         loop {
             tokio::select! {
                 () = changed.notified() => {
@@ -117,7 +118,10 @@ impl Keeper {
                     to_write = false;
                     write_at = Instant::now() + STATUS_EVERY;
                 }
-                () = tokio::time::sleep(LOOK_EVERY) => self.look().await,
+                () = tokio::time::sleep_until(look_at) => {
+                    self.look().await;
+                    look_at = Instant::now() + LOOK_EVERY;
+                }
             }
         }
     }
@@ -132,7 +136,11 @@ impl Keeper {
         for key in used {
             let before = self.directory().find(&key);
             let tenant = match objects::find(&self.caches, &key) {
-                None => None,
+                None => {
+                    self.opened.remove(&key);
+                    self.useless.remove(&key);
+                    None
+                }
                 Some(found) => Some(self.open(&key, found).await),
             };
             let is_news = match (&before, &tenant) {
@@ -178,7 +186,7 @@ impl Keeper {
                 && version.as_ref().is_none_or(|version| *version == opened.secret_version);
             // A Secret that is gone or useless is no reason to forget what it held.
             if !is_newest && let Ok((credential, version)) = self.credential(key, connection, version).await {
-                session.set_credential(credential).await;
+                session.set_credential(credential);
                 if let Some(opened) = self.opened.get_mut(key) {
                     opened.connection = connection.clone();
                     opened.secret_version = version;

@@ -37,6 +37,11 @@ pub(super) async fn write(
     claimed: &BTreeSet<String>,
 ) {
     let mut status = TenantStatus { observed_generation: Some(object.generation), ..object.status.clone() };
+    let is_starting = session.as_ref().is_ok_and(|view| view.problem.is_none() && view.snapshot.read_at().is_none());
+    if is_starting && conditions::find(&object.status.conditions, ConditionType::Ready).is_some() {
+        // A restart of the operator changes nothing about the tenant.
+        return;
+    }
     let saying = match session {
         Err(Unusable { reason, message }) => say(ConditionStatus::False, reason, message),
         Ok(view) => {

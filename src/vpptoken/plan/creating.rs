@@ -44,7 +44,7 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
         match &draft.observed.memory.unsent_create {
             Some(unsent) if unsent.sha256 == pending.sha256 => announced(draft, tenant, &pending, unsent.list_after),
             _ => {
-                if outcome_unknown(draft, tenant, &pending) {
+                if was_not_carried_out(draft, tenant, &pending) {
                     // Whatever may hold the next try, nobody waits for this one any more.
                     say_creating(draft);
                     draft.step(Step::Withdraw);
@@ -54,6 +54,14 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
         return;
     }
     let Some(file) = usable_file(draft) else { return };
+    // A token that belongs to nobody yet may be what the other one has just created.
+    if draft.observed.others.creating {
+        draft.look_at(draft.observed.now.saturating_add(TURN).unwrap_or(Timestamp::MAX));
+        return draft.wait(
+            Reason::WaitingForTurn,
+            "Another VppToken with this Apple ID is being created; this one comes next.".into(),
+        );
+    }
     let holds = draft.holds.len();
     if let Some(adopt) = choose(draft, tenant, file) {
         draft.step(adopt);
@@ -61,13 +69,6 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
     }
     if draft.holds.len() > holds || !may_create(draft, tenant) || draft.is_held_back(StepKind::Create) {
         return;
-    }
-    if draft.observed.others.creating {
-        draft.look_at(draft.observed.now.saturating_add(TURN).unwrap_or(Timestamp::MAX));
-        return draft.wait(
-            Reason::WaitingForTurn,
-            "Another VppToken with this Apple ID is being created; this one comes next.".into(),
-        );
     }
     let known = look_alikes(tenant, &draft.observed.spec.apple_id, &file.organization_name);
     let pending = PendingCreate {
@@ -88,7 +89,7 @@ pub(super) fn resolve(draft: &mut Draft, tenant: &KnownTenant) {
     let Some(pending) = draft.status.pending_create.clone() else {
         return;
     };
-    if unsent || outcome_unknown(draft, tenant, &pending) {
+    if unsent || was_not_carried_out(draft, tenant, &pending) {
         draft.holds.clear();
         draft.step(Step::Withdraw);
     }
@@ -130,7 +131,7 @@ fn announced(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, l
 
 /// A create was announced, and whether it was carried out is not known: whatever token is not one of the known ones is
 /// ours. True when it is certain that it was not carried out.
-fn outcome_unknown(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate) -> bool {
+fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate) -> bool {
     let snapshot = &tenant.view.snapshot;
     let found: Vec<&Entry> = candidates(draft, tenant, &pending.apple_id, &pending.organization_name)
         .into_iter()
@@ -194,7 +195,7 @@ fn outcome_unknown(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCre
 fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts) -> Option<Step> {
     let apple_id = &draft.observed.spec.apple_id;
     let is_exact = |entry: &&Entry| same_second(entry.entity.expiration, file.expiration);
-    let taken = tenant.view.snapshot.entries().find(|entry| {
+    let taken = tenant.view.snapshot.not_gone().find(|entry| {
         draft.observed.others.claimed.contains_key(&entry.entity.id)
             && entry.entity.apple_id.is_some()
             && entry.entity.organization_name.is_some()
@@ -258,7 +259,7 @@ fn candidates<'a>(draft: &Draft, tenant: &'a KnownTenant, apple_id: &str, organi
 
 /// Tokens with this Apple ID and organization, also those that another VppToken has: it may let go of them.
 fn look_alikes<'a>(tenant: &'a KnownTenant, apple_id: &str, organization: &str) -> impl Iterator<Item = &'a Entry> {
-    tenant.view.snapshot.entries().filter(move |entry| looks_like(entry, apple_id, organization))
+    tenant.view.snapshot.not_gone().filter(move |entry| looks_like(entry, apple_id, organization))
 }
 
 fn looks_like(entry: &Entry, apple_id: &str, organization: &str) -> bool {

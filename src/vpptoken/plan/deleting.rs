@@ -1,13 +1,21 @@
 //! A VppToken that is being deleted. Graph's token goes with it only by `deletionPolicy: Delete`, with everything that says
 //! so in place; in doubt it stays.
 
+use jiff::SignedDuration;
+
 use super::{Draft, Step, creating, tenant_was_read, usable_tenant};
 use crate::api::{DeletionPolicy, Reason};
 use crate::vpptoken::world::{KnownTenant, Permission};
 
+/// How long a deletion in a namespace that is being deleted waits for what is missing.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+
 pub(super) fn plan(draft: &mut Draft) {
     let observed = draft.observed;
     if !observed.object.has_finalizer {
+        if draft.status.pending_create.is_some() && observed.memory.unsent_create.is_some() {
+            draft.step(Step::Withdraw);
+        }
         return;
     }
     if observed.spec.deletion_policy == DeletionPolicy::Retain {
@@ -21,10 +29,16 @@ pub(super) fn plan(draft: &mut Draft) {
     }
     draft.say_working(Reason::Deleting, "The token is being deleted in Graph.");
     let Some(tenant) = usable_tenant(draft) else {
-        return say_how_to_let_go(draft);
+        return give_up_or_wait(draft);
     };
     if !tenant_was_read(draft, tenant) {
-        return say_how_to_let_go(draft);
+        return give_up_or_wait(draft);
+    }
+    if let Some((reason, sentence)) = draft.unreachable.clone() {
+        if draft.holds.is_empty() {
+            draft.wait(reason, sentence);
+        }
+        return give_up_or_wait(draft);
     }
     match draft.status.token_id.clone() {
         Some(id) => delete(draft, tenant, &id),
@@ -37,6 +51,9 @@ fn delete(draft: &mut Draft, tenant: &KnownTenant, id: &str) {
     if tenant.view.snapshot.is_gone(id) {
         return let_go(draft, None);
     }
+    if draft.status.tenant.is_none() {
+        return let_go(draft, Some("It is not known which tenant the token lives in, so it stays in Graph."));
+    }
     if draft.observed.others.claimed.contains_key(id) {
         return let_go(draft, Some("The token also belongs to another VppToken, so it stays in Graph."));
     }
@@ -44,6 +61,25 @@ fn delete(draft: &mut Draft, tenant: &KnownTenant, id: &str) {
         return draft.hold(Reason::OperationNotAllowed, "The ClusterGraphTenant does not allow Delete.");
     }
     draft.try_step(Step::Delete { id: id.to_owned() });
+}
+
+/// In a namespace that is being deleted nobody can mend what is missing any more.
+fn give_up_or_wait(draft: &mut Draft) {
+    let observed = draft.observed;
+    let until = observed.object.deleting.and_then(|since| since.checked_add(PATIENCE).ok());
+    match until.filter(|_| observed.object.namespace_deleting) {
+        Some(until) if observed.now >= until => {
+            let_go(
+                draft,
+                Some("The namespace is being deleted and Graph can't be reached, so the token stays in Graph."),
+            );
+        }
+        Some(until) => {
+            draft.look_at(until);
+            say_how_to_let_go(draft);
+        }
+        None => say_how_to_let_go(draft),
+    }
 }
 
 fn let_go(draft: &mut Draft, warning: Option<&str>) {

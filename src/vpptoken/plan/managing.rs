@@ -1,7 +1,7 @@
 //! A token that is ours: the file is renewed on the same id, settings that the manifest names are kept, licences are
 //! synced. What the manifest leaves out is never touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Draft, Step, Wanted, same, same_second, saying, syncing};
 use crate::api::{Reason, Uploaded};
@@ -77,6 +77,7 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
         }
     };
     if draft.status.uploaded.as_ref().is_some_and(|uploaded| uploaded.sha256 == file.sha256) {
+        saying::is_wanted_organization(draft, file);
         return false;
     }
     // Graph shows what only this file has: an upload whose answer was lost, or one by hand. The same file in another
@@ -103,12 +104,13 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
 fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMap<Field, Wanted> {
     let observed = draft.observed;
     let mut due = BTreeMap::new();
+    let mut differing = BTreeSet::new();
     for (field, wanted) in wanted(observed) {
         let found = found(entry, field);
         if is_kept(found.as_deref(), &wanted) {
             continue;
         }
-        draft.differing.insert(field);
+        differing.insert(field);
         // No verdict before a list that began after the settling time says so.
         if let Some(written) = entry.written.get(&field).filter(|written| written.value == wanted)
             && let Ok(settled) = written.at.checked_add(observed.timings.settling)
@@ -119,7 +121,10 @@ fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMa
             if observed.now < settled {
                 draft.look_at(settled);
             }
-            draft.list_after = Some(draft.list_after.unwrap_or(after).max(after));
+            // One that is there need not be asked for.
+            if tenant.view.snapshot.last_list().is_none_or(|began| began <= after) {
+                draft.list_after = Some(draft.list_after.unwrap_or(after).max(after));
+            }
             continue;
         }
         if observed.memory.tries.get(&field).is_some_and(|(value, times)| *value == wanted && *times >= MOST_TRIES) {
@@ -135,6 +140,7 @@ fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMa
         }
         due.insert(field, Wanted { found, wanted });
     }
+    draft.differing = Some(differing);
     due
 }
 

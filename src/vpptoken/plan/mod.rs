@@ -19,15 +19,17 @@ pub(crate) use managing::wanted;
 pub(crate) use saying::{failure_sentence, permission_sentence};
 
 use super::world::{KnownTenant, Observed, Permission, StepKind, TenantState};
-use crate::api::conditions::Saying;
+use crate::api::conditions::{ConditionType, Saying};
 use crate::api::{DeletionPolicy, PendingCreate, Reason, Uploaded, VppTokenStatus};
 use crate::graph::{Entity, ErrorKind};
-use crate::tenant::{Field, Priority};
+use crate::tenant::{Entry, Field, Priority};
 
 /// Credentials that are refused, or a permission that is missing, count as needing a person after this long.
 const PATIENCE_WITH_CREDENTIALS: SignedDuration = SignedDuration::from_mins(10);
 /// So many polls without a list, and nothing is known any more.
 const STALE_POLLS: i32 = 3;
+/// What is held is looked at again this often, even if nothing seems to have changed.
+const SLOW_LOOK: SignedDuration = SignedDuration::from_mins(10);
 /// A token has to be absent from so many lists before it is asked for.
 const LISTS_TO_VANISH: usize = 2;
 /// More claimed tokens than this, and more than half of all, gone at once are a fault.
@@ -106,7 +108,16 @@ impl Step {
 
     /// Whether it changes something in Graph, so that everything it rests on has to be read live first.
     pub fn writes_graph(&self) -> bool {
-        matches!(self, Self::Create | Self::Update { .. } | Self::Sync { .. } | Self::Delete { .. })
+        self.priority().is_some()
+    }
+
+    /// How urgent it is; none when it changes nothing in Graph.
+    pub fn priority(&self) -> Option<Priority> {
+        match self {
+            Self::Create | Self::Update { .. } | Self::Delete { .. } => Some(Priority::Person),
+            Self::Sync { priority, .. } => Some(*priority),
+            _ => None,
+        }
     }
 }
 
@@ -141,8 +152,10 @@ pub struct Plan {
     pub list_after: Option<Timestamp>,
     /// What is stopped.
     pub holds: Vec<Hold>,
-    /// Settings that Graph has otherwise than the manifest asks.
-    pub differing: BTreeSet<Field>,
+    /// Settings that Graph has otherwise than the manifest asks; none when they were not compared.
+    pub differing: Option<BTreeSet<Field>>,
+    /// When the list that this was planned on began.
+    pub planned_on: Option<Timestamp>,
     /// The whole status to write.
     pub status: VppTokenStatus,
 }
@@ -167,7 +180,13 @@ fn living(draft: &mut Draft) {
     } else if !wants_finalizer && observed.object.has_finalizer {
         draft.step(Step::RemoveFinalizer { warning: None });
     }
-    let Some(tenant) = usable_tenant(draft) else { return };
+    let Some(tenant) = usable_tenant(draft) else {
+        if draft.status.pending_create.is_some() && observed.memory.unsent_create.is_some() {
+            // Nobody should wait for a create that can't be sent.
+            draft.step(Step::Withdraw);
+        }
+        return;
+    };
     if wants_finalizer && !tenant.allowed.contains(&Permission::Delete) {
         draft.hold(
             Reason::OperationNotAllowed,
@@ -179,6 +198,15 @@ fn living(draft: &mut Draft) {
         return;
     }
     if let Some(id) = draft.status.token_id.clone() {
+        if let Some(other) = observed.spec.token_id.as_ref().filter(|other| !other.eq_ignore_ascii_case(&id)) {
+            draft.hold(
+                Reason::AlreadyBound,
+                format!(
+                    "This VppToken has the token {id}, and tokenId names {other}. To take that one over, create another \
+                     VppToken."
+                ),
+            );
+        }
         match tenant.view.snapshot.entry(&id) {
             Some(entry) => return managing::plan(draft, tenant, entry),
             None if many_vanished(draft, tenant) => {
@@ -223,10 +251,13 @@ fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Option<&'a KnownTenant> {
         }
         TenantState::Unusable { reason, message } => {
             draft.wait(*reason, message.clone());
+            // Right after a start nobody has looked for the tenant yet.
+            draft.is_silent = *reason == Reason::TenantNotRead && has_said(draft);
             None
         }
         TenantState::Known(tenant) => {
-            if let (Some(before), Some(_)) = (&draft.status.tenant, &draft.status.token_id)
+            if (draft.status.token_id.is_some() || draft.status.pending_create.is_some())
+                && let Some(before) = &draft.status.tenant
                 && (before.cloud, before.tenant_id.to_lowercase())
                     != (tenant.identity.cloud, tenant.identity.tenant_id.to_lowercase())
             {
@@ -252,26 +283,37 @@ fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
     if let Some(problem) = &tenant.view.problem {
         let error = &problem.error;
         let sentence = saying::failure_sentence(&error.sentence, error.code.as_deref());
+        draft.unreachable = Some((saying::transient_reason(error.kind), sentence.clone()));
         match error.kind {
             ErrorKind::Credentials => draft.impatient(Reason::CredentialsRefused, sentence, problem.since),
             ErrorKind::Forbidden | ErrorKind::Unauthorized => {
                 draft.impatient(Reason::PermissionMissing, saying::permission_sentence(&sentence), problem.since);
             }
-            kind if read_at.is_none() => draft.wait(saying::transient_reason(kind), sentence),
+            kind if read_at.is_none() => {
+                draft.wait(saying::transient_reason(kind), sentence);
+                draft.is_silent = has_said(draft);
+            }
             _ => {}
         }
-        draft.unreachable = Some((saying::transient_reason(error.kind), sentence_of_problem(error)));
     }
     let Some(read_at) = read_at else {
         if tenant.view.problem.is_none() {
             draft.wait(Reason::TenantNotRead, "The tenant's tokens are being listed for the first time.".into());
+            draft.is_silent = has_said(draft);
+        }
+        let opened = tenant.view.opened;
+        if draft.is_silent && now > stale_after(opened, tenant) {
+            draft.is_silent = false;
+            draft.holds.clear();
+            draft.stale = Some("The tenant's tokens could not be listed; what is shown may be out of date.".into());
+        } else if draft.is_silent {
+            draft.look_at(stale_after(opened, tenant));
         }
         // Any list will do.
         draft.list_after = Some(Timestamp::MIN);
         return false;
     };
-    let stale_at =
-        read_at.saturating_add(tenant.view.poll_interval.saturating_mul(STALE_POLLS)).unwrap_or(Timestamp::MAX);
+    let stale_at = stale_after(read_at, tenant);
     if now > stale_at {
         draft.stale = Some(format!(
             "The tenant's tokens could last be listed at {}; what is shown may be out of date.",
@@ -283,8 +325,16 @@ fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
     true
 }
 
-fn sentence_of_problem(error: &crate::graph::GraphError) -> String {
-    saying::failure_sentence(&error.sentence, error.code.as_deref())
+fn stale_after(time: Timestamp, tenant: &KnownTenant) -> Timestamp {
+    time.saturating_add(tenant.view.poll_interval.saturating_mul(STALE_POLLS)).unwrap_or(Timestamp::MAX)
+}
+
+/// Whether everything was said of this very manifest before, so that a start of the operator changes nothing about it.
+fn has_said(draft: &Draft) -> bool {
+    let before = &draft.observed.status;
+    before.token_id.is_some()
+        && before.observed_generation == Some(draft.observed.object.generation)
+        && crate::api::conditions::find(&before.conditions, ConditionType::TokenValid).is_some()
 }
 
 /// Whether a token that the snapshot lacks is gone for certain: two lists that began after our last write to it settled,
@@ -331,7 +381,8 @@ fn clear_mirror(status: &mut VppTokenStatus) {
 /// Whether so many of the tenant's claimed tokens are missing that creating them again would be folly.
 fn many_vanished(draft: &Draft, tenant: &KnownTenant) -> bool {
     let claimed = &draft.observed.others.claimed;
-    let missing = claimed.keys().filter(|id| tenant.view.snapshot.entry(id).is_none()).count() + 1;
+    let is_there = |id: &String| tenant.view.snapshot.entry(id).is_some_and(Entry::is_present);
+    let missing = claimed.keys().filter(|id| !is_there(id)).count() + 1;
     missing > MANY_VANISHED && missing * 2 > claimed.len() + 1
 }
 
@@ -354,9 +405,11 @@ struct Draft<'a> {
     list_after: Option<Timestamp>,
     holds: Vec<Hold>,
     working: Option<(Reason, String)>,
-    differing: BTreeSet<Field>,
+    differing: Option<BTreeSet<Field>>,
     unreachable: Option<(Reason, String)>,
     stale: Option<String>,
+    /// Nothing new can be said, so that what was said stays.
+    is_silent: bool,
     vanished: Option<String>,
     sync_held: Option<Hold>,
     entity: Option<Entity>,
@@ -375,9 +428,10 @@ impl<'a> Draft<'a> {
             list_after: None,
             holds: Vec::new(),
             working: None,
-            differing: BTreeSet::new(),
+            differing: None,
             unreachable: None,
             stale: None,
+            is_silent: false,
             vanished: None,
             sync_held: None,
             entity: None,
@@ -406,6 +460,13 @@ impl<'a> Draft<'a> {
             self.wait(reason, sentence);
             return true;
         }
+        if let TenantState::Known(tenant) = &self.observed.tenant
+            && let Some(until) = tenant.view.paused_until.filter(|until| *until > self.observed.now)
+        {
+            self.wait(Reason::Throttled, format!("Graph asked to wait until {}.", saying::time(until)));
+            self.look_at(until);
+            return true;
+        }
         let Some(failure) = self.observed.failure(kind).cloned() else {
             return false;
         };
@@ -413,7 +474,7 @@ impl<'a> Draft<'a> {
             TenantState::Known(tenant) => tenant.view.snapshot.last_list().is_some_and(|began| began > failure.at),
             _ => true,
         };
-        if failure.maybe_executed && !looked_since {
+        if (failure.maybe_executed || failure.kind == ErrorKind::NotFound) && !looked_since {
             // Look before trying again: it may have happened.
             saying::say_failure(self, &failure);
             self.list_after = Some(self.list_after.map_or(failure.at, |already| already.max(failure.at)));
@@ -459,21 +520,29 @@ impl<'a> Draft<'a> {
     }
 
     fn finish(mut self) -> Plan {
-        saying::conclude(&mut self);
         let now = self.observed.now;
+        if !self.holds.is_empty() {
+            // Whatever should end it tells; if that is missed, it ends a little later.
+            self.look_at(now.saturating_add(SLOW_LOOK).unwrap_or(Timestamp::MAX));
+        }
+        saying::conclude(&mut self);
+        let planned_on = match &self.observed.tenant {
+            TenantState::Known(tenant) => tenant.view.snapshot.last_list(),
+            _ => None,
+        };
         let again = self.again.map(|time| time.duration_since(now).max(SignedDuration::from_millis(100)));
-        self.status.conditions = crate::api::conditions::merge(
-            &self.observed.status.conditions,
-            &self.sayings,
-            self.observed.object.generation,
-            now,
-        );
+        if !self.is_silent {
+            let generation = self.observed.object.generation;
+            self.status.conditions =
+                crate::api::conditions::merge(&self.observed.status.conditions, &self.sayings, generation, now);
+        }
         Plan {
             step: self.step,
             again,
             list_after: self.list_after,
             holds: self.holds,
             differing: self.differing,
+            planned_on,
             status: self.status,
         }
     }

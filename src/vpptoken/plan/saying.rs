@@ -60,7 +60,10 @@ pub(crate) fn transient_reason(kind: ErrorKind) -> Reason {
 pub(super) fn say_failure(draft: &mut Draft, failure: &Failure) {
     let message = failure.message.clone();
     match failure.kind {
-        ErrorKind::Refused | ErrorKind::NotFound => {
+        ErrorKind::NotFound => {
+            draft.wait(Reason::Vanished, "Graph says that the token is not there; it is being looked for.".into());
+        }
+        ErrorKind::Refused => {
             draft.hold(Reason::GraphRefused, format!("Graph refuses the request: {message}"));
         }
         ErrorKind::Credentials => draft.impatient(Reason::CredentialsRefused, message, failure.since),
@@ -93,19 +96,27 @@ pub(super) fn hold_file_problem(draft: &mut Draft, problem: &FileProblem) {
     }
 }
 
+/// Whether a file is of the organization that the manifest asks for; a hold otherwise.
+pub(super) fn is_wanted_organization(draft: &mut Draft, file: &FileFacts) -> bool {
+    let spec = &draft.observed.spec;
+    let Some(wanted) = spec.organization_name.as_ref().filter(|wanted| !same(Some(&file.organization_name), wanted))
+    else {
+        return true;
+    };
+    let message = format!(
+        "The token file in Secret \"{}\" is of organization \"{}\", and the manifest asks for \"{wanted}\". Put the right \
+         file there, or correct organizationName.",
+        spec.token_secret_ref.name, file.organization_name
+    );
+    draft.hold(Reason::OrganizationMismatch, message);
+    false
+}
+
 /// Whether a file may be uploaded: onto a token, or as a new one. What may not is a hold.
 pub(super) fn file_may_be_sent(draft: &mut Draft, file: &FileFacts, onto: Option<&Entity>) -> bool {
     let spec = &draft.observed.spec;
     let secret = &spec.token_secret_ref.name;
-    if let Some(wanted) = &spec.organization_name
-        && !same(Some(&file.organization_name), wanted)
-    {
-        let message = format!(
-            "The token file in Secret \"{secret}\" is of organization \"{}\", and the manifest asks for \"{wanted}\". Put the \
-             right file there, or correct organizationName.",
-            file.organization_name
-        );
-        draft.hold(Reason::OrganizationMismatch, message);
+    if !is_wanted_organization(draft, file) {
         return false;
     }
     if file.expiration <= draft.observed.now {
@@ -290,7 +301,7 @@ pub(super) fn conclude(draft: &mut Draft) {
     let working = draft.working.clone().map(|(reason, message)| Hold { reason, message, needs_person: false });
     let deleting = draft.observed.object.deleting.is_some();
     if deleting && !draft.observed.object.has_finalizer {
-        draft.sayings = Vec::new();
+        draft.is_silent = true;
         return;
     }
     let not_ready = if deleting {

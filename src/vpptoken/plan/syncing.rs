@@ -5,12 +5,15 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Draft, Step};
 use crate::api::Reason;
 use crate::schedule::Schedule;
+use crate::tenant::session::LONGEST_SYNC;
 use crate::tenant::{Entry, Priority};
+use crate::vpptoken::world::StepKind;
 
 /// A sync that runs longer than this is stuck; the next one that is due may start.
-pub(super) const STUCK_AFTER: SignedDuration = SignedDuration::from_hours(1);
+pub(super) const STUCK_AFTER: SignedDuration = LONGEST_SYNC;
 
 pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
+    acknowledge_lost_answer(draft, entry);
     let scheduled = schedule(draft, entry);
     let object = &draft.observed.object;
     let request =
@@ -42,6 +45,19 @@ pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
     let said = draft.holds.split_off(holds);
     if let Some(hold) = said.into_iter().next() {
         draft.sync_held = Some(hold);
+    }
+}
+
+/// A sync was sent and its answer lost, and Graph shows that it was carried out: it is not sent again.
+fn acknowledge_lost_answer(draft: &mut Draft, entry: &Entry) {
+    let Some(failure) = draft.observed.failure(StepKind::Sync).filter(|failure| failure.maybe_executed).cloned() else {
+        return;
+    };
+    let ended = entry.entity.last_sync.is_some_and(|at| at >= failure.began);
+    let runs = entry.syncing_since.is_some_and(|since| since >= failure.began);
+    if ended || runs {
+        draft.status.last_sync_trigger_time = draft.status.last_sync_trigger_time.max(Some(failure.began));
+        draft.status.last_handled_sync_request = failure.inputs.sync_request;
     }
 }
 

@@ -47,7 +47,7 @@ impl Loop {
                 self.shown_from.push((from, entity));
             }
         }
-        self.snapshot.merge(began, self.now(), self.graph.clone(), self.observed.timings.settling).unwrap();
+        self.snapshot.merge(began, self.now(), self.graph.clone(), self.observed.timings.settling);
     }
 
     fn plan(&mut self) -> Plan {
@@ -137,12 +137,12 @@ impl Loop {
                 self.steps.push("Announce");
                 self.observed.memory.unsent_create =
                     Some(UnsentCreate { sha256: pending.sha256.clone(), list_after: now });
-                Some(Done::Announced(pending.clone()))
+                Some(Done::Announced(pending.clone(), identity()))
             }
             Step::Withdraw => {
                 self.steps.push("Withdraw");
                 self.observed.memory.unsent_create = None;
-                Some(Done::Withdrawn)
+                self.observed.status.pending_create.as_ref().map(|pending| Done::Withdrawn { since: pending.since })
             }
             Step::Create => {
                 self.steps.push("Create");

@@ -100,7 +100,13 @@ impl World {
         let tenant = KnownTenant {
             identity: identity(),
             allowed: BTreeSet::from([Permission::Create, Permission::Adopt, Permission::Bind, Permission::Delete]),
-            view: TenantView { snapshot: Arc::default(), problem: None, poll_interval: MINUTE * 5 },
+            view: TenantView {
+                snapshot: Arc::default(),
+                problem: None,
+                poll_interval: MINUTE * 5,
+                opened: now(),
+                paused_until: None,
+            },
         };
         let observed = Observed {
             now: now(),
@@ -109,6 +115,7 @@ impl World {
                 generation: 3,
                 created: ago(DAY * 30),
                 deleting: None,
+                namespace_deleting: false,
                 has_finalizer: false,
                 sync_request: None,
             },
@@ -170,6 +177,7 @@ impl World {
             kind: error,
             message: "It failed.".into(),
             since: ago(SECOND),
+            began: ago(SECOND),
             at: ago(SECOND),
             count: 1,
             not_before: in_(MINUTE),

@@ -607,7 +607,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
             (
                 "none yet, and no list since",
                 |w| w.pending(ago(MINUTE), &[]),
-                waiting(Reason::CreateOutcomeUnknown).no_token().again(MINUTE * 14).list_after(ago(MINUTE)),
+                waiting(Reason::CreateOutcomeUnknown).no_token().again(MINUTE * 10).list_after(ago(MINUTE)),
             ),
             (
                 "only what was there before",
@@ -893,7 +893,7 @@ fn a_renewal_tells_its_three_stages_apart() {
             (
                 "Graph shows the old expiry, which is past",
                 |w| w.token().expiration = Some(ago(DAY)),
-                waiting(Reason::RenewalNotShownYet).valid(Unknown, Reason::RenewalNotShownYet).again(HOUR * 23),
+                waiting(Reason::RenewalNotShownYet).valid(Unknown, Reason::RenewalNotShownYet).again(MINUTE * 10),
             ),
             (
                 "Graph calls it expired",
@@ -1484,7 +1484,7 @@ fn graph_is_told_to_delete_only_with_every_precondition_in_place() {
             (
                 "credentials refused",
                 |w| w.problem(ErrorKind::Credentials, ago(SECOND)),
-                waits(&[Reason::CredentialsRefused, Reason::CredentialsRefused]),
+                waits(&[Reason::CredentialsRefused]),
             ),
             (
                 "Graph can't be reached",
@@ -1797,4 +1797,65 @@ fn every_reason_has_a_row() {
         let ends = |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric());
         assert!(include_str!("tables.rs").split(&name).skip(1).any(ends), "{name}");
     }
+}
+
+#[test]
+fn a_start_of_the_operator_changes_nothing_that_was_said() {
+    let mut world = World::ready();
+    world.observed.status = plan(&world.observe()).status;
+    let before = world.observed.status.clone();
+    world.lists.clear();
+    assert_eq!(plan(&world.observe()).status, before, "not listed yet");
+    world.problem(ErrorKind::Unreachable, ago(SECOND));
+    assert_eq!(plan(&world.observe()).status, before, "Graph is away");
+    world.known().unwrap().view.opened = ago(MINUTE * 16);
+    let plan = plan(&world.observe());
+    let ready = crate::api::conditions::find(&plan.status.conditions, ConditionType::Ready).unwrap().clone();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("Unknown", "SnapshotStale"), "for three polls");
+}
+
+#[test]
+fn nothing_is_sent_while_graph_asked_to_wait() {
+    let mut world = renewal();
+    assert!(matches!(plan(&world.observe()).step, Some(Step::Update { .. })));
+    world.known().unwrap().view.paused_until = Some(now() + SECOND * 30);
+    let plan = plan(&world.observe());
+    assert_eq!((plan.step, plan.again), (None, Some(SECOND * 30)));
+    assert_eq!(plan.holds[0].reason, Reason::Throttled);
+}
+
+#[test]
+fn a_namespace_that_is_being_deleted_ends_after_ten_minutes() {
+    for (minutes, lets_go) in [(9, false), (10, true)] {
+        let mut world = deleting();
+        world.observed.object.namespace_deleting = true;
+        world.observed.object.deleting = Some(ago(MINUTE * minutes));
+        world.observed.tenant = TenantState::NotFound;
+        let step = plan(&world.observe()).step;
+        assert_eq!(matches!(step, Some(Step::RemoveFinalizer { warning: Some(_) })), lets_go, "{minutes}: {step:?}");
+    }
+}
+
+#[test]
+fn a_sync_whose_answer_was_lost_is_not_sent_again_when_graph_shows_it() {
+    let mut world = World::ready();
+    world.observed.object.sync_request = Some("now".into());
+    world.failed(StepKind::Sync, ErrorKind::OutcomeUnknown);
+    let failure = world.observed.memory.failures.get_mut(&StepKind::Sync).unwrap();
+    (failure.maybe_executed, failure.began, failure.at) = (true, ago(MINUTE * 5), ago(MINUTE * 5));
+    (failure.not_before, failure.inputs.sync_request) = (ago(MINUTE * 4), Some("now".into()));
+    assert!(matches!(plan(&world.observe()).step, Some(Step::Sync { .. })), "nothing shows it");
+    world.token().last_sync = Some(ago(MINUTE * 4));
+    let plan = plan(&world.observe());
+    assert_eq!((plan.step, plan.status.last_handled_sync_request.as_deref()), (None, Some("now")));
+}
+
+#[test]
+fn a_token_id_that_names_another_token_is_said() {
+    let row = (
+        "tokenId names another one",
+        (|w| w.spec.token_id = Some("5f9ad6ad-97a4-4ca1-8d2c-0e6d4e2f7b10".into())) as fn(&mut World),
+        stalled(Reason::AlreadyBound),
+    );
+    check(World::ready, &[row]);
 }
