@@ -40,7 +40,7 @@ in-control-plane:
 	helm lint --strict $(CHART)
 	helm lint --strict $(CHART) --values examples/values.yaml
 	# They mostly wait: for polls, for syncs, for each other.
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-10} cargo test --locked --workspace --test it
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-12} cargo test --locked --workspace --test it
 
 bench: announce ## Measure how long a new object and a replaced Secret take to reach Graph
 	cargo build --locked --workspace --bins

@@ -91,10 +91,7 @@ async fn change_settings(
     Json(changes): Json<Map<String, Value>>,
 ) -> Result<Json<Settings>, Refusal> {
     server.shared().write(|state| {
-        let changed = state
-            .settings
-            .with(changes)
-            .map_err(|why| Refusal(StatusCode::BAD_REQUEST, why))?;
+        let changed = state.settings.with(changes).map_err(|why| Refusal(StatusCode::BAD_REQUEST, why))?;
         state.settings = changed.clone();
         Ok(Json(changed))
     })
@@ -107,14 +104,7 @@ struct After {
 }
 
 async fn requests(State(server): Handle, Query(After { after }): Query<After>) -> Json<Vec<RequestRecord>> {
-    Json(server.shared().read(|state| {
-        state
-            .log
-            .records()
-            .filter(|record| record.sequence > after)
-            .cloned()
-            .collect()
-    }))
+    Json(server.shared().read(|state| state.log.records().filter(|record| record.sequence > after).cloned().collect()))
 }
 
 async fn counters(State(server): Handle) -> Json<Value> {
@@ -149,20 +139,12 @@ async fn remove_faults(State(server): Handle) -> StatusCode {
 
 async fn remove_fault(State(server): Handle, Path(number): Path<u64>) -> Result<StatusCode, Refusal> {
     let done = server.shared().write(|state| state.faults.remove(number));
-    if done {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(no_such("fault"))
-    }
+    if done { Ok(StatusCode::NO_CONTENT) } else { Err(no_such("fault")) }
 }
 
 async fn release(State(server): Handle, Path(number): Path<u64>) -> Result<StatusCode, Refusal> {
     let done = server.shared().write(|state| state.faults.release(number));
-    if done {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(no_such("fault"))
-    }
+    if done { Ok(StatusCode::NO_CONTENT) } else { Err(no_such("fault")) }
 }
 
 async fn apps(State(server): Handle) -> Json<Vec<Value>> {
@@ -188,9 +170,7 @@ struct NewApp {
 }
 
 async fn add_app(State(server): Handle, Json(app): Json<NewApp>) -> StatusCode {
-    server
-        .shared()
-        .write(|state| state.directory.add_app(&app.tenant, &app.client_id, app.secret));
+    server.shared().write(|state| state.directory.add_app(&app.tenant, &app.client_id, app.secret));
     StatusCode::CREATED
 }
 
@@ -208,10 +188,7 @@ async fn change_app(
     Json(change): Json<AppChange>,
 ) -> Result<StatusCode, Refusal> {
     server.shared().write(|state| {
-        let app = state
-            .directory
-            .app_mut(&tenant, &client_id)
-            .ok_or_else(|| no_such("app"))?;
+        let app = state.directory.app_mut(&tenant, &client_id).ok_or_else(|| no_such("app"))?;
         if let Some(secret) = change.secret {
             app.secret = secret;
             app.secret_expired = false;
@@ -297,20 +274,13 @@ async fn edit(
         all.extend(changes);
         let after: Entity = serde_json::from_value(Value::Object(all)).map_err(wrong)?;
         collection.edit(&id, |entity| *entity = after, now, settings);
-        collection
-            .get(&id, now, settings)
-            .map(Json)
-            .ok_or_else(|| no_such("entity"))
+        collection.get(&id, now, settings).map(Json).ok_or_else(|| no_such("entity"))
     })
 }
 
 async fn remove(State(server): Handle, Path((tenant, id)): Path<(String, String)>) -> Result<StatusCode, Refusal> {
     let done = server.shared().write(|state| state.collection(&tenant).0.remove(&id));
-    if done {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(no_such("entity"))
-    }
+    if done { Ok(StatusCode::NO_CONTENT) } else { Err(no_such("entity")) }
 }
 
 async fn sync(State(server): Handle, Path((tenant, id)): Path<(String, String)>) -> Result<StatusCode, Refusal> {

@@ -102,11 +102,9 @@ impl std::str::FromStr for App {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut parts = text.splitn(3, ':').filter(|part| !part.is_empty());
         match (parts.next(), parts.next(), parts.next()) {
-            (Some(tenant), Some(client_id), Some(secret)) => Ok(Self {
-                tenant: tenant.to_owned(),
-                client_id: client_id.to_owned(),
-                secret: secret.into(),
-            }),
+            (Some(tenant), Some(client_id), Some(secret)) => {
+                Ok(Self { tenant: tenant.to_owned(), client_id: client_id.to_owned(), secret: secret.into() })
+            }
             _ => Err("an app is TENANT:CLIENT:SECRET"),
         }
     }
@@ -176,9 +174,7 @@ async fn serve(arguments: Serve) -> Result<(), String> {
     let mut terminated = signal(SignalKind::terminate()).map_err(unheard)?;
 
     let listen = settings.listen;
-    let emulator = Emulator::start(settings)
-        .await
-        .map_err(|error| format!("can't listen on {listen}: {error}"))?;
+    let emulator = Emulator::start(settings).await.map_err(|error| format!("can't listen on {listen}: {error}"))?;
     let url = emulator.url();
     if apps.is_empty() {
         emulator.add_app(DEFAULT_TENANT, DEFAULT_CLIENT, DEFAULT_SECRET);
@@ -216,13 +212,8 @@ fn settings(arguments: &Serve) -> Result<Settings, String> {
 
 fn read_apps(path: &PathBuf) -> Result<Vec<App>, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
-    let lines = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines
-        .map(|line| line.parse().map_err(|why| format!("{}: {why}", path.display())))
-        .collect()
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.parse().map_err(|why| format!("{}: {why}", path.display()))).collect()
 }
 
 /// Writes a file so that who waits for it never sees half of it.
@@ -261,22 +252,13 @@ mod tests {
     #[test]
     fn an_app_may_have_a_colon_in_its_secret() {
         let app: App = "t:c:se:cret".parse().unwrap();
-        assert_eq!(
-            (app.tenant.as_str(), app.client_id.as_str(), app.secret.expose()),
-            ("t", "c", "se:cret")
-        );
+        assert_eq!((app.tenant.as_str(), app.client_id.as_str(), app.secret.expose()), ("t", "c", "se:cret"));
         assert!("t:c".parse::<App>().is_err());
     }
 
     #[test]
     fn any_switch_can_be_set() {
-        let arguments = [
-            "graph-emulator",
-            "--set",
-            "syncAnswer=wrapped",
-            "--set",
-            "expiryLag=1.5",
-        ];
+        let arguments = ["graph-emulator", "--set", "syncAnswer=wrapped", "--set", "expiryLag=1.5"];
         let settings = settings(&Cli::parse_from(arguments).serve).unwrap();
         assert_eq!(settings.sync_answer, crate::SyncAnswer::Wrapped);
         assert_eq!(settings.expiry_lag, std::time::Duration::from_millis(1500));

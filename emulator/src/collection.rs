@@ -30,14 +30,8 @@ pub(crate) struct Changes {
     automatically_update_apps: Option<bool>,
 }
 
-const SERVER_OWNED: [&str; 6] = [
-    "id",
-    "expirationDateTime",
-    "lastSyncDateTime",
-    "lastModifiedDateTime",
-    "state",
-    "lastSyncStatus",
-];
+const SERVER_OWNED: [&str; 6] =
+    ["id", "expirationDateTime", "lastSyncDateTime", "lastModifiedDateTime", "state", "lastSyncStatus"];
 const ODATA_TYPE: &str = "#microsoft.graph.vppToken";
 
 impl Changes {
@@ -54,9 +48,7 @@ impl Changes {
             match name.as_str() {
                 "@odata.type" if value.as_str() == Some(ODATA_TYPE) => {}
                 "@odata.type" => {
-                    return Err(Failure::bad_request(
-                        "The type named in '@odata.type' does not fit this collection.",
-                    ));
+                    return Err(Failure::bad_request("The type named in '@odata.type' does not fit this collection."));
                 }
                 // The token is null in every answer, so a null that comes back changes nothing.
                 "token" => changes.token = text()?.map(Secret::from),
@@ -93,11 +85,7 @@ impl Changes {
             }
             let missing = |name: &&String| body.get(*name).is_none_or(Value::is_null);
             if let Some(name) = settings.required_on_create.iter().find(missing) {
-                return Err(Failure::nested(
-                    400,
-                    "BadRequest",
-                    format!("The property '{name}' is required."),
-                ));
+                return Err(Failure::nested(400, "BadRequest", format!("The property '{name}' is required.")));
             }
         }
         for name in &settings.not_kept {
@@ -137,10 +125,7 @@ pub(crate) struct Collection {
 impl Collection {
     /// Every entry.
     pub(crate) fn all(&self, now: Now, settings: &Settings) -> Vec<Entity> {
-        self.entries
-            .iter()
-            .map(|entry| self.view(entry, now, settings))
-            .collect()
+        self.entries.iter().map(|entry| self.view(entry, now, settings)).collect()
     }
 
     /// Up to `limit` entries that lists show, from a position or past a number of entries, each with its position.
@@ -168,11 +153,7 @@ impl Collection {
 
     /// A new entry for an uploaded file.
     pub(crate) fn create(&mut self, changes: Changes, now: Now, settings: &Settings) -> Result<Entity, Failure> {
-        let file = changes
-            .token
-            .as_ref()
-            .map(|sent| accept_file(sent, now, settings))
-            .transpose()?;
+        let file = changes.token.as_ref().map(|sent| accept_file(sent, now, settings)).transpose()?;
         let (organization_name, expires) = match file {
             Some(file) => (Some(file.organization), Some(file.expires)),
             None => (None, None),
@@ -195,13 +176,7 @@ impl Collection {
             syncs: 0,
             sync_fails: false,
         };
-        Ok(self.push(
-            entity,
-            None,
-            now.instant + settings.scaled(settings.list_lag),
-            now,
-            settings,
-        ))
+        Ok(self.push(entity, None, now.instant + settings.scaled(settings.list_lag), now, settings))
     }
 
     /// An entry that a person adds in the portal: in lists at once, whatever its token is.
@@ -343,9 +318,7 @@ impl Collection {
             .collect();
         for id in &due {
             let unusable = settings.unusable_sync_fails
-                && self
-                    .get(id, now, settings)
-                    .is_some_and(|entity| is_unusable(&entity.state, settings));
+                && self.get(id, now, settings).is_some_and(|entity| is_unusable(&entity.state, settings));
             let Some(entry) = self.find_mut(id) else { continue };
             let failed = entry.entity.sync_fails || unusable;
             entry.sync_ends = None;
@@ -381,14 +354,8 @@ impl Collection {
         now: Now,
         settings: &Settings,
     ) -> Entity {
-        let entry = Stored {
-            position: self.next_position,
-            entity,
-            forced_state,
-            sync_ends: None,
-            lagging: None,
-            listed_from,
-        };
+        let entry =
+            Stored { position: self.next_position, entity, forced_state, sync_ends: None, lagging: None, listed_from };
         self.next_position += 1;
         let id = entry.entity.id.clone();
         let fallback = entry.entity.clone();
@@ -427,9 +394,7 @@ impl Collection {
 
     fn has_duplicate(&self, entry: &Stored) -> bool {
         let key = |entry: &Stored| (entry.entity.apple_id.clone(), entry.entity.organization_name.clone());
-        self.entries
-            .iter()
-            .any(|other| other.position != entry.position && key(other) == key(entry))
+        self.entries.iter().any(|other| other.position != entry.position && key(other) == key(entry))
     }
 }
 

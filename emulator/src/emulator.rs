@@ -25,9 +25,7 @@ pub struct Emulator {
 
 impl fmt::Debug for Emulator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Emulator")
-            .field("url", &self.url())
-            .finish_non_exhaustive()
+        f.debug_struct("Emulator").field("url", &self.url()).finish_non_exhaustive()
     }
 }
 
@@ -44,9 +42,7 @@ impl Emulator {
     /// The address can't be listened on.
     #[expect(clippy::unused_async, reason = "async makes sure that there is a runtime")]
     pub async fn start(settings: Settings) -> io::Result<Self> {
-        Ok(Self {
-            server: Server::start(Arc::new(Shared::new(settings)))?,
-        })
+        Ok(Self { server: Server::start(Arc::new(Shared::new(settings)))? })
     }
 
     /// The base URL, without a slash at the end, of both login and Graph.
@@ -71,8 +67,7 @@ impl Emulator {
 
     /// Registers an app, and its tenant, with all permissions; one with the same id is replaced.
     pub fn add_app(&self, tenant: &str, client_id: &str, secret: impl Into<Secret>) {
-        self.shared()
-            .write(|state| state.directory.add_app(tenant, client_id, secret.into()));
+        self.shared().write(|state| state.directory.add_app(tenant, client_id, secret.into()));
     }
 
     /// Gives an app another secret, not expired; says whether there is such an app. Access tokens stay good.
@@ -159,10 +154,7 @@ impl Emulator {
     pub fn force_state(&self, tenant: &str, id: &str, forced: Option<&str>) -> bool {
         self.shared().write(|state| {
             let now: Now = state.now();
-            state
-                .collection(tenant)
-                .0
-                .force_state(id, forced.map(str::to_owned), now)
+            state.collection(tenant).0.force_state(id, forced.map(str::to_owned), now)
         })
     }
 
@@ -216,10 +208,7 @@ impl Emulator {
     /// Puts a fault in place. It stays until it is used up or removed; dropping the handle does not remove it.
     pub fn inject(&self, fault: Fault) -> FaultHandle {
         let number = self.shared().write(|state| state.faults.inject(fault));
-        FaultHandle {
-            shared: Arc::clone(self.shared()),
-            number,
-        }
+        FaultHandle { shared: Arc::clone(self.shared()), number }
     }
 
     /// The faults in place.
@@ -272,8 +261,7 @@ impl Emulator {
     }
 
     fn change_app(&self, tenant: &str, client_id: &str, change: impl FnOnce(&mut App)) -> bool {
-        self.shared()
-            .write(|state| state.directory.app_mut(tenant, client_id).map(change).is_some())
+        self.shared().write(|state| state.directory.app_mut(tenant, client_id).map(change).is_some())
     }
 }
 

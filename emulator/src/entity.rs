@@ -85,10 +85,7 @@ impl Entity {
         put("organizationName", json!(self.organization_name));
         put("vppTokenAccountType", json!(self.vpp_token_account_type));
         put("appleId", json!(self.apple_id));
-        put(
-            "expirationDateTime",
-            self.expiration_date_time.map_or(Value::Null, time),
-        );
+        put("expirationDateTime", self.expiration_date_time.map_or(Value::Null, time));
         match (self.last_sync_date_time, settings.never_synced) {
             (Some(at), _) => put("lastSyncDateTime", time(at)),
             (None, NeverSynced::ZeroDate) => put("lastSyncDateTime", json!(ZERO_DATE)),

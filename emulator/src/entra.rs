@@ -60,11 +60,7 @@ pub(crate) enum Unauthenticated {
 impl Directory {
     /// Registers an app, and its tenant; an app with the same id is replaced.
     pub(crate) fn add_app(&mut self, tenant: &str, client_id: &str, secret: Secret) {
-        let app = App {
-            secret,
-            secret_expired: false,
-            permission: Permission::default(),
-        };
+        let app = App { secret, secret_expired: false, permission: Permission::default() };
         self.tenants.entry(key(tenant)).or_default().insert(key(client_id), app);
     }
 
@@ -92,16 +88,9 @@ impl Directory {
 
     /// What the value of an `Authorization` header stands for, if it is good.
     pub(crate) fn check(&self, authorization: Option<&str>, now: Instant) -> Result<Grant, Unauthenticated> {
-        let token = authorization
-            .and_then(bearer)
-            .filter(|token| !token.is_empty())
-            .ok_or(Unauthenticated::Missing)?;
+        let token = authorization.and_then(bearer).filter(|token| !token.is_empty()).ok_or(Unauthenticated::Missing)?;
         let grant = self.grants.get(token).ok_or(Unauthenticated::Unknown)?;
-        if grant.expires <= now {
-            Err(Unauthenticated::Expired)
-        } else {
-            Ok(grant.clone())
-        }
+        if grant.expires <= now { Err(Unauthenticated::Expired) } else { Ok(grant.clone()) }
     }
 
     /// Answers a token request.
@@ -124,9 +113,7 @@ impl Directory {
                     "access_token": token,
                 });
                 let mut response = respond(200, "application/json; charset=utf-8", body.to_string());
-                response
-                    .headers_mut()
-                    .insert("cache-control", HeaderValue::from_static("no-store, no-cache"));
+                response.headers_mut().insert("cache-control", HeaderValue::from_static("no-store, no-cache"));
                 response
             }
             Err(refusal) => refusal.respond(ids, at),
@@ -236,21 +223,11 @@ struct Refusal {
 
 impl Refusal {
     fn new(status: u16, error: &'static str, code: u32, text: String) -> Self {
-        Self {
-            status,
-            error,
-            code,
-            text,
-        }
+        Self { status, error, code, text }
     }
 
     fn respond(&self, ids: &RequestIds, at: Timestamp) -> Response {
-        let Self {
-            status,
-            error,
-            code,
-            text,
-        } = self;
+        let Self { status, error, code, text } = self;
         let trace_id = &ids.request_id;
         let correlation_id = ids.client_request_id.clone().unwrap_or_else(guid);
         let timestamp = at.strftime("%Y-%m-%d %H:%M:%SZ").to_string();

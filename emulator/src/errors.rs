@@ -35,22 +35,12 @@ impl std::fmt::Debug for Failure {
 impl Failure {
     /// An error whose message is a sentence.
     pub(crate) fn plain(status: u16, code: &str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code: code.to_owned(),
-            message: message.into(),
-            nested: false,
-            retry_after: None,
-            html: false,
-        }
+        Self { status, code: code.to_owned(), message: message.into(), nested: false, retry_after: None, html: false }
     }
 
     /// An error of Intune, whose message is JSON in a string.
     pub(crate) fn nested(status: u16, code: &str, message: impl Into<String>) -> Self {
-        Self {
-            nested: true,
-            ..Self::plain(status, code, message)
-        }
+        Self { nested: true, ..Self::plain(status, code, message) }
     }
 
     /// 400 from the OData layer in front of Intune.
@@ -62,11 +52,7 @@ impl Failure {
     pub(crate) fn length_required() -> Self {
         Self {
             html: true,
-            ..Self::plain(
-                411,
-                "LengthRequired",
-                "The request must be chunked or have a content length.",
-            )
+            ..Self::plain(411, "LengthRequired", "The request must be chunked or have a content length.")
         }
     }
 
@@ -74,10 +60,7 @@ impl Failure {
     pub(crate) fn with_status(status: u16) -> Self {
         let (code, message) = match status {
             400 => ("BadRequest", "The request is invalid."),
-            401 => (
-                "InvalidAuthenticationToken",
-                "Access token has expired or is not yet valid.",
-            ),
+            401 => ("InvalidAuthenticationToken", "Access token has expired or is not yet valid."),
             403 => ("Forbidden", "Application is not authorized to perform this operation."),
             404 => ("ResourceNotFound", "Resource not found."),
             409 => ("Conflict", "The request conflicts with the state of the resource."),
@@ -85,10 +68,7 @@ impl Failure {
             500 => ("InternalServerError", "An internal server error has occurred."),
             502 => ("BadGateway", "The service behind the gateway did not answer."),
             503 => ("ServiceUnavailable", "The service is temporarily unavailable."),
-            504 => (
-                "GatewayTimeout",
-                "The service behind the gateway did not answer in time.",
-            ),
+            504 => ("GatewayTimeout", "The service behind the gateway did not answer in time."),
             _ => ("UnknownError", "An error has occurred."),
         };
         Self::nested(status, code, message)
@@ -110,22 +90,14 @@ impl Failure {
             BodyKind::CutOff => ("application/json", half(&self.json(ids, at).to_string())),
         };
         let mut response = respond(self.status, content_type, body);
-        if let Some(value) = self
-            .retry_after
-            .as_deref()
-            .and_then(|value| HeaderValue::from_str(value).ok())
-        {
+        if let Some(value) = self.retry_after.as_deref().and_then(|value| HeaderValue::from_str(value).ok()) {
             response.headers_mut().insert(RETRY_AFTER, value);
         }
         response
     }
 
     fn json(&self, ids: &RequestIds, at: Timestamp) -> Value {
-        let message = if self.nested {
-            self.nest(ids)
-        } else {
-            self.message.clone()
-        };
+        let message = if self.nested { self.nest(ids) } else { self.message.clone() };
         json!({"error": {
             "code": self.code,
             "message": message,
@@ -156,10 +128,7 @@ impl Failure {
 
     fn html(&self) -> String {
         let status = self.status;
-        let reason = StatusCode::from_u16(status)
-            .ok()
-            .and_then(|code| code.canonical_reason())
-            .unwrap_or("Error");
+        let reason = StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason()).unwrap_or("Error");
         format!(
             "<!DOCTYPE HTML>\r\n<HTML><HEAD><TITLE>{reason}</TITLE></HEAD>\r\n<BODY><h2>{reason}</h2>\r\n<hr><p>HTTP \
              Error {status}. {reason}.</p>\r\n</BODY></HTML>\r\n"

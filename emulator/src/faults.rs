@@ -33,14 +33,7 @@ impl Fault {
     /// A fault that hits every request, until narrowed down.
     #[must_use]
     pub fn new(action: Action) -> Self {
-        Self {
-            operation: None,
-            id: None,
-            tenant: None,
-            skip: 0,
-            times: None,
-            action,
-        }
+        Self { operation: None, id: None, tenant: None, skip: 0, times: None, action }
     }
 
     /// Only requests of this kind.
@@ -86,9 +79,7 @@ impl Fault {
 
     fn matches(&self, operation: Operation, tenant: Option<&str>, id: Option<&str>) -> bool {
         let same = |wanted: &Option<String>, found: Option<&str>| {
-            wanted
-                .as_deref()
-                .is_none_or(|wanted| found.is_some_and(|found| found.eq_ignore_ascii_case(wanted)))
+            wanted.as_deref().is_none_or(|wanted| found.is_some_and(|found| found.eq_ignore_ascii_case(wanted)))
         };
         self.operation.is_none_or(|wanted| wanted == operation) && same(&self.tenant, tenant) && same(&self.id, id)
     }
@@ -182,11 +173,7 @@ pub(crate) struct Armed {
 
 impl Armed {
     fn hits(&self) -> u32 {
-        if matches!(self.fault.action, Action::Hold { .. }) {
-            self.arrived
-        } else {
-            self.struck
-        }
+        if matches!(self.fault.action, Action::Hold { .. }) { self.arrived } else { self.struck }
     }
 }
 
@@ -222,16 +209,7 @@ impl Faults {
     pub(crate) fn inject(&mut self, fault: Fault) -> u64 {
         let number = self.armed.len() as u64 + 1;
         let gate = watch::Sender::new(Gate::default());
-        self.armed.push(Armed {
-            number,
-            fault,
-            matched: 0,
-            struck: 0,
-            arrived: 0,
-            holding: 0,
-            removed: false,
-            gate,
-        });
+        self.armed.push(Armed { number, fault, matched: 0, struck: 0, arrived: 0, holding: 0, removed: false, gate });
         number
     }
 
@@ -247,10 +225,7 @@ impl Faults {
                 return None;
             }
             armed.struck += 1;
-            Some(Strike {
-                number: armed.number,
-                action: armed.fault.action.clone(),
-            })
+            Some(Strike { number: armed.number, action: armed.fault.action.clone() })
         })
     }
 
@@ -291,14 +266,11 @@ impl Faults {
 
     /// Takes a fault away and lets go what it holds; says whether it was in place.
     pub(crate) fn remove(&mut self, number: u64) -> bool {
-        self.armed
-            .iter_mut()
-            .find(|armed| armed.number == number && !armed.removed)
-            .is_some_and(|armed| {
-                armed.removed = true;
-                armed.gate.send_modify(|gate| gate.open = true);
-                true
-            })
+        self.armed.iter_mut().find(|armed| armed.number == number && !armed.removed).is_some_and(|armed| {
+            armed.removed = true;
+            armed.gate.send_modify(|gate| gate.open = true);
+            true
+        })
     }
 
     /// The faults in place.
@@ -327,15 +299,8 @@ mod tests {
     #[test]
     fn a_fault_hits_after_its_skips_and_only_so_often() {
         let mut faults = Faults::default();
-        faults.inject(
-            Fault::new(Action::Cut { when: When::Before })
-                .on(Operation::List)
-                .skip(1)
-                .times(2),
-        );
-        let hits: Vec<bool> = (0..5)
-            .map(|_| faults.strike(Operation::List, None, None).is_some())
-            .collect();
+        faults.inject(Fault::new(Action::Cut { when: When::Before }).on(Operation::List).skip(1).times(2));
+        let hits: Vec<bool> = (0..5).map(|_| faults.strike(Operation::List, None, None).is_some()).collect();
         assert_eq!(hits, [false, true, true, false, false]);
         assert!(faults.strike(Operation::Get, None, None).is_none());
     }
@@ -354,16 +319,8 @@ mod tests {
         let json = r#"{"operation":"create","action":{"status":{"when":"after","code":503,"retryAfter":"2.128"}}}"#;
         let fault: Fault = serde_json::from_str(json).unwrap();
         let body = BodyKind::Json;
-        let action = Action::Status {
-            when: When::After,
-            code: 503,
-            retry_after: Some("2.128".to_owned()),
-            body,
-        };
+        let action = Action::Status { when: When::After, code: 503, retry_after: Some("2.128".to_owned()), body };
         assert_eq!(fault, Fault::new(action).on(Operation::Create));
-        assert_eq!(
-            serde_json::from_str::<Fault>(&serde_json::to_string(&fault).unwrap()).unwrap(),
-            fault
-        );
+        assert_eq!(serde_json::from_str::<Fault>(&serde_json::to_string(&fault).unwrap()).unwrap(), fault);
     }
 }

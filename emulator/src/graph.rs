@@ -50,29 +50,17 @@ pub(crate) fn answer(state: &mut State, call: &Call<'_>) -> Answer {
     let now = state.now();
     if call.route.operation == Operation::Token {
         let none = BTreeMap::new();
-        let form = if let Payload::Form(form) = call.payload {
-            form
-        } else {
-            &none
-        };
+        let form = if let Payload::Form(form) = call.payload { form } else { &none };
         let tenant = call.route.tenant.as_deref().unwrap_or_default();
-        let State {
-            directory, settings, ..
-        } = state;
+        let State { directory, settings, .. } = state;
         let response = directory.answer(tenant, form, call.ids, now.wall, now.instant, settings);
-        return Answer {
-            response,
-            created: None,
-        };
+        return Answer { response, created: None };
     }
     match carry_out(state, call) {
         Ok(answer) => answer,
         Err(failure) => {
             let response = failure.respond(state.settings.error_body, call.ids, now.wall);
-            Answer {
-                response,
-                created: None,
-            }
+            Answer { response, created: None }
         }
     }
 }
@@ -89,19 +77,12 @@ fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Answer, Failure> {
         };
         Failure::plain(401, "InvalidAuthenticationToken", message)
     })?;
-    state
-        .limiter
-        .pass(
-            &grant.tenant,
-            &grant.client_id,
-            operation.is_write(),
-            now.instant,
-            &state.settings,
-        )
-        .map_err(|wait| {
+    state.limiter.pass(&grant.tenant, &grant.client_id, operation.is_write(), now.instant, &state.settings).map_err(
+        |wait| {
             Failure::plain(429, "TooManyRequests", "Too many requests.")
                 .retry_after(throttle::header(wait, state.settings.retry_after))
-        })?;
+        },
+    )?;
     let allowed = match grant.permission {
         Permission::ReadWrite => true,
         Permission::Read => !operation.is_write(),
@@ -116,10 +97,7 @@ fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Answer, Failure> {
         ));
     }
     let sends_length = call.headers.contains_key(CONTENT_LENGTH) || call.headers.contains_key(TRANSFER_ENCODING);
-    let needs_length = matches!(
-        operation,
-        Operation::Create | Operation::Update | Operation::SyncLicenses
-    );
+    let needs_length = matches!(operation, Operation::Create | Operation::Update | Operation::SyncLicenses);
     if state.settings.require_content_length && needs_length && !sends_length {
         return Err(Failure::length_required());
     }
@@ -133,14 +111,8 @@ fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Answer, Failure> {
         wire.insert("@odata.context".to_owned(), json!(format!("{context}/$entity")));
         Value::Object(wire)
     };
-    let json = |status, body: Value| Answer {
-        response: respond(status, JSON, body.to_string()),
-        created: None,
-    };
-    let no_content = || Answer {
-        response: respond(204, "", String::new()),
-        created: None,
-    };
+    let json = |status, body: Value| Answer { response: respond(status, JSON, body.to_string()), created: None };
+    let no_content = || Answer { response: respond(204, "", String::new()), created: None };
     match operation {
         Operation::List => {
             let page = call.route.page.as_ref().ok_or_else(missing)?;
@@ -152,28 +124,16 @@ fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Answer, Failure> {
             let mut found = collection.page(page.after, page.offset, limit + 1, now, settings);
             let more = found.len() > limit;
             found.truncate(limit);
-            let value: Vec<Value> = found
-                .iter()
-                .map(|(_, entity)| Value::Object(entity.to_wire(settings)))
-                .collect();
+            let value: Vec<Value> = found.iter().map(|(_, entity)| Value::Object(entity.to_wire(settings))).collect();
             let mut body = json!({"@odata.context": context, "value": value});
             if more {
                 let (after, offset) = match settings.paging {
                     Paging::AfterEntry => (found.last().map(|(position, _)| *position), 0),
                     Paging::ByOffset => (None, page.offset + limit),
                 };
-                let next = Page {
-                    number: page.number + 1,
-                    after,
-                    offset,
-                    top: page.top,
-                    wrong: None,
-                };
-                let url = format!(
-                    "{}/v1.0/deviceAppManagement/vppTokens?$skiptoken={}",
-                    call.base_url,
-                    next.skiptoken()
-                );
+                let next = Page { number: page.number + 1, after, offset, top: page.top, wrong: None };
+                let url =
+                    format!("{}/v1.0/deviceAppManagement/vppTokens?$skiptoken={}", call.base_url, next.skiptoken());
                 body["@odata.nextLink"] = json!(url);
             }
             Ok(json(200, body))
@@ -182,10 +142,7 @@ fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Answer, Failure> {
         Operation::Create => {
             let changes = Changes::read(object(call.payload)?, true, settings)?;
             let entity = collection.create(changes, now, settings)?;
-            Ok(Answer {
-                created: Some(entity.id.clone()),
-                ..json(201, wire(&entity))
-            })
+            Ok(Answer { created: Some(entity.id.clone()), ..json(201, wire(&entity)) })
         }
         Operation::Update => {
             let body = object(call.payload)?;
@@ -213,9 +170,9 @@ fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Answer, Failure> {
                 SyncAnswer::NoContent => no_content(),
             })
         }
-        Operation::Token | Operation::Other => Err(Failure::bad_request(
-            "The emulator does not know this resource or method.",
-        )),
+        Operation::Token | Operation::Other => {
+            Err(Failure::bad_request("The emulator does not know this resource or method."))
+        }
     }
 }
 

@@ -43,10 +43,7 @@ impl Journey {
     pub(crate) fn begin(shared: &Arc<Shared>, parts: Parts, address: &str) -> Self {
         let route = Route::of(&parts.method, &parts.uri);
         let header = |name| text(&parts.headers, name);
-        let ids = RequestIds {
-            request_id: guid(),
-            client_request_id: header("client-request-id"),
-        };
+        let ids = RequestIds { request_id: guid(), client_request_id: header("client-request-id") };
         let base_url = format!("http://{}", header(HOST.as_str()).unwrap_or_else(|| address.to_owned()));
         let authorization = header(AUTHORIZATION.as_str());
         let sequence = shared.write(|state| {
@@ -73,23 +70,12 @@ impl Journey {
             };
             state.log.begin(record, state.settings.log_capacity)
         });
-        Self {
-            shared: Arc::clone(shared),
-            sequence,
-            route,
-            parts,
-            ids,
-            base_url,
-        }
+        Self { shared: Arc::clone(shared), sequence, route, parts, ids, base_url }
     }
 
     /// Watches over the connection: if it ends before the answer is there, the record says so.
     pub(crate) fn watch(&self) -> Watch {
-        Watch {
-            shared: Arc::clone(&self.shared),
-            sequence: self.sequence,
-            answered: false,
-        }
+        Watch { shared: Arc::clone(&self.shared), sequence: self.sequence, answered: false }
     }
 
     /// Goes all the way.
@@ -118,16 +104,8 @@ impl Journey {
         let strike = self.strike(&payload);
         let (number, action) = strike.map_or((0, None), |strike| (strike.number, Some(strike.action)));
         match action.clone() {
-            Some(Action::Delay {
-                when: When::Before,
-                duration,
-            }) => sleep(duration).await,
-            Some(Action::Status {
-                when: When::Before,
-                code,
-                retry_after,
-                body,
-            }) => {
+            Some(Action::Delay { when: When::Before, duration }) => sleep(duration).await,
+            Some(Action::Status { when: When::Before, code, retry_after, body }) => {
                 return Ok(self.status(code, retry_after, body));
             }
             Some(Action::Cut { when: When::Before }) => return Err(Closed),
@@ -136,24 +114,11 @@ impl Journey {
         }
         let response = self.carry_out(&payload);
         match action {
-            Some(Action::Delay {
-                when: When::After,
-                duration,
-            }) => sleep(duration).await,
-            Some(Action::Status {
-                when: When::After,
-                code,
-                body,
-                ..
-            }) if code < 400 => {
+            Some(Action::Delay { when: When::After, duration }) => sleep(duration).await,
+            Some(Action::Status { when: When::After, code, body, .. }) if code < 400 => {
                 return reshape(response, code, body).await;
             }
-            Some(Action::Status {
-                when: When::After,
-                code,
-                retry_after,
-                body,
-            }) => {
+            Some(Action::Status { when: When::After, code, retry_after, body }) => {
                 return Ok(self.status(code, retry_after, body));
             }
             Some(Action::Cut { when: When::After }) => return Err(Closed),
@@ -179,9 +144,7 @@ impl Journey {
         if self.route.operation == Operation::Token {
             let content_type = self.parts.headers.get(CONTENT_TYPE).cloned();
             let mut request = Request::post("/").body(Body::from(bytes)).unwrap_or_default();
-            request
-                .headers_mut()
-                .extend(content_type.map(|value| (CONTENT_TYPE, value)));
+            request.headers_mut().extend(content_type.map(|value| (CONTENT_TYPE, value)));
             return match Form::<BTreeMap<String, String>>::from_request(request, &()).await {
                 Ok(Form(form)) => Payload::Form(form.into_iter().map(|(name, value)| (name, value.into())).collect()),
                 Err(_) => Payload::Unreadable,
@@ -216,13 +179,9 @@ impl Journey {
                 record.client_id = client_id.or(record.client_id.take());
                 tenant.clone_from(&record.tenant);
             });
-            let strike = state
-                .faults
-                .strike(self.route.operation, tenant.as_deref(), self.route.id.as_deref());
+            let strike = state.faults.strike(self.route.operation, tenant.as_deref(), self.route.id.as_deref());
             if let Some(strike) = &strike {
-                state
-                    .log
-                    .note(self.sequence, |record| record.fault = Some(strike.number));
+                state.log.note(self.sequence, |record| record.fault = Some(strike.number));
             }
             strike
         })
@@ -249,9 +208,7 @@ impl Journey {
 
     fn status(&self, code: u16, retry_after: Option<String>, body: BodyKind) -> Response {
         let at = self.shared.read(|state| state.now().wall);
-        Failure::with_status(code)
-            .retry_after(retry_after)
-            .respond(body, &self.ids, at)
+        Failure::with_status(code).retry_after(retry_after).respond(body, &self.ids, at)
     }
 
     fn stamp(&self, response: &mut Response) {
@@ -280,9 +237,7 @@ async fn reshape(response: Response, code: u16, body: BodyKind) -> Result<Respon
         BodyKind::Empty => Body::empty(),
         BodyKind::CutOff => Body::from(half(&String::from_utf8_lossy(&whole))),
         BodyKind::Html => {
-            parts
-                .headers
-                .insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+            parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
             Body::from("<!DOCTYPE HTML>\r\n<HTML><BODY><h2>Something else</h2></BODY></HTML>\r\n")
         }
     };
@@ -310,10 +265,7 @@ async fn cut_in_body(response: Response) -> Result<Response, Closed> {
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned)
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
 /// See [`Journey::watch`].

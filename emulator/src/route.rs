@@ -46,23 +46,11 @@ impl Page {
         let after = optional(parts.next()?)?;
         let offset = parts.next()?.parse().ok()?;
         let top = optional(parts.next()?)?;
-        Some(Self {
-            number,
-            after,
-            offset,
-            top,
-            wrong: None,
-        })
+        Some(Self { number, after, offset, top, wrong: None })
     }
 
     fn from_query(query: &str) -> Self {
-        let mut page = Self {
-            number: 1,
-            after: None,
-            offset: 0,
-            top: None,
-            wrong: None,
-        };
+        let mut page = Self { number: 1, after: None, offset: 0, top: None, wrong: None };
         for (name, value) in query.split('&').filter(|part| !part.is_empty()).map(|part| {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             (name.replace("%24", "$"), value)
@@ -70,10 +58,7 @@ impl Page {
             let wrong = match name.as_str() {
                 "$skiptoken" => match Self::from_skiptoken(value) {
                     Some(found) => {
-                        page = Self {
-                            top: page.top.or(found.top),
-                            ..found
-                        };
+                        page = Self { top: page.top.or(found.top), ..found };
                         None
                     }
                     None => Some("Skip token is not valid.".to_owned()),
@@ -95,11 +80,7 @@ impl Page {
 }
 
 fn optional<T: std::str::FromStr>(text: &str) -> Option<Option<T>> {
-    if text.is_empty() {
-        Some(None)
-    } else {
-        text.parse().ok().map(Some)
-    }
+    if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
 }
 
 impl Route {
@@ -113,15 +94,8 @@ impl Route {
         };
         let segments: Vec<&str> = uri.path().split('/').skip(1).collect();
         if let [tenant, "oauth2", "v2.0", "token"] = segments.as_slice() {
-            let operation = if method == Method::POST {
-                Operation::Token
-            } else {
-                Operation::Other
-            };
-            return Self {
-                tenant: Some((*tenant).to_owned()),
-                ..route(operation, None)
-            };
+            let operation = if method == Method::POST { Operation::Token } else { Operation::Other };
+            return Self { tenant: Some((*tenant).to_owned()), ..route(operation, None) };
         }
         let rest = segments.strip_prefix(&COLLECTION);
         match (method.as_str(), rest) {
@@ -151,38 +125,18 @@ mod tests {
             ("GET", format!("{collection}/a"), Operation::Get, Some("a")),
             ("PATCH", format!("{collection}/a"), Operation::Update, Some("a")),
             ("DELETE", format!("{collection}/a"), Operation::Delete, Some("a")),
-            (
-                "POST",
-                format!("{collection}/a/syncLicenses"),
-                Operation::SyncLicenses,
-                Some("a"),
-            ),
+            ("POST", format!("{collection}/a/syncLicenses"), Operation::SyncLicenses, Some("a")),
             ("PUT", format!("{collection}/a"), Operation::Other, None),
-            (
-                "GET",
-                "/beta/deviceAppManagement/vppTokens".to_owned(),
-                Operation::Other,
-                None,
-            ),
+            ("GET", "/beta/deviceAppManagement/vppTokens".to_owned(), Operation::Other, None),
         ] {
             let found = Route::of(&method.parse().unwrap(), &path.parse().unwrap());
-            assert_eq!(
-                (found.operation, found.id.as_deref()),
-                (operation, id),
-                "{method} {path}"
-            );
+            assert_eq!((found.operation, found.id.as_deref()), (operation, id), "{method} {path}");
         }
     }
 
     #[test]
     fn a_skip_token_leads_to_its_page() {
-        let page = Page {
-            number: 3,
-            after: Some(7),
-            offset: 0,
-            top: Some(2),
-            wrong: None,
-        };
+        let page = Page { number: 3, after: Some(7), offset: 0, top: Some(2), wrong: None };
         assert_eq!(Page::from_query(&format!("$skiptoken={}", page.skiptoken())), page);
         assert_eq!(Page::from_query(&format!("%24skiptoken={}", page.skiptoken())), page);
         assert!(Page::from_query("$skiptoken=zzz").wrong.is_some());

@@ -35,17 +35,12 @@ impl fmt::Debug for Secret {
 /// The lower-case hexadecimal SHA-256 of a text: says which token file arrived without showing it.
 #[must_use]
 pub fn sha256(text: &str) -> String {
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A random text of `words` times 22 characters that are safe in URLs and headers.
 pub(crate) fn random(words: usize) -> String {
-    (0..words)
-        .map(|_| URL_SAFE_NO_PAD.encode(Uuid::new_v4().as_bytes()))
-        .collect()
+    (0..words).map(|_| URL_SAFE_NO_PAD.encode(Uuid::new_v4().as_bytes())).collect()
 }
 
 /// A random GUID.

@@ -39,10 +39,7 @@ impl std::error::Error for BrokenOff {}
 /// Whether the port answers.
 enum Port {
     /// The accept loop and its connections, which end with `stop`.
-    Listening {
-        stop: CancellationToken,
-        tasks: TaskTracker,
-    },
+    Listening { stop: CancellationToken, tasks: TaskTracker },
     /// Bound, so that nobody else takes it, but not listening: connections are refused.
     Reserved(TcpSocket),
     /// Changing from one to the other, or over.
@@ -74,9 +71,7 @@ impl Server {
         });
         let time = Arc::clone(&server.shared);
         let stop = server.stop.clone();
-        server
-            .tasks
-            .spawn(async move { stop.run_until_cancelled(time.keep_time()).await });
+        server.tasks.spawn(async move { stop.run_until_cancelled(time.keep_time()).await });
         server.listen(listener);
         Ok(server)
     }
@@ -160,9 +155,7 @@ impl Server {
         let journey = Journey::begin(&self.shared, parts, &self.address.to_string());
         let watch = journey.watch();
         let stop = self.stop.clone();
-        let task = self
-            .tasks
-            .spawn(async move { stop.run_until_cancelled(journey.run(body)).await });
+        let task = self.tasks.spawn(async move { stop.run_until_cancelled(journey.run(body)).await });
         let result = task.await;
         watch.done();
         match result {
@@ -176,10 +169,7 @@ async fn accept(server: Arc<Server>, listener: TcpListener, stop: CancellationTo
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tasks.spawn(
-                    stop.clone()
-                        .run_until_cancelled_owned(connection(Arc::clone(&server), stream)),
-                );
+                tasks.spawn(stop.clone().run_until_cancelled_owned(connection(Arc::clone(&server), stream)));
             }
             // Out of file descriptors, or a client that is gone already: neither is a reason to stop.
             Err(_) => sleep(Duration::from_millis(10)).await,
@@ -191,21 +181,14 @@ async fn connection(server: Arc<Server>, stream: TcpStream) {
     // Without it answers wait for the client's acknowledgement; failing that is only slower.
     let _slower = stream.set_nodelay(true);
     let service = service_fn(move |request| Arc::clone(&server).serve(request));
-    let served = http1::Builder::new()
-        .header_read_timeout(None)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let served = http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(stream), service).await;
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended");
     }
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // Without it the port stays taken as long as the connections just closed are remembered.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

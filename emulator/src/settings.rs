@@ -158,11 +158,7 @@ impl Settings {
     pub fn scaled(&self, duration: Duration) -> Duration {
         let scaled = duration.as_secs_f64() / self.time_scale;
         // A scale of zero or less, or one that makes a duration endless, would stop time: it stays real then.
-        if self.time_scale > 0.0 {
-            Duration::try_from_secs_f64(scaled).unwrap_or(duration)
-        } else {
-            duration
-        }
+        if self.time_scale > 0.0 { Duration::try_from_secs_f64(scaled).unwrap_or(duration) } else { duration }
     }
 
     /// These settings with the given properties (camelCase) replaced, or a sentence about what is wrong with them.

@@ -33,14 +33,8 @@ impl State {
         let instant = Instant::now();
         let elapsed = SignedDuration::try_from(instant - self.started).unwrap_or_default();
         let offset = SignedDuration::from_secs(self.settings.clock_offset_seconds);
-        let wall = self
-            .started_wall
-            .checked_add(elapsed)
-            .and_then(|wall| wall.checked_add(offset));
-        Now {
-            wall: wall.unwrap_or(self.started_wall),
-            instant,
-        }
+        let wall = self.started_wall.checked_add(elapsed).and_then(|wall| wall.checked_add(offset));
+        Now { wall: wall.unwrap_or(self.started_wall), instant }
     }
 
     /// A tenant's collection, which begins empty.
@@ -73,18 +67,13 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn entities(&self, tenant: &str) -> Vec<Entity> {
         let collection = self.state.collections.get(&key(tenant));
-        collection
-            .map(|collection| collection.all(self.state.now(), &self.state.settings))
-            .unwrap_or_default()
+        collection.map(|collection| collection.all(self.state.now(), &self.state.settings)).unwrap_or_default()
     }
 
     /// One entity.
     #[must_use]
     pub fn entity(&self, tenant: &str, id: &str) -> Option<Entity> {
-        self.state
-            .collections
-            .get(&key(tenant))?
-            .get(id, self.state.now(), &self.state.settings)
+        self.state.collections.get(&key(tenant))?.get(id, self.state.now(), &self.state.settings)
     }
 
     /// The records of requests, oldest first.
@@ -101,12 +90,7 @@ impl<'a> View<'a> {
     /// How many writes to Graph have arrived.
     #[must_use]
     pub fn writes(&self) -> usize {
-        let writes = [
-            Operation::Create,
-            Operation::Update,
-            Operation::Delete,
-            Operation::SyncLicenses,
-        ];
+        let writes = [Operation::Create, Operation::Update, Operation::Delete, Operation::SyncLicenses];
         writes.into_iter().map(|operation| self.count(operation)).sum()
     }
 
@@ -135,11 +119,7 @@ impl Shared {
             started: Instant::now(),
             started_wall: Timestamp::now(),
         };
-        Self {
-            state: Mutex::new(state),
-            changed: watch::Sender::new(()),
-            rearm: Notify::new(),
-        }
+        Self { state: Mutex::new(state), changed: watch::Sender::new(()), rearm: Notify::new() }
     }
 
     /// Looks at the memory as of now.
@@ -194,11 +174,7 @@ impl Shared {
         let mut state = self.lock();
         let moved = state.advance();
         let now = state.now();
-        let next = state
-            .collections
-            .values()
-            .filter_map(|collection| collection.next_change(now))
-            .min();
+        let next = state.collections.values().filter_map(|collection| collection.next_change(now)).min();
         (moved, next)
     }
 

@@ -42,10 +42,7 @@ impl Limiter {
             }
             if passed.len() >= *limit {
                 // There is room once all but `limit - 1` of them have left the window.
-                let leaves = passed
-                    .len()
-                    .checked_sub((*limit).max(1))
-                    .and_then(|index| passed.get(index));
+                let leaves = passed.len().checked_sub((*limit).max(1)).and_then(|index| passed.get(index));
                 let leaves = leaves.map_or(window, |at| (*at + window).saturating_duration_since(now));
                 wait = wait.max(leaves.max(Duration::from_millis(1)));
             }
@@ -66,15 +63,9 @@ impl Limiter {
 }
 
 fn scopes(tenant: &str, app: &str, write: bool, throttle: &Throttle) -> Vec<(Scope, usize)> {
-    let scope = |app: Option<&str>, writes| Scope {
-        tenant: tenant.to_owned(),
-        app: app.map(str::to_owned),
-        writes,
-    };
-    let mut scopes = vec![
-        (scope(Some(app), false), throttle.requests_per_app),
-        (scope(None, false), throttle.requests_per_tenant),
-    ];
+    let scope = |app: Option<&str>, writes| Scope { tenant: tenant.to_owned(), app: app.map(str::to_owned), writes };
+    let mut scopes =
+        vec![(scope(Some(app), false), throttle.requests_per_app), (scope(None, false), throttle.requests_per_tenant)];
     if write {
         scopes.push((scope(Some(app), true), throttle.writes_per_app));
         scopes.push((scope(None, true), throttle.writes_per_tenant));
@@ -100,30 +91,13 @@ mod tests {
     fn the_hundred_and_first_write_waits_for_the_first_to_leave_the_window() {
         let (mut limiter, settings, start) = (Limiter::default(), Settings::default(), Instant::now());
         for write in 0..100 {
-            assert_eq!(
-                limiter.pass("t", "a", true, start + Duration::from_millis(write), &settings),
-                Ok(())
-            );
+            assert_eq!(limiter.pass("t", "a", true, start + Duration::from_millis(write), &settings), Ok(()));
         }
         let later = start + Duration::from_secs(1);
-        assert_eq!(
-            limiter.pass("t", "a", true, later, &settings),
-            Err(Duration::from_secs(19))
-        );
-        assert_eq!(
-            limiter.pass("t", "a", false, later, &settings),
-            Ok(()),
-            "reads have their own limit"
-        );
-        assert_eq!(
-            limiter.pass("t", "b", true, later, &settings),
-            Ok(()),
-            "so has another app"
-        );
-        assert_eq!(
-            limiter.pass("t", "a", true, start + Duration::from_secs(20), &settings),
-            Ok(())
-        );
+        assert_eq!(limiter.pass("t", "a", true, later, &settings), Err(Duration::from_secs(19)));
+        assert_eq!(limiter.pass("t", "a", false, later, &settings), Ok(()), "reads have their own limit");
+        assert_eq!(limiter.pass("t", "b", true, later, &settings), Ok(()), "so has another app");
+        assert_eq!(limiter.pass("t", "a", true, start + Duration::from_secs(20), &settings), Ok(()));
     }
 
     #[test]

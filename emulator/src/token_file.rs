@@ -21,12 +21,7 @@ impl TokenFile {
     /// A file of an organization, with a fresh random inner token.
     #[must_use]
     pub fn new(organization: impl Into<String>, expires: Timestamp) -> Self {
-        Self {
-            organization: organization.into(),
-            expires,
-            offset: Offset::UTC,
-            inner: Secret::from(random(6)),
-        }
+        Self { organization: organization.into(), expires, offset: Offset::UTC, inner: Secret::from(random(6)) }
     }
 
     /// The same file, with `expDate` written in this offset (such as `-0800`).
@@ -93,11 +88,7 @@ impl TokenFile {
     }
 
     fn value(&self) -> Value {
-        let expires = self
-            .expires
-            .to_zoned(self.offset.to_time_zone())
-            .strftime("%Y-%m-%dT%H:%M:%S%z")
-            .to_string();
+        let expires = self.expires.to_zoned(self.offset.to_time_zone()).strftime("%Y-%m-%dT%H:%M:%S%z").to_string();
         json!({"orgName": self.organization, "token": self.inner(), "expDate": expires})
     }
 }
@@ -153,11 +144,7 @@ pub(crate) struct Contents {
 /// Reads the property `token`, or says in a few words why it can't. The words quote nothing of it.
 pub(crate) fn read(sent: &str, encoding: TokenEncoding, tolerate_whitespace: bool) -> Result<Contents, &'static str> {
     let trim = |text: &str| {
-        if tolerate_whitespace {
-            text.trim_start_matches('\u{feff}').trim().to_owned()
-        } else {
-            text.to_owned()
-        }
+        if tolerate_whitespace { text.trim_start_matches('\u{feff}').trim().to_owned() } else { text.to_owned() }
     };
     let decode = |text: &str| {
         let bytes = STANDARD.decode(text).map_err(|_| "not base64")?;
@@ -176,9 +163,7 @@ pub(crate) fn read(sent: &str, encoding: TokenEncoding, tolerate_whitespace: boo
 }
 
 fn parse_date(text: &str) -> Option<Timestamp> {
-    text.parse()
-        .or_else(|_| Timestamp::strptime("%Y-%m-%dT%H:%M:%S%z", text))
-        .ok()
+    text.parse().or_else(|_| Timestamp::strptime("%Y-%m-%dT%H:%M:%S%z", text)).ok()
 }
 
 #[cfg(test)]
@@ -192,10 +177,7 @@ mod tests {
     #[test]
     fn a_file_is_read_as_it_was_made() {
         let read = read(&file().text(), TokenEncoding::AsIs, false).unwrap();
-        assert_eq!(
-            (read.organization.as_str(), read.expires),
-            ("Contoso", file().expires())
-        );
+        assert_eq!((read.organization.as_str(), read.expires), ("Contoso", file().expires()));
     }
 
     #[test]
@@ -203,19 +185,13 @@ mod tests {
         let made = file().with_offset(jiff::tz::offset(-8));
         let json = String::from_utf8(STANDARD.decode(made.text()).unwrap()).unwrap();
         assert!(json.contains("2027-01-22T09:32:07-0800"), "unexpected date");
-        assert_eq!(
-            read(&made.text(), TokenEncoding::AsIs, false).unwrap().expires,
-            file().expires()
-        );
+        assert_eq!(read(&made.text(), TokenEncoding::AsIs, false).unwrap().expires, file().expires());
     }
 
     #[test]
     fn every_malformed_file_is_refused() {
         for how in Malformed::ALL {
-            assert!(
-                read(&file().malformed(how), TokenEncoding::AsIs, true).is_err(),
-                "{how:?}"
-            );
+            assert!(read(&file().malformed(how), TokenEncoding::AsIs, true).is_err(), "{how:?}");
         }
     }
 

@@ -46,27 +46,15 @@ async fn an_entity_is_created_read_changed_and_deleted() {
     }
     assert_eq!(world.get(id).await.json(), created);
 
-    let answer = world
-        .patch(id, &json!({"countryOrRegion": "fr", "automaticallyUpdateApps": false}))
-        .await;
-    assert_eq!(
-        (answer.status.as_u16(), &answer.json()["countryOrRegion"]),
-        (200, &json!("fr"))
-    );
+    let answer = world.patch(id, &json!({"countryOrRegion": "fr", "automaticallyUpdateApps": false})).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["countryOrRegion"]), (200, &json!("fr")));
     assert!(time(&answer.json()["lastModifiedDateTime"]) > time(&created["lastModifiedDateTime"]));
     assert_eq!(answer.json()["appleId"], "a@b.example");
 
     assert_eq!(world.delete(id).await.status, 204);
-    for answer in [
-        world.delete(id).await,
-        world.get(id).await,
-        world.patch(id, &json!({})).await,
-        world.sync(id).await,
-    ] {
-        assert_eq!(
-            (answer.status.as_u16(), answer.error().0.as_str()),
-            (404, "ResourceNotFound")
-        );
+    for answer in [world.delete(id).await, world.get(id).await, world.patch(id, &json!({})).await, world.sync(id).await]
+    {
+        assert_eq!((answer.status.as_u16(), answer.error().0.as_str()), (404, "ResourceNotFound"));
     }
 }
 
@@ -90,34 +78,13 @@ async fn a_list_comes_in_pages_that_link_to_the_next() {
             assert!(page["@odata.context"].is_string());
             let value = page["value"].as_array().unwrap().clone();
             sizes.push(value.len());
-            seen.extend(
-                value
-                    .iter()
-                    .map(|entity| entity["appleId"].as_str().unwrap().to_owned()),
-            );
+            seen.extend(value.iter().map(|entity| entity["appleId"].as_str().unwrap().to_owned()));
             url = page["@odata.nextLink"].as_str().map(str::to_owned);
-            assert!(
-                url.as_ref()
-                    .is_none_or(|url| url.starts_with(&world.collection()) && url.contains("$skiptoken="))
-            );
+            assert!(url.as_ref().is_none_or(|url| url.starts_with(&world.collection()) && url.contains("$skiptoken=")));
         }
         assert_eq!(sizes, [2, 2, 1]);
-        assert_eq!(
-            seen,
-            [
-                "0@b.example",
-                "1@b.example",
-                "2@b.example",
-                "3@b.example",
-                "4@b.example"
-            ]
-        );
-        let pages: Vec<_> = world
-            .emulator
-            .requests()
-            .iter()
-            .filter_map(|record| record.page)
-            .collect();
+        assert_eq!(seen, ["0@b.example", "1@b.example", "2@b.example", "3@b.example", "4@b.example"]);
+        let pages: Vec<_> = world.emulator.requests().iter().filter_map(|record| record.page).collect();
         assert_eq!(pages, [1, 2, 3]);
     }
 }
@@ -133,12 +100,7 @@ async fn removing_an_entry_between_two_pages_makes_only_paging_by_offset_skip_on
         world.emulator.remove(TENANT, first["value"][0]["id"].as_str().unwrap());
         let next = first["@odata.nextLink"].as_str().unwrap();
         let second = send(world.request(Method::GET, next)).await.unwrap().json();
-        let seen: Vec<_> = second["value"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|entity| &entity["appleId"])
-            .collect();
+        let seen: Vec<_> = second["value"].as_array().unwrap().iter().map(|entity| &entity["appleId"]).collect();
         assert_eq!(seen, expected);
     }
 }
@@ -162,18 +124,12 @@ async fn the_shape_of_entities_is_switchable() {
     world.emulator.settings_mut(|settings| {
         settings.omit_odata_type = true;
         settings.omit_properties = BTreeSet::from(["countryOrRegion".to_owned()]);
-        settings
-            .extra_properties
-            .insert("undocumented".to_owned(), json!({"a": [1]}));
+        settings.extra_properties.insert("undocumented".to_owned(), json!({"a": [1]}));
         settings.timestamps = TimestampStyle::Offset;
         settings.never_synced = NeverSynced::Absent;
     });
     let entity = world.get(&id).await.json();
-    assert!(
-        ["@odata.type", "countryOrRegion", "lastSyncDateTime"]
-            .iter()
-            .all(|name| entity.get(name).is_none())
-    );
+    assert!(["@odata.type", "countryOrRegion", "lastSyncDateTime"].iter().all(|name| entity.get(name).is_none()));
     assert_eq!(entity["undocumented"], json!({"a": [1]}));
     assert_eq!(entity["expirationDateTime"], "2047-01-22T09:32:07.0000000-08:00");
     world.emulator.settings_mut(|settings| {
@@ -203,33 +159,23 @@ async fn bodies_are_refused_as_odata_does() {
         let mut wrong = good.clone();
         wrong[name] = value;
         let answer = world.create(&wrong).await;
-        assert_eq!(
-            (answer.status.as_u16(), answer.error().0.as_str()),
-            (400, "BadRequest"),
-            "{name}"
-        );
+        assert_eq!((answer.status.as_u16(), answer.error().0.as_str()), (400, "BadRequest"), "{name}");
     }
-    let not_json = world
-        .request(Method::POST, &world.collection())
-        .body("{")
-        .header("content-type", "application/json");
+    let not_json =
+        world.request(Method::POST, &world.collection()).body("{").header("content-type", "application/json");
     assert_eq!(send(not_json).await.unwrap().status, 400);
     assert!(world.emulator.entities(TENANT).is_empty());
 
     good["displayName"] = json!("beta only");
     good["state"] = json!("invalid");
-    world
-        .emulator
-        .settings_mut(|settings| settings.unknown_properties = Treatment::Ignore);
+    world.emulator.settings_mut(|settings| settings.unknown_properties = Treatment::Ignore);
     let created = world.create(&good).await;
     assert_eq!(
         (created.status.as_u16(), &created.json()["state"]),
         (201, &json!("valid")),
         "the server owns the state"
     );
-    world
-        .emulator
-        .settings_mut(|settings| settings.server_owned_properties = Treatment::Refuse);
+    world.emulator.settings_mut(|settings| settings.server_owned_properties = Treatment::Refuse);
     assert_eq!(world.create(&good).await.status, 400);
 }
 
@@ -237,16 +183,9 @@ async fn bodies_are_refused_as_odata_does() {
 async fn a_property_can_be_accepted_and_not_kept() {
     let world = World::new().await;
     let id = world.created("a@b.example").await;
-    world
-        .emulator
-        .settings_mut(|settings| settings.not_kept = BTreeSet::from(["countryOrRegion".to_owned()]));
-    let answer = world
-        .patch(&id, &json!({"countryOrRegion": "fr", "automaticallyUpdateApps": false}))
-        .await;
-    assert_eq!(
-        (answer.status.as_u16(), &answer.json()["countryOrRegion"]),
-        (200, &json!("de"))
-    );
+    world.emulator.settings_mut(|settings| settings.not_kept = BTreeSet::from(["countryOrRegion".to_owned()]));
+    let answer = world.patch(&id, &json!({"countryOrRegion": "fr", "automaticallyUpdateApps": false})).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["countryOrRegion"]), (200, &json!("de")));
     assert_eq!(answer.json()["automaticallyUpdateApps"], false);
 }
 
@@ -275,22 +214,15 @@ async fn a_file_that_can_not_be_read_is_refused_and_quoted_only_on_demand() {
         let mut wrong = body(&file(), "b@b.example");
         let text = file().malformed(how);
         wrong["token"] = json!(text);
-        for answer in [
-            world.create(&wrong).await,
-            world.patch(&id, &json!({"token": text})).await,
-        ] {
+        for answer in [world.create(&wrong).await, world.patch(&id, &json!({"token": text})).await] {
             let (code, sentence) = answer.error();
             assert_eq!((answer.status.as_u16(), code.as_str()), (400, "BadRequest"), "{how:?}");
             assert!(sentence.contains("Activity ID: "), "{sentence}");
             assert!(text.is_empty() || !answer.text.contains(&text));
         }
-        world
-            .emulator
-            .settings_mut(|settings| settings.echo_token_in_errors = true);
+        world.emulator.settings_mut(|settings| settings.echo_token_in_errors = true);
         assert!(world.create(&wrong).await.error().1.contains(&text), "{how:?}");
-        world
-            .emulator
-            .settings_mut(|settings| settings.echo_token_in_errors = false);
+        world.emulator.settings_mut(|settings| settings.echo_token_in_errors = false);
     }
     assert_eq!(world.emulator.entities(TENANT).len(), 1);
 }
@@ -312,13 +244,8 @@ async fn an_expired_file_is_accepted_as_expired_or_refused() {
     let world = World::new().await;
     let old = TokenFile::new("Contoso", expired());
     let created = world.create(&body(&old, "a@b.example")).await;
-    assert_eq!(
-        (created.status.as_u16(), &created.json()["state"]),
-        (201, &json!("expired"))
-    );
-    world
-        .emulator
-        .settings_mut(|settings| settings.expired_file = ExpiredFile::Refuse);
+    assert_eq!((created.status.as_u16(), &created.json()["state"]), (201, &json!("expired")));
+    world.emulator.settings_mut(|settings| settings.expired_file = ExpiredFile::Refuse);
     assert_eq!(world.create(&body(&old, "a@b.example")).await.status, 400);
 }
 
@@ -327,13 +254,9 @@ async fn a_token_expires_when_the_clock_passes_its_date() {
     let world = World::new().await;
     let id = world.created("a@b.example").await;
     let left = expiry().as_second() - world.emulator.now().as_second();
-    world
-        .emulator
-        .settings_mut(|settings| settings.clock_offset_seconds = left - DAY);
+    world.emulator.settings_mut(|settings| settings.clock_offset_seconds = left - DAY);
     assert_eq!(world.get(&id).await.json()["state"], "valid");
-    world
-        .emulator
-        .settings_mut(|settings| settings.clock_offset_seconds = left + DAY);
+    world.emulator.settings_mut(|settings| settings.clock_offset_seconds = left + DAY);
     assert_eq!(world.get(&id).await.json()["state"], "expired");
 }
 
@@ -345,10 +268,7 @@ async fn a_renewal_brings_expiry_and_organization_of_the_new_file() {
     assert_eq!(world.get(&id).await.json()["state"], "invalid");
     let new = TokenFile::new("Contoso Ltd", "2048-01-01T00:00:00Z".parse().unwrap());
     let answer = world.patch(&id, &json!({"token": new.text()})).await.json();
-    assert_eq!(
-        (&answer["organizationName"], &answer["state"]),
-        (&json!("Contoso Ltd"), &json!("valid"))
-    );
+    assert_eq!((&answer["organizationName"], &answer["state"]), (&json!("Contoso Ltd"), &json!("valid")));
     assert_eq!(time(&answer["expirationDateTime"]), new.expires());
     let entity = world.emulator.entity(TENANT, &id).unwrap();
     assert_eq!((entity.uploads, entity.token_sha256), (2, Some(sha256(&new.text()))));
@@ -366,8 +286,7 @@ async fn the_old_expiry_is_shown_for_a_while_after_a_renewal() {
     world.emulator.settings_mut(|settings| settings.time_scale = 600.0);
     world.patch(&id, &json!({"token": new.text()})).await;
     let arrived = |view: &graph_emulator::View<'_>| {
-        view.entity(TENANT, &id)
-            .is_some_and(|entity| entity.expiration_date_time == Some(new.expires()))
+        view.entity(TENANT, &id).is_some_and(|entity| entity.expiration_date_time == Some(new.expires()))
     };
     assert!(world.emulator.wait_for(arrived, PATIENCE).await);
     assert_eq!(time(&world.get(&id).await.json()["expirationDateTime"]), new.expires());
@@ -388,11 +307,7 @@ async fn two_files_of_one_location_are_marked_on_demand() {
     assert_eq!(world.get(&first).await.json()["state"], "valid");
     let second = world.created("a@b.example").await;
     let other = world.created("b@b.example").await;
-    for (id, state) in [
-        (&first, "duplicateLocationId"),
-        (&second, "duplicateLocationId"),
-        (&other, "valid"),
-    ] {
+    for (id, state) in [(&first, "duplicateLocationId"), (&second, "duplicateLocationId"), (&other, "valid")] {
         assert_eq!(world.get(id).await.json()["state"], state);
     }
     world.delete(&second).await;
@@ -410,24 +325,13 @@ async fn a_person_adds_changes_and_removes_entities_by_hand() {
     };
     let entity = world.emulator.create_by_hand(TENANT, new);
     assert_eq!(world.get(&entity.id).await.json()["organizationName"], "Fabrikam");
-    let before = world
-        .emulator
-        .entity(TENANT, &entity.id)
-        .unwrap()
-        .last_modified_date_time;
-    assert!(
-        world
-            .emulator
-            .edit(TENANT, &entity.id, |entity| entity.country_or_region =
-                Some("at".to_owned()))
-    );
+    let before = world.emulator.entity(TENANT, &entity.id).unwrap().last_modified_date_time;
+    assert!(world.emulator.edit(TENANT, &entity.id, |entity| entity.country_or_region = Some("at".to_owned())));
     let after = world.get(&entity.id).await.json();
     assert_eq!(after["countryOrRegion"], "at");
     assert!(time(&after["lastModifiedDateTime"]) > before);
     for state in ["assignedToExternalMDM", "somethingNew"] {
-        world
-            .emulator
-            .edit(TENANT, &entity.id, |entity| entity.state = state.to_owned());
+        world.emulator.edit(TENANT, &entity.id, |entity| entity.state = state.to_owned());
         assert_eq!(world.get(&entity.id).await.json()["state"], state);
     }
     world.emulator.force_state(TENANT, &entity.id, None);

@@ -16,15 +16,7 @@ async fn it_prints_its_url_serves_and_ends_on_sigterm() {
     let (url_file, apps) = (directory.path().join("url"), directory.path().join("apps"));
     std::fs::write(&apps, "# test credentials\nfile-tenant:client:se:cret\n").unwrap();
     let mut child = Command::new(BINARY)
-        .args([
-            "--listen",
-            "127.0.0.1:0",
-            "--throttle",
-            "off",
-            "--set",
-            "pageSize=3",
-            "--url-file",
-        ])
+        .args(["--listen", "127.0.0.1:0", "--throttle", "off", "--set", "pageSize=3", "--url-file"])
         .arg(&url_file)
         .arg("--apps-file")
         .arg(&apps)
@@ -34,9 +26,7 @@ async fn it_prints_its_url_serves_and_ends_on_sigterm() {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(std::fs::read_to_string(&url_file).unwrap(), line);
     let url = line.trim();
     let client = reqwest::Client::new();
@@ -47,26 +37,12 @@ async fn it_prints_its_url_serves_and_ends_on_sigterm() {
             ("client_secret", secret),
             ("scope", "https://graph.microsoft.com/.default"),
         ];
-        let answer = send(client.post(format!("{url}/{tenant}/oauth2/v2.0/token")).form(&form))
-            .await
-            .unwrap();
+        let answer = send(client.post(format!("{url}/{tenant}/oauth2/v2.0/token")).form(&form)).await.unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
     }
-    let settings = send(client.get(format!("{url}/emulator/settings")))
-        .await
-        .unwrap()
-        .json();
-    assert!(
-        settings["throttle"].is_null() && settings["pageSize"] == 3,
-        "{settings}"
-    );
-    assert!(
-        Command::new("kill")
-            .arg(child.id().to_string())
-            .status()
-            .unwrap()
-            .success()
-    );
+    let settings = send(client.get(format!("{url}/emulator/settings"))).await.unwrap().json();
+    assert!(settings["throttle"].is_null() && settings["pageSize"] == 3, "{settings}");
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     assert!(child.wait().unwrap().success());
 }
 
@@ -74,20 +50,9 @@ async fn it_prints_its_url_serves_and_ends_on_sigterm() {
 fn it_makes_token_files() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("berlin.vpptoken");
-    let arguments = [
-        "make-token",
-        "--organization",
-        "Contoso",
-        "--expires",
-        "2027-01-22T17:32:07Z",
-    ];
+    let arguments = ["make-token", "--organization", "Contoso", "--expires", "2027-01-22T17:32:07Z"];
     let printed = Command::new(BINARY).args(arguments).output().unwrap();
-    let written = Command::new(BINARY)
-        .args(arguments)
-        .arg("--out")
-        .arg(&path)
-        .output()
-        .unwrap();
+    let written = Command::new(BINARY).args(arguments).arg("--out").arg(&path).output().unwrap();
     assert!(printed.status.success() && written.status.success());
     let printed = String::from_utf8(printed.stdout).unwrap();
     let written = std::fs::read_to_string(path).unwrap();

@@ -66,8 +66,8 @@ impl Life {
     async fn begin_with(setup: Setup) -> Self {
         let world = World::with(setup).await;
         let history = History::begin(world.tokens()).await;
-        let file = world.token("Contoso", "2027-01-22T17:32:07Z");
-        let renewed = world.token("Contoso", "2028-01-21T08:00:00Z");
+        let file = world.token("Contoso", "2097-01-22T17:32:07Z");
+        let renewed = world.token("Contoso", "2098-01-21T08:00:00Z");
         Self { world, history, file, renewed, requests: 0, repeated_requests: 0 }
     }
 

@@ -4,13 +4,13 @@
 //! the one that `control-plane run` started, or else one that this process starts itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod at_scale;
 mod crashes;
 mod main_job;
 mod manifests;
 mod outages;
 mod policies;
 mod races;
-mod scale;
 mod secrets;
 mod support;
 mod tenants;

@@ -40,9 +40,9 @@ impl Process {
 #[tokio::test(flavor = "multi_thread")]
 async fn graph_away_for_half_a_minute_and_back() {
     let world = World::new().await;
-    let renewed = world.token("Contoso", "2028-01-21T08:00:00Z");
+    let renewed = world.token("Contoso", "2098-01-21T08:00:00Z");
     for (name, expires) in
-        [("berlin", "2027-01-22T17:32:07Z"), ("paris", "2027-02-03T04:05:06Z"), ("oslo", "2027-03-04T05:06:07Z")]
+        [("berlin", "2097-01-22T17:32:07Z"), ("paris", "2097-02-03T04:05:06Z"), ("oslo", "2097-03-04T05:06:07Z")]
     {
         world.create(name, &world.token("Contoso", expires), json!({})).await;
         world.wait_synced(name).await;
@@ -51,7 +51,7 @@ async fn graph_away_for_half_a_minute_and_back() {
     world.emulator.clear_requests();
 
     world.emulator.down().await.unwrap();
-    let rome = world.token("Contoso", "2027-04-05T06:07:08Z");
+    let rome = world.token("Contoso", "2097-04-05T06:07:08Z");
     world.create("rome", &rome, json!({ "countryOrRegion": "it" })).await;
     world.write_secret("berlin", "token", &renewed.text()).await;
     world.request_sync("paris", "during the outage").await;
@@ -94,8 +94,8 @@ async fn graph_away_for_half_a_minute_and_back() {
 async fn the_api_server_away_for_half_a_minute_and_back() {
     let plane = Plane::own().await;
     let world = World::on(plane.clone(), Setup::default()).await;
-    let renewed = world.token("Contoso", "2028-01-21T08:00:00Z");
-    for (name, expires) in [("berlin", "2027-01-22T17:32:07Z"), ("paris", "2027-02-03T04:05:06Z")] {
+    let renewed = world.token("Contoso", "2098-01-21T08:00:00Z");
+    for (name, expires) in [("berlin", "2097-01-22T17:32:07Z"), ("paris", "2097-02-03T04:05:06Z")] {
         let file = world.token("Contoso", expires);
         world.create(name, &file, json!({ "countryOrRegion": "de" })).await;
         world.wait_synced(name).await;
@@ -105,7 +105,7 @@ async fn the_api_server_away_for_half_a_minute_and_back() {
 
     // The API server goes while a create is on its way: its answer can't be written down.
     let create = world.emulator.inject(Fault::new(Action::Hold { when: When::Before }).on(Operation::Create).once());
-    let rome = world.token("Contoso", "2027-04-05T06:07:08Z");
+    let rome = world.token("Contoso", "2097-04-05T06:07:08Z");
     world.create("rome", &rome, json!({})).await;
     assert!(create.wait_hit(LIMIT).await);
     // And right after a change that nobody has looked at.
@@ -122,7 +122,7 @@ async fn the_api_server_away_for_half_a_minute_and_back() {
     plane.start_api_server().await;
     world.patch("berlin", json!({ "spec": { "countryOrRegion": "ch" } })).await;
     world.request_sync("paris", "after the outage").await;
-    let oslo = world.token("Contoso", "2027-05-06T07:08:09Z");
+    let oslo = world.token("Contoso", "2097-05-06T07:08:09Z");
     world.create("oslo", &oslo, json!({})).await;
 
     for (name, file) in [("rome", &rome), ("oslo", &oslo), ("berlin", &renewed)] {

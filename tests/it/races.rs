@@ -32,7 +32,7 @@ async fn a_list_that_began_before_a_create_and_ended_after_it_brings_no_second_c
     let world = World::new().await;
     let history = History::begin(world.tokens()).await;
     let create = world.emulator.inject(hold(When::Before, Operation::Create));
-    world.create("berlin", &world.token("Contoso", "2027-01-22T17:32:07Z"), json!({})).await;
+    world.create("berlin", &world.token("Contoso", "2097-01-22T17:32:07Z"), json!({})).await;
     assert!(create.wait_hit(LIMIT).await);
     // The next poll: its answer is ready while there is no token, and arrives when there is one.
     let list = world.emulator.inject(hold(When::After, Operation::List));
@@ -61,7 +61,7 @@ async fn a_list_that_began_before_a_create_and_ended_after_it_brings_no_second_c
 async fn a_list_that_began_before_a_change_and_ended_after_it_shows_nothing_old() {
     let world = World::new().await;
     let history = History::begin(world.tokens()).await;
-    let file = world.token("Contoso", "2027-01-22T17:32:07Z");
+    let file = world.token("Contoso", "2097-01-22T17:32:07Z");
     world.create("berlin", &file, json!({ "countryOrRegion": "de" })).await;
     world.wait_synced("berlin").await;
     let update = world.emulator.inject(hold(When::Before, Operation::Update));
@@ -102,7 +102,7 @@ async fn a_token_that_one_list_lacks_is_neither_missed_nor_created_again() {
             ..NewEntity::default()
         },
     );
-    world.create("berlin", &world.token("Contoso", "2027-01-22T17:32:07Z"), json!({})).await;
+    world.create("berlin", &world.token("Contoso", "2097-01-22T17:32:07Z"), json!({})).await;
     world.wait_synced("berlin").await;
     let id = world.entities()[1].id.clone();
 
@@ -134,7 +134,7 @@ async fn a_token_that_one_list_lacks_is_neither_missed_nor_created_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_was_deleted_in_the_portal_is_created_again_exactly_once() {
     let world = World::new().await;
-    world.create("berlin", &world.token("Contoso", "2027-01-22T17:32:07Z"), json!({})).await;
+    world.create("berlin", &world.token("Contoso", "2097-01-22T17:32:07Z"), json!({})).await;
     let before = world.wait_synced("berlin").await.token_id;
     assert!(world.emulator.remove(&world.tenant_id, before.as_ref().unwrap()));
     let after = world
@@ -161,9 +161,9 @@ async fn two_files_of_one_apple_id_and_organization_are_created_one_after_the_ot
     let world = World::new().await;
     let history = History::begin(world.tokens()).await;
     let files = [
-        ("berlin", world.token("Contoso", "2027-01-22T17:32:07Z")),
-        ("paris", world.token("Contoso", "2027-02-03T04:05:06Z")),
-        ("rome", world.token("Contoso", "2027-03-04T05:06:07Z")),
+        ("berlin", world.token("Contoso", "2097-01-22T17:32:07Z")),
+        ("paris", world.token("Contoso", "2097-02-03T04:05:06Z")),
+        ("rome", world.token("Contoso", "2097-03-04T05:06:07Z")),
     ];
     for (name, file) in &files {
         world.write_secret(name, "token", &file.text()).await;
@@ -205,7 +205,7 @@ async fn two_files_of_one_apple_id_and_organization_are_created_one_after_the_ot
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_vpptokens_with_the_same_file_one_gets_it_and_the_other_is_held() {
     let world = World::new().await;
-    let file = world.token("Contoso", "2027-01-22T17:32:07Z");
+    let file = world.token("Contoso", "2097-01-22T17:32:07Z");
     world.write_secret("shared", "token", &file.text()).await;
     let same = json!({ "tokenSecretRef": { "name": "shared" }, "appleId": "vpp@contoso.example" });
     let names = ["berlin", "paris"];
@@ -241,7 +241,7 @@ fn by_hand(file: &TokenFile, apple_id: &str) -> NewEntity {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exact_match_in_graph_is_taken_over_without_a_patch() {
     let world = World::new().await;
-    let file = world.token("Contoso", "2027-01-22T17:32:07Z");
+    let file = world.token("Contoso", "2097-01-22T17:32:07Z");
     // As a person may have written it.
     let there = world.emulator.create_by_hand(&world.tenant_id, by_hand(&file, "VPP.Berlin@Contoso.example"));
     world.create("berlin", &file, json!({})).await;
@@ -259,14 +259,14 @@ async fn an_exact_match_in_graph_is_taken_over_without_a_patch() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_similar_token_in_graph_holds_the_create_until_a_person_decides() {
     let world = World::new().await;
-    let older = world.token("Contoso", "2026-12-22T17:32:07Z");
-    let newer = world.token("Contoso", "2027-12-22T17:32:07Z");
+    let older = world.token("Contoso", "2096-12-22T17:32:07Z");
+    let newer = world.token("Contoso", "2097-12-22T17:32:07Z");
     let there = world.emulator.create_by_hand(&world.tenant_id, by_hand(&older, "vpp.berlin@contoso.example"));
     world.create("berlin", &newer, json!({})).await;
     let status = world.wait_reason("berlin", "SimilarTokenExists").await;
     let ready = find(&status.conditions, ConditionType::Ready).unwrap();
     assert!(ready.message.contains(&there.id), "{}", ready.message);
-    assert!(ready.message.contains("2026-12-22"), "{}", ready.message);
+    assert!(ready.message.contains("2096-12-22"), "{}", ready.message);
     world.wait_lists(2).await;
     assert_eq!(world.emulator.writes(), 0);
     assert_eq!(world.entities().len(), 1);
@@ -286,7 +286,7 @@ async fn a_similar_token_in_graph_holds_the_create_until_a_person_decides() {
 async fn a_create_whose_answer_is_lost_makes_one_token() {
     let world = World::new().await;
     let cut = world.emulator.inject(Fault::new(Action::Cut { when: When::After }).on(Operation::Create).once());
-    world.create("berlin", &world.token("Contoso", "2027-01-22T17:32:07Z"), json!({})).await;
+    world.create("berlin", &world.token("Contoso", "2097-01-22T17:32:07Z"), json!({})).await;
     let status = world.wait_synced("berlin").await;
     world.wait_lists(2).await;
     assert_eq!(cut.hits(), 1);
@@ -303,7 +303,7 @@ async fn a_create_whose_answer_is_lost_makes_one_token() {
 async fn a_create_that_never_arrived_is_sent_again_once_that_is_certain() {
     let world = World::new().await;
     let cut = world.emulator.inject(Fault::new(Action::Cut { when: When::Before }).on(Operation::Create).once());
-    world.create("berlin", &world.token("Contoso", "2027-01-22T17:32:07Z"), json!({})).await;
+    world.create("berlin", &world.token("Contoso", "2097-01-22T17:32:07Z"), json!({})).await;
     world.wait_reason("berlin", "CreateOutcomeUnknown").await;
     world.wait_synced("berlin").await;
     assert_eq!(cut.hits(), 1);
@@ -326,10 +326,10 @@ async fn retry_after_holds_back_the_whole_tenant() {
     let too_many =
         Action::Status { when: When::Before, code: 429, retry_after: Some("4.5".to_owned()), body: BodyKind::Json };
     let throttled = world.emulator.inject(Fault::new(too_many).on(Operation::Create).once());
-    world.create("berlin", &world.token("Contoso", "2027-01-22T17:32:07Z"), json!({})).await;
+    world.create("berlin", &world.token("Contoso", "2097-01-22T17:32:07Z"), json!({})).await;
     assert!(throttled.wait_hit(LIMIT).await);
     // One that knows nothing of it.
-    world.create("paris", &world.token("Contoso", "2027-02-03T04:05:06Z"), json!({})).await;
+    world.create("paris", &world.token("Contoso", "2097-02-03T04:05:06Z"), json!({})).await;
     world.wait_synced("berlin").await;
     world.wait_synced("paris").await;
     assert_eq!(world.entities().len(), 2);

@@ -47,11 +47,7 @@ impl Answer {
 pub async fn send(request: RequestBuilder) -> reqwest::Result<Answer> {
     let response = request.send().await?;
     let (status, headers) = (response.status(), response.headers().clone());
-    Ok(Answer {
-        status,
-        headers,
-        text: response.text().await?,
-    })
+    Ok(Answer { status, headers, text: response.text().await? })
 }
 
 impl World {
@@ -64,11 +60,7 @@ impl World {
         change(&mut settings);
         let emulator = Emulator::start(settings).await.unwrap();
         emulator.add_app(TENANT, APP, SECRET);
-        let mut world = Self {
-            emulator,
-            client: Client::new(),
-            token: String::new(),
-        };
+        let mut world = Self { emulator, client: Client::new(), token: String::new() };
         world.sign_in().await;
         world.emulator.clear_requests();
         world
@@ -110,9 +102,7 @@ impl World {
     }
 
     pub async fn get(&self, id: &str) -> Answer {
-        send(self.request(Method::GET, &format!("{}/{id}", self.collection())))
-            .await
-            .unwrap()
+        send(self.request(Method::GET, &format!("{}/{id}", self.collection()))).await.unwrap()
     }
 
     pub async fn create(&self, body: &Value) -> Answer {
@@ -120,18 +110,11 @@ impl World {
     }
 
     pub async fn patch(&self, id: &str, body: &Value) -> Answer {
-        send(
-            self.request(Method::PATCH, &format!("{}/{id}", self.collection()))
-                .json(body),
-        )
-        .await
-        .unwrap()
+        send(self.request(Method::PATCH, &format!("{}/{id}", self.collection())).json(body)).await.unwrap()
     }
 
     pub async fn delete(&self, id: &str) -> Answer {
-        send(self.request(Method::DELETE, &format!("{}/{id}", self.collection())))
-            .await
-            .unwrap()
+        send(self.request(Method::DELETE, &format!("{}/{id}", self.collection()))).await.unwrap()
     }
 
     pub async fn sync(&self, id: &str) -> Answer {

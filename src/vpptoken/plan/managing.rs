@@ -76,8 +76,9 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
             return false;
         }
     };
-    if draft.status.uploaded.as_ref().is_some_and(|uploaded| uploaded.sha256 == file.sha256) {
-        saying::is_wanted_organization(draft, file);
+    if !saying::is_wanted_organization(draft, file)
+        || draft.status.uploaded.as_ref().is_some_and(|uploaded| uploaded.sha256 == file.sha256)
+    {
         return false;
     }
     // Graph shows what only this file has: an upload whose answer was lost, or one by hand. The same file in another

@@ -198,17 +198,11 @@ fn living(draft: &mut Draft) {
         return;
     }
     if let Some(id) = draft.status.token_id.clone() {
-        if let Some(other) = observed.spec.token_id.as_ref().filter(|other| !other.eq_ignore_ascii_case(&id)) {
-            draft.hold(
-                Reason::AlreadyBound,
-                format!(
-                    "This VppToken has the token {id}, and tokenId names {other}. To take that one over, create another \
-                     VppToken."
-                ),
-            );
-        }
         match tenant.view.snapshot.entry(&id) {
-            Some(entry) => return managing::plan(draft, tenant, entry),
+            Some(entry) => {
+                hold_another_token_id(draft, &id);
+                return managing::plan(draft, tenant, entry);
+            }
             None if many_vanished(draft, tenant) => {
                 return draft.hold(
                     Reason::ManyVanished,
@@ -223,6 +217,16 @@ fn living(draft: &mut Draft) {
     match observed.spec.token_id.clone() {
         Some(id) => creating::bind(draft, tenant, id),
         None => creating::plan(draft, tenant),
+    }
+}
+
+/// `tokenId` was set after this VppToken had come by another token.
+fn hold_another_token_id(draft: &mut Draft, id: &str) {
+    if let Some(other) = draft.observed.spec.token_id.as_ref().filter(|other| !other.eq_ignore_ascii_case(id)) {
+        let message = format!(
+            "This VppToken has the token {id}, and tokenId names {other}. To take that one over, create another VppToken."
+        );
+        draft.hold(Reason::AlreadyBound, message);
     }
 }
 

@@ -64,12 +64,7 @@ pub async fn tools() -> Result<ExitCode> {
     };
     println!("{:<24} {:<9} {:<26} PATH", "TOOL", "VERSION", "FROM");
     for (name, tool) in tools.all() {
-        println!(
-            "{name:<24} {:<9} {:<26} {}",
-            tool.version.to_string(),
-            tool.source,
-            tool.path.display()
-        );
+        println!("{name:<24} {:<9} {:<26} {}", tool.version.to_string(), tool.source, tool.path.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -106,11 +101,7 @@ async fn run_command(
         prepared.process_group(0);
     }
     let child = prepared.spawn().map_err(failed("can't run"))?;
-    let mut running = Running {
-        id: pid(&child),
-        child,
-        own_group,
-    };
+    let mut running = Running { id: pid(&child), child, own_group };
 
     let status = match signals.or(running.child.wait()).await {
         Ok(status) => status,
@@ -145,11 +136,7 @@ impl Running {
     fn signal(&self, signal: Signal) {
         if let Some(id) = self.id {
             // Nobody left to signal is what this is for.
-            let _ = if self.own_group {
-                kill_process_group(id, signal)
-            } else {
-                kill_process(id, signal)
-            };
+            let _ = if self.own_group { kill_process_group(id, signal) } else { kill_process(id, signal) };
         }
     }
 
@@ -174,8 +161,7 @@ impl Running {
 
 fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok())
-        .map_or(ExitCode::FAILURE, ExitCode::from)
+    code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 fn ended_by(signal: Signal) -> ExitCode {
@@ -191,12 +177,8 @@ struct Signals {
 
 impl Signals {
     fn listen() -> Result<Self> {
-        let listen = |kind| {
-            unix::signal(kind).map_err(|source| Error::Io {
-                doing: "can't listen to signals".into(),
-                source,
-            })
-        };
+        let listen =
+            |kind| unix::signal(kind).map_err(|source| Error::Io { doing: "can't listen to signals".into(), source });
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,

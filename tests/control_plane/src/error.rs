@@ -115,11 +115,7 @@ pub struct Attempts {
 
 impl fmt::Display for Attempts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "no {} for the control plane. What was tried:",
-            self.missing.join(", no ")
-        )?;
+        writeln!(f, "no {} for the control plane. What was tried:", self.missing.join(", no "))?;
         if let Some(path) = &self.path {
             writeln!(f, "  0. PATH: {path}")?;
         }
@@ -135,18 +131,10 @@ impl fmt::Display for Attempts {
         // helm is not looked for in that folder, the servers not on PATH.
         let (on_path, in_folder): (Vec<&str>, Vec<&str>) = self.missing.iter().partition(|name| **name == "helm");
         if !in_folder.is_empty() {
-            write!(
-                f,
-                "; or set KUBEBUILDER_ASSETS to a folder that holds {}",
-                in_folder.join(", ")
-            )?;
+            write!(f, "; or set KUBEBUILDER_ASSETS to a folder that holds {}", in_folder.join(", "))?;
         }
         if !on_path.is_empty() {
-            write!(
-                f,
-                "{} put helm 3.14 or later on PATH",
-                if in_folder.is_empty() { "; or" } else { " and" }
-            )?;
+            write!(f, "{} put helm 3.14 or later on PATH", if in_folder.is_empty() { "; or" } else { " and" })?;
         }
         write!(f, ".")
     }

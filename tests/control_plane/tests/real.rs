@@ -20,12 +20,7 @@ async fn tools() -> Tools {
 }
 
 fn kubectl(tools: &Tools, kubeconfig: &Path, arguments: &[&str]) -> Output {
-    Command::new(&tools.kubectl.path)
-        .arg("--kubeconfig")
-        .arg(kubeconfig)
-        .args(arguments)
-        .output()
-        .unwrap()
+    Command::new(&tools.kubectl.path).arg("--kubeconfig").arg(kubeconfig).args(arguments).output().unwrap()
 }
 
 #[track_caller]
@@ -37,10 +32,7 @@ fn succeeds(output: Output) -> String {
 /// Command lines of all processes that have to do with a control plane's folder.
 fn processes_of(folder: &Path) -> Vec<String> {
     let all = succeeds(Command::new("ps").args(["-A", "-ww", "-o", "args="]).output().unwrap());
-    all.lines()
-        .filter(|line| line.contains(folder.to_str().unwrap()))
-        .map(str::to_owned)
-        .collect()
+    all.lines().filter(|line| line.contains(folder.to_str().unwrap())).map(str::to_owned).collect()
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
@@ -59,19 +51,12 @@ async fn it_serves_users_survives_a_restart_of_its_api_server_and_leaves_nothing
     println!("started in {:?}", began.elapsed());
     let folder = plane.folder().to_owned();
     let admin = plane.kubeconfig().to_owned();
-    assert_eq!(
-        processes_of(&folder).len(),
-        4,
-        "three components and the guard: {:#?}",
-        processes_of(&folder)
-    );
+    assert_eq!(processes_of(&folder).len(), 4, "three components and the guard: {:#?}", processes_of(&folder));
     assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
 
     succeeds(kubectl(&tools, &admin, &["create", "namespace", "apps"]));
     wait_until("the controller manager makes the ServiceAccount `default`", || {
-        kubectl(&tools, &admin, &["get", "serviceaccount", "default", "-n", "apps"])
-            .status
-            .success()
+        kubectl(&tools, &admin, &["get", "serviceaccount", "default", "-n", "apps"]).status.success()
     });
     let token = succeeds(kubectl(&tools, &admin, &["create", "token", "default", "-n", "apps"]));
     let theirs = tempfile::tempdir().unwrap();
@@ -79,10 +64,7 @@ async fn it_serves_users_survives_a_restart_of_its_api_server_and_leaves_nothing
     plane.sa_kubeconfig(&account, token.trim(), "apps").unwrap();
     assert_eq!(fs::metadata(&account).unwrap().permissions().mode() & 0o777, 0o600);
     let who = ["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"];
-    assert_eq!(
-        succeeds(kubectl(&tools, &account, &who)),
-        "system:serviceaccount:apps:default"
-    );
+    assert_eq!(succeeds(kubectl(&tools, &account, &who)), "system:serviceaccount:apps:default");
     let refused = kubectl(&tools, &account, &["get", "secrets"]);
     let refusal = String::from_utf8(refused.stderr).unwrap();
     assert!(
@@ -90,11 +72,7 @@ async fn it_serves_users_survives_a_restart_of_its_api_server_and_leaves_nothing
         "RBAC is on, `apps` is the default: {refusal}"
     );
 
-    let issuer = succeeds(kubectl(
-        &tools,
-        &admin,
-        &["get", "--raw", "/.well-known/openid-configuration"],
-    ));
+    let issuer = succeeds(kubectl(&tools, &admin, &["get", "--raw", "/.well-known/openid-configuration"]));
     assert!(issuer.contains(&format!("\"issuer\":\"{}\"", plane.url())), "{issuer}");
     assert!(issuer.contains("RS256"), "{issuer}");
 
@@ -113,11 +91,7 @@ async fn it_serves_users_survives_a_restart_of_its_api_server_and_leaves_nothing
         "system:serviceaccount:apps:default",
         "the token is still good"
     );
-    succeeds(kubectl(
-        &tools,
-        &admin,
-        &["delete", "namespace", "apps", "--timeout=30s"],
-    ));
+    succeeds(kubectl(&tools, &admin, &["delete", "namespace", "apps", "--timeout=30s"]));
 
     let began = Instant::now();
     plane.shutdown().await.unwrap();
@@ -137,26 +111,13 @@ async fn the_audit_log_has_a_line_per_request_to_our_group_and_no_other() {
     let file = plane.folder().join("crd.json");
     fs::write(&file, definition).unwrap();
     succeeds(kubectl(&tools, &admin, &["create", "-f", file.to_str().unwrap()]));
-    succeeds(kubectl(
-        &tools,
-        &admin,
-        &["wait", "--for=condition=Established", "crd/things.vpptoken.io"],
-    ));
-    succeeds(kubectl(
-        &tools,
-        &admin,
-        &["get", "--raw", "/apis/vpptoken.io/v1/namespaces/default/things"],
-    ));
+    succeeds(kubectl(&tools, &admin, &["wait", "--for=condition=Established", "crd/things.vpptoken.io"]));
+    succeeds(kubectl(&tools, &admin, &["get", "--raw", "/apis/vpptoken.io/v1/namespaces/default/things"]));
     let log = fs::read_to_string(plane.audit_log()).unwrap();
     // A request that comes while a new kind is still being set up is answered 429 and sent again: a line each.
-    let ours = log
-        .lines()
-        .filter(|line| line.contains(r#""username":"admin""#) && line.contains(r#""code":200"#));
+    let ours = log.lines().filter(|line| line.contains(r#""username":"admin""#) && line.contains(r#""code":200"#));
     assert_eq!(ours.count(), 1, "{log}");
-    assert!(
-        log.lines().all(|line| line.contains(r#""apiGroup":"vpptoken.io""#)),
-        "{log}"
-    );
+    assert!(log.lines().all(|line| line.contains(r#""apiGroup":"vpptoken.io""#)), "{log}");
 
     let folder = plane.folder().to_owned();
     drop(plane);
@@ -166,16 +127,9 @@ async fn the_audit_log_has_a_line_per_request_to_our_group_and_no_other() {
 
 #[tokio::test]
 async fn a_component_that_can_not_start_is_quoted() {
-    let options = Options {
-        api_server_arguments: vec!["--no-such-flag".into()],
-        ..Options::default()
-    };
+    let options = Options { api_server_arguments: vec!["--no-such-flag".into()], ..Options::default() };
     match ControlPlane::start(&tools().await, options).await {
-        Err(
-            error @ Error::Ended {
-                name: "kube-apiserver", ..
-            },
-        ) => {
+        Err(error @ Error::Ended { name: "kube-apiserver", .. }) => {
             assert!(error.to_string().contains("unknown flag: --no-such-flag"), "{error}");
         }
         other => panic!("{other:?}"),
@@ -185,32 +139,19 @@ async fn a_component_that_can_not_start_is_quoted() {
 /// The binary as a child, with the tools at hand so that it starts at once.
 fn binary(tools: &Tools, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_control-plane"));
-    command
-        .args(arguments)
-        .env(tools::HANDED_DOWN, tools.to_hand_down())
-        .stdin(Stdio::null());
+    command.args(arguments).env(tools::HANDED_DOWN, tools.to_hand_down()).stdin(Stdio::null());
     command
 }
 
 /// A child whose first line on standard output is `SOMETHING=PATH`; that path's folder.
 fn folder_from_first_line(child: &mut Child) -> PathBuf {
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    Path::new(line.trim().split_once('=').unwrap().1)
-        .parent()
-        .unwrap()
-        .to_owned()
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    Path::new(line.trim().split_once('=').unwrap().1).parent().unwrap().to_owned()
 }
 
 fn signal(child: &Child, name: &str) {
-    succeeds(
-        Command::new("kill")
-            .args([&format!("-{name}"), &child.id().to_string()])
-            .output()
-            .unwrap(),
-    );
+    succeeds(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).output().unwrap());
 }
 
 #[tokio::test]
@@ -232,10 +173,7 @@ async fn run_gives_the_command_what_it_needs_and_exits_as_it_does() {
 async fn a_signal_ends_the_command_with_all_it_started_and_the_control_plane() {
     let tools = tools().await;
     let script = r#"echo "folder=$KUBECONFIG"; sh -c 'sleep 300; : "$0"' "$KUBECONFIG" & wait"#;
-    let mut child = binary(&tools, &["run", "--", "sh", "-c", script])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = binary(&tools, &["run", "--", "sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
     let folder = folder_from_first_line(&mut child);
     wait_until("the command's own child runs", || processes_of(&folder).len() == 5);
     signal(&child, "TERM");
@@ -247,11 +185,7 @@ async fn a_signal_ends_the_command_with_all_it_started_and_the_control_plane() {
 #[tokio::test]
 async fn nothing_is_left_behind_even_where_the_holder_is_killed() {
     let tools = tools().await;
-    let mut child = binary(&tools, &["up"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = binary(&tools, &["up"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let folder = folder_from_first_line(&mut child);
     assert_eq!(processes_of(&folder).len(), 4);
     signal(&child, "KILL");

@@ -36,9 +36,7 @@ impl Component {
             .append(true)
             .open(&log)
             .map_err(Error::io(format!("can't write {}", log.display())))?;
-        let errors = output
-            .try_clone()
-            .map_err(Error::io(format!("can't write {}", log.display())))?;
+        let errors = output.try_clone().map_err(Error::io(format!("can't write {}", log.display())))?;
         let child = Command::new(program)
             .args(arguments)
             .current_dir(folder)
@@ -60,29 +58,16 @@ impl Component {
 
     /// An error where it has ended.
     pub(super) fn still_runs(&mut self) -> Result<()> {
-        match self
-            .child
-            .try_wait()
-            .map_err(Error::io(format!("can't wait for {}", self.name)))?
-        {
+        match self.child.try_wait().map_err(Error::io(format!("can't wait for {}", self.name)))? {
             None => Ok(()),
-            Some(status) => Err(Error::Ended {
-                name: self.name,
-                status,
-                log: self.log.clone(),
-                last_lines: self.last_lines(),
-            }),
+            Some(status) => {
+                Err(Error::Ended { name: self.name, status, log: self.log.clone(), last_lines: self.last_lines() })
+            }
         }
     }
 
     pub(super) fn not_ready(&self, limit: Duration, reason: String) -> Error {
-        Error::NotReady {
-            name: self.name,
-            limit,
-            reason,
-            log: self.log.clone(),
-            last_lines: self.last_lines(),
-        }
+        Error::NotReady { name: self.name, limit, reason, log: self.log.clone(), last_lines: self.last_lines() }
     }
 
     /// SIGTERM. Not reaped yet, so the id is still its own.

@@ -37,30 +37,16 @@ impl Credentials {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "control-plane");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::CrlSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let ca_pem = params.self_signed(&key)?.pem();
         let ca = Issuer::new(params, key);
 
-        let names = [
-            "127.0.0.1",
-            "localhost",
-            "10.0.0.1",
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-        ];
+        let names =
+            ["127.0.0.1", "localhost", "10.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         let signing_key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
         Ok(Self {
-            server: signed(
-                &ca,
-                &names,
-                ("kube-apiserver", None),
-                ExtendedKeyUsagePurpose::ServerAuth,
-            )?,
+            server: signed(&ca, &names, ("kube-apiserver", None), ExtendedKeyUsagePurpose::ServerAuth)?,
             admin: client(&ca, "admin")?,
             manager: client(&ca, "system:kube-controller-manager")?,
             signing_key_pem: signing_key.serialize_pem(),
@@ -73,12 +59,7 @@ impl Credentials {
 /// The group `system:masters` may do everything. The controller manager is in it too: it acts for all its controllers,
 /// each of which would otherwise need a ServiceAccount of its own first.
 fn client(ca: &Issuer<'_, KeyPair>, name: &str) -> Result<Identity> {
-    signed(
-        ca,
-        &[],
-        (name, Some("system:masters")),
-        ExtendedKeyUsagePurpose::ClientAuth,
-    )
+    signed(ca, &[], (name, Some("system:masters")), ExtendedKeyUsagePurpose::ClientAuth)
 }
 
 fn signed(
@@ -97,8 +78,5 @@ fn signed(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![purpose];
     params.use_authority_key_identifier_extension = true;
-    Ok(Identity {
-        certificate_pem: params.signed_by(&key, ca)?.pem(),
-        key_pem: key.serialize_pem(),
-    })
+    Ok(Identity { certificate_pem: params.signed_by(&key, ca)?.pem(), key_pem: key.serialize_pem() })
 }

@@ -41,14 +41,9 @@ pub(super) fn write(file: &Path, url: &str, ca_pem: &str, user: User<'_>, namesp
         })
     );
     let failed = || Error::io(format!("can't write {}", file.display()));
-    let folder = file
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let mut new = tempfile::Builder::new()
-        .permissions(fs::Permissions::from_mode(0o600))
-        .tempfile_in(folder)
-        .map_err(failed())?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut new =
+        tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o600)).tempfile_in(folder).map_err(failed())?;
     new.write_all(text.as_bytes()).map_err(failed())?;
     new.persist(file).map_err(|error| failed()(error.error))?;
     Ok(())

@@ -58,10 +58,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            ready_within: Duration::from_secs(60),
-            api_server_arguments: Vec::new(),
-        }
+        Self { ready_within: Duration::from_secs(60), api_server_arguments: Vec::new() }
     }
 }
 
@@ -282,12 +279,7 @@ impl ControlPlane {
             format!("--initial-advertise-peer-urls={peer}"),
             format!("--initial-cluster=default={peer}"),
         ];
-        self.etcd = Some(Component::spawn(
-            "etcd",
-            &self.tools.etcd.path,
-            &arguments,
-            self.folder.path(),
-        )?);
+        self.etcd = Some(Component::spawn("etcd", &self.tools.etcd.path, &arguments, self.folder.path())?);
         self.tell_guard();
         Ok(())
     }
@@ -318,12 +310,7 @@ impl ControlPlane {
         ];
         arguments.extend(self.options.api_server_arguments.iter().cloned());
         let program = &self.tools.kube_apiserver.path;
-        self.api_server = Some(Component::spawn(
-            "kube-apiserver",
-            program,
-            &arguments,
-            self.folder.path(),
-        )?);
+        self.api_server = Some(Component::spawn("kube-apiserver", program, &arguments, self.folder.path())?);
         self.tell_guard();
         Ok(())
     }
@@ -342,21 +329,14 @@ impl ControlPlane {
             CONTROLLERS.into(),
         ];
         let program = &self.tools.kube_controller_manager.path;
-        self.controller_manager = Some(Component::spawn(
-            "kube-controller-manager",
-            program,
-            &arguments,
-            self.folder.path(),
-        )?);
+        self.controller_manager =
+            Some(Component::spawn("kube-controller-manager", program, &arguments, self.folder.path())?);
         self.tell_guard();
         Ok(())
     }
 
     async fn wait_for_etcd(&mut self) -> Result<()> {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(2))
-            .build()?;
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
         let url = format!("http://127.0.0.1:{}/health", self.ports.etcd);
         wait_until(&mut self.etcd, self.options.ready_within, || answers(&client, &url)).await
     }
@@ -364,19 +344,13 @@ impl ControlPlane {
     async fn wait_for_api_server(&mut self) -> Result<()> {
         let client = self.admin_client()?;
         let url = format!("{}/readyz", self.url);
-        wait_until(&mut self.api_server, self.options.ready_within, || {
-            answers(&client, &url)
-        })
-        .await
+        wait_until(&mut self.api_server, self.options.ready_within, || answers(&client, &url)).await
     }
 
     async fn wait_for_controller_manager(&mut self) -> Result<()> {
         let client = self.admin_client()?;
         let url = format!("{}/api/v1/namespaces/default/serviceaccounts/default", self.url);
-        wait_until(&mut self.controller_manager, self.options.ready_within, || {
-            answers(&client, &url)
-        })
-        .await
+        wait_until(&mut self.controller_manager, self.options.ready_within, || answers(&client, &url)).await
     }
 
     /// Made anew each time: a client's connections belong to the runtime that they were opened in.
@@ -411,9 +385,7 @@ impl Ports {
         // A hasher's random keys are randomness enough to keep processes that start at once apart.
         let mut from = std::hash::RandomState::new().build_hasher().finish();
         let mut free = std::iter::from_fn(|| {
-            from = from
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            from = from.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             u16::try_from(from >> 48).ok()
         })
         .map(|random| PORTS.start + random % (PORTS.end - PORTS.start))
@@ -426,11 +398,7 @@ impl Ports {
         };
         let (api_server, etcd) = (next()?, next()?);
         let etcd_peer = next()?;
-        Ok(Self {
-            api_server,
-            etcd,
-            etcd_peer,
-        })
+        Ok(Self { api_server, etcd, etcd_peer })
     }
 }
 
@@ -456,15 +424,7 @@ where
 }
 
 async fn answers(client: &reqwest::Client, url: &str) -> Result<(), String> {
-    let response = client
-        .get(url)
-        .send()
-        .await
-        .map_err(|error| format!("{url} does not answer ({error})"))?;
+    let response = client.get(url).send().await.map_err(|error| format!("{url} does not answer ({error})"))?;
     let status = response.status();
-    if status.is_success() {
-        Ok(())
-    } else {
-        Err(format!("{url} answers {status}"))
-    }
+    if status.is_success() { Ok(()) } else { Err(format!("{url} answers {status}")) }
 }

@@ -59,23 +59,15 @@ async fn download(url: &str, file: &mut File) -> Result<String, Failure> {
         .read_timeout(SILENCE_LIMIT)
         .build()
         .map_err(not_had)?;
-    let mut response = client
-        .get(url)
-        .send()
-        .await
-        .and_then(reqwest::Response::error_for_status)
-        .map_err(not_had)?;
+    let mut response = client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(not_had)?;
     let (mut digest, mut size) = (Sha512::new(), 0_u64);
     while let Some(chunk) = response.chunk().await.map_err(not_had)? {
         size = size.saturating_add(chunk.len() as u64);
         if size > SIZE_LIMIT {
-            return Err(Failure::NotHad(format!(
-                "the server sends more than {SIZE_LIMIT} bytes"
-            )));
+            return Err(Failure::NotHad(format!("the server sends more than {SIZE_LIMIT} bytes")));
         }
         digest.update(&chunk);
-        file.write_all(&chunk)
-            .map_err(Failure::io("can't write to the cache folder"))?;
+        file.write_all(&chunk).map_err(Failure::io("can't write to the cache folder"))?;
     }
     Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -98,26 +90,16 @@ fn unpack(mut archive: File, folder: &Path) -> io::Result<()> {
     for entry in tar::Archive::new(GzDecoder::new(archive)).entries()? {
         let mut entry = entry?;
         let name = entry.path()?.file_name().map(PathBuf::from);
-        let Some(position) = missing
-            .iter()
-            .position(|wanted| name.as_deref() == Some(Path::new(wanted)))
-        else {
+        let Some(position) = missing.iter().position(|wanted| name.as_deref() == Some(Path::new(wanted))) else {
             continue;
         };
         if !entry.header().entry_type().is_file() {
             continue;
         }
         use std::os::unix::fs::PermissionsExt as _;
-        let mut file = tempfile::Builder::new()
-            .permissions(fs::Permissions::from_mode(0o755))
-            .tempfile_in(folder)?;
+        let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempfile_in(folder)?;
         io::copy(&mut entry, &mut file)?;
-        file.persist(folder.join(missing.swap_remove(position)))
-            .map_err(|error| error.error)?;
+        file.persist(folder.join(missing.swap_remove(position))).map_err(|error| error.error)?;
     }
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!("it holds no {}", missing.join(", no "))))
-    }
+    if missing.is_empty() { Ok(()) } else { Err(io::Error::other(format!("it holds no {}", missing.join(", no ")))) }
 }

@@ -42,11 +42,7 @@ pub(super) async fn build(
     folders: Folders<'_>,
     progress: &Progress,
 ) -> Result<(), String> {
-    let has = tokio::process::Command::new(go)
-        .arg("version")
-        .stdin(Stdio::null())
-        .output()
-        .await;
+    let has = tokio::process::Command::new(go).arg("version").stdin(Stdio::null()).output().await;
     let has = has.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("there is no `{}` on PATH", go.display()),
         _ => format!("`{} version`: {error}", go.display()),
@@ -59,10 +55,7 @@ pub(super) async fn build(
     for job in jobs(pins, missing, folders) {
         progress.line(format!("building {} from Go modules ({})", job.what, job.expected));
         let what = format!("building {}", job.what);
-        progress
-            .during(&what, run(go, &job, folders.scratch))
-            .await
-            .map_err(|why| format!("{what}: {why}"))?;
+        progress.during(&what, run(go, &job, folders.scratch)).await.map_err(|why| format!("{what}: {why}"))?;
     }
     Ok(())
 }
@@ -111,10 +104,7 @@ fn jobs<'a>(pins: &Pins, missing: &[Program], folders: Folders<'a>) -> Vec<Job<'
         let stamps: Vec<_> = ["helm.sh/helm/v3/pkg/chartutil", "helm.sh/helm/v3/pkg/lint/rules"]
             .iter()
             .map(|package| {
-                format!(
-                    "-X {package}.k8sVersionMajor={} -X {package}.k8sVersionMinor={}",
-                    cluster.major, cluster.minor
-                )
+                format!("-X {package}.k8sVersionMajor={} -X {package}.k8sVersionMinor={}", cluster.major, cluster.minor)
             })
             .collect();
         jobs.push(Job {
@@ -140,11 +130,7 @@ const SCRATCH_PREFIX: &str = ".build-";
 /// Scratch folders of builds that were killed; the lock says that none is running.
 fn remove_leftovers(scratch: &Path) {
     for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
-        if entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(SCRATCH_PREFIX.as_bytes())
-        {
+        if entry.file_name().as_encoded_bytes().starts_with(SCRATCH_PREFIX.as_bytes()) {
             // One that can't be removed costs space, nothing else.
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -153,10 +139,7 @@ fn remove_leftovers(scratch: &Path) {
 
 async fn run(go: &OsStr, job: &Job<'_>, scratch: &Path) -> Result<(), String> {
     let io = |error: io::Error| format!("in the cache folder: {error}");
-    let module = tempfile::Builder::new()
-        .prefix(SCRATCH_PREFIX)
-        .tempdir_in(scratch)
-        .map_err(io)?;
+    let module = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir_in(scratch).map_err(io)?;
     let out = module.path().join("out");
     fs::create_dir(&out).map_err(io)?;
     fs::write(module.path().join("go.mod"), job.go_mod).map_err(io)?;
@@ -165,15 +148,7 @@ async fn run(go: &OsStr, job: &Job<'_>, scratch: &Path) -> Result<(), String> {
     let mut out_argument = OsString::from(&out);
     out_argument.push("/"); // a folder even for a single package
     let built = tokio::process::Command::new(go)
-        .args([
-            "build",
-            "-mod=readonly",
-            "-buildvcs=false",
-            "-trimpath",
-            "-ldflags",
-            &job.ldflags,
-            "-o",
-        ])
+        .args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", &job.ldflags, "-o"])
         .arg(&out_argument)
         .args(job.packages.iter().map(|(package, _)| package))
         .current_dir(module.path())
@@ -185,11 +160,7 @@ async fn run(go: &OsStr, job: &Job<'_>, scratch: &Path) -> Result<(), String> {
         .await
         .map_err(|error| format!("can't run `go build`: {error}"))?;
     if !built.status.success() {
-        return Err(format!(
-            "`go build` fails ({}):\n{}",
-            built.status,
-            last_lines(&built.stderr)
-        ));
+        return Err(format!("`go build` fails ({}):\n{}", built.status, last_lines(&built.stderr)));
     }
     fs::create_dir_all(job.into).map_err(io)?;
     for (package, name) in &job.packages {
@@ -206,10 +177,7 @@ fn go_names(package: &str) -> &str {
 
 fn last_lines(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
-    let lines: Vec<_> = text
-        .lines()
-        .filter(|line| !line.starts_with("go: downloading"))
-        .collect();
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("go: downloading")).collect();
     lines[lines.len().saturating_sub(12)..]
         .iter()
         .map(|line| format!("     {line}\n"))
@@ -233,11 +201,7 @@ mod tests {
     fn only_what_is_missing_is_built() {
         let pins = Pins::committed().unwrap();
         let here = Path::new(".");
-        let folders = Folders {
-            kubernetes: here,
-            helm: here,
-            scratch: here,
-        };
+        let folders = Folders { kubernetes: here, helm: here, scratch: here };
         let packages = |missing: &[Program]| -> Vec<Vec<&str>> {
             jobs(&pins, missing, folders)
                 .iter()

@@ -92,10 +92,9 @@ impl Survey {
     /// The API server's version, where that source can run a control plane at all: it holds etcd and an API server,
     /// and for that API server a controller manager is there or (`pinned`) could be built.
     fn servers(&self, source: Source, pinned: Version) -> Result<Version, String> {
-        let (Some(_), Some(api_server)) = (
-            self.version(source, Program::Etcd),
-            self.version(source, Program::ApiServer),
-        ) else {
+        let (Some(_), Some(api_server)) =
+            (self.version(source, Program::Etcd), self.version(source, Program::ApiServer))
+        else {
             return Err("does not hold both etcd and kube-apiserver".into());
         };
         let own = self.version(source, Program::ControllerManager);
@@ -121,10 +120,7 @@ impl Survey {
             .find_map(|source| Some((source, self.servers(source, pinned).ok()?)));
         let api_server = servers.map_or(pinned, |(_, version)| version);
         let first = |sources: &[Source], program, suits: &dyn Fn(Version) -> bool| {
-            sources
-                .iter()
-                .copied()
-                .find(|source| self.version(*source, program).is_some_and(suits))
+            sources.iter().copied().find(|source| self.version(*source, program).is_some_and(suits))
         };
         Choice {
             servers: servers.map(|(source, _)| source),
@@ -203,20 +199,10 @@ mod tests {
         let nothing = Survey::default;
         let cases = [
             ("nothing there: everything is got", nothing(), "----"),
-            (
-                "a full build in the cache",
-                Survey {
-                    built: stock(ALL, "v1.36.3"),
-                    ..nothing()
-                },
-                "BBBB",
-            ),
+            ("a full build in the cache", Survey { built: stock(ALL, "v1.36.3"), ..nothing() }, "BBBB"),
             (
                 "an unpacked archive lacks the controller manager",
-                Survey {
-                    archived: stock(ENVTEST, "v1.36.2"),
-                    ..nothing()
-                },
+                Survey { archived: stock(ENVTEST, "v1.36.2"), ..nothing() },
                 "E-E-",
             ),
             (
@@ -230,37 +216,18 @@ mod tests {
             ),
             (
                 "a full build goes before the archive",
-                Survey {
-                    archived: stock(ENVTEST, "v1.36.2"),
-                    built: stock(ALL, "v1.36.3"),
-                    ..nothing()
-                },
+                Survey { archived: stock(ENVTEST, "v1.36.2"), built: stock(ALL, "v1.36.3"), ..nothing() },
                 "BBBB",
             ),
             (
                 "assets go before the cache, and lean on it for what they lack",
-                Survey {
-                    assets: stock(ENVTEST, "v1.36.0"),
-                    built: stock(ALL, "v1.36.3"),
-                    ..nothing()
-                },
+                Survey { assets: stock(ENVTEST, "v1.36.0"), built: stock(ALL, "v1.36.3"), ..nothing() },
                 "ABAB",
             ),
-            (
-                "assets that hold all three servers",
-                Survey {
-                    assets: stock(ALL, "v1.30.0"),
-                    ..nothing()
-                },
-                "AAA-",
-            ),
+            ("assets that hold all three servers", Survey { assets: stock(ALL, "v1.30.0"), ..nothing() }, "AAA-"),
             (
                 "assets of a version that no controller manager is there for",
-                Survey {
-                    assets: stock(ENVTEST, "v1.33.0"),
-                    built: stock(ALL, "v1.36.3"),
-                    ..nothing()
-                },
+                Survey { assets: stock(ENVTEST, "v1.33.0"), built: stock(ALL, "v1.36.3"), ..nothing() },
                 "BBBB",
             ),
             (
@@ -274,20 +241,12 @@ mod tests {
             ),
             (
                 "kubectl and helm on PATH go first where they suit",
-                Survey {
-                    path: stock(&[Kubectl, Helm], "v1.35.4"),
-                    built: stock(ALL, "v1.36.3"),
-                    ..nothing()
-                },
+                Survey { path: stock(&[Kubectl, Helm], "v1.35.4"), built: stock(ALL, "v1.36.3"), ..nothing() },
                 "BBPP",
             ),
             (
                 "a kubectl on PATH that is too old is passed over",
-                Survey {
-                    path: stock(&[Kubectl], "v1.32.4"),
-                    built: stock(ALL, "v1.36.3"),
-                    ..nothing()
-                },
+                Survey { path: stock(&[Kubectl], "v1.32.4"), built: stock(ALL, "v1.36.3"), ..nothing() },
                 "BBBB",
             ),
             (
@@ -300,14 +259,7 @@ mod tests {
                 },
                 "AAPB",
             ),
-            (
-                "servers are never taken from PATH",
-                Survey {
-                    path: stock(ALL, "v1.36.3"),
-                    ..nothing()
-                },
-                "--PP",
-            ),
+            ("servers are never taken from PATH", Survey { path: stock(ALL, "v1.36.3"), ..nothing() }, "--PP"),
         ];
         for (name, survey, expected) in cases {
             assert_eq!(letters(survey.choose("v1.36.3".parse().unwrap())), expected, "{name}");
@@ -316,13 +268,7 @@ mod tests {
 
     #[test]
     fn missing_names_exactly_what_has_no_source() {
-        let survey = Survey {
-            archived: stock(&[Etcd, ApiServer, Kubectl], "v1.36.2"),
-            ..Survey::default()
-        };
-        assert_eq!(
-            survey.choose("v1.36.3".parse().unwrap()).missing(),
-            [ControllerManager, Helm]
-        );
+        let survey = Survey { archived: stock(&[Etcd, ApiServer, Kubectl], "v1.36.2"), ..Survey::default() };
+        assert_eq!(survey.choose("v1.36.3".parse().unwrap()).missing(), [ControllerManager, Helm]);
     }
 }

@@ -148,14 +148,8 @@ impl Setting {
     }
 
     fn built_kubernetes(&self) -> PathBuf {
-        let Pins {
-            kubernetes,
-            etcd,
-            platform,
-            ..
-        } = &self.pins;
-        self.cache
-            .join(format!("kubernetes-{kubernetes}-etcd-{etcd}-{platform}"))
+        let Pins { kubernetes, etcd, platform, .. } = &self.pins;
+        self.cache.join(format!("kubernetes-{kubernetes}-etcd-{etcd}-{platform}"))
     }
 
     fn built_helm(&self) -> PathBuf {
@@ -165,9 +159,7 @@ impl Setting {
 
     fn unpacked_archive(&self) -> Option<PathBuf> {
         let Pins { archive, platform, .. } = &self.pins;
-        archive
-            .as_ref()
-            .map(|archive| self.cache.join(format!("envtest-{}-{platform}", archive.version)))
+        archive.as_ref().map(|archive| self.cache.join(format!("envtest-{}-{platform}", archive.version)))
     }
 
     async fn ensure(&self, progress: &Progress) -> Result<Tools> {
@@ -198,11 +190,8 @@ impl Setting {
         }
 
         if !missing.is_empty() {
-            let folders = build::Folders {
-                kubernetes: &self.built_kubernetes(),
-                helm: &self.built_helm(),
-                scratch: &self.cache,
-            };
+            let folders =
+                build::Folders { kubernetes: &self.built_kubernetes(), helm: &self.built_helm(), scratch: &self.cache };
             if let Err(reason) = build::build(&self.go, &self.pins, &missing, folders, progress).await {
                 attempts.build = reason;
             }
@@ -210,12 +199,8 @@ impl Setting {
         }
 
         self.tools(&survey).ok_or_else(|| {
-            attempts.missing = survey
-                .choose(self.pins.kubernetes)
-                .missing()
-                .into_iter()
-                .map(Program::file_name)
-                .collect();
+            attempts.missing =
+                survey.choose(self.pins.kubernetes).missing().into_iter().map(Program::file_name).collect();
             Error::Unavailable(Box::new(attempts))
         })
     }
@@ -229,23 +214,16 @@ impl Setting {
         match archive::fetch(&url, &archive.sha512, &folder, progress).await {
             Ok(()) => Ok(Ok(())),
             Err(archive::Failure::NotHad(reason)) => Ok(Err(format!("{url}: {reason}"))),
-            Err(archive::Failure::WrongDigest { actual }) => Err(Error::Digest {
-                url,
-                expected: archive.sha512.clone(),
-                actual,
-            }),
+            Err(archive::Failure::WrongDigest { actual }) => {
+                Err(Error::Digest { url, expected: archive.sha512.clone(), actual })
+            }
         }
     }
 
     fn attempts_so_far(&self, survey: &Survey, missing: &[Program]) -> Attempts {
-        let looked_at_path = missing
-            .iter()
-            .any(|program| matches!(program, Program::Kubectl | Program::Helm));
-        let on_path: Vec<_> = survey
-            .path
-            .iter()
-            .map(|(program, version)| format!("{} is {version}", program.file_name()))
-            .collect();
+        let looked_at_path = missing.iter().any(|program| matches!(program, Program::Kubectl | Program::Helm));
+        let on_path: Vec<_> =
+            survey.path.iter().map(|(program, version)| format!("{} is {version}", program.file_name())).collect();
         Attempts {
             missing: Vec::new(),
             path: looked_at_path.then(|| match on_path.as_slice() {
@@ -261,9 +239,7 @@ impl Setting {
                 Some(folder) => format!(
                     "{}: {}",
                     folder.display(),
-                    survey
-                        .against_assets(self.pins.kubernetes)
-                        .unwrap_or_else(|| "lacks what is missing".into())
+                    survey.against_assets(self.pins.kubernetes).unwrap_or_else(|| "lacks what is missing".into())
                 ),
             },
             cache: format!("{} does not hold what is missing", self.cache.display()),
@@ -283,16 +259,9 @@ impl Setting {
             }
         }
         if let Some(folder) = &self.assets {
-            survey.assets = stock_of(
-                folder,
-                &[
-                    Program::Etcd,
-                    Program::ApiServer,
-                    Program::ControllerManager,
-                    Program::Kubectl,
-                ],
-            )
-            .await;
+            survey.assets =
+                stock_of(folder, &[Program::Etcd, Program::ApiServer, Program::ControllerManager, Program::Kubectl])
+                    .await;
         }
         survey
     }
@@ -337,20 +306,11 @@ impl Setting {
 
     /// All tools, if none is missing.
     fn tools(&self, survey: &Survey) -> Option<Tools> {
-        let Choice {
-            servers,
-            controller_manager,
-            kubectl,
-            helm,
-        } = survey.choose(self.pins.kubernetes);
+        let Choice { servers, controller_manager, kubectl, helm } = survey.choose(self.pins.kubernetes);
         let tool = |program, source: Option<Source>| {
             let source = source?;
             let version = *survey.stock(source).get(&program)?;
-            Some(Tool {
-                path: self.file(source, program)?,
-                version,
-                source,
-            })
+            Some(Tool { path: self.file(source, program)?, version, source })
         };
         Some(Tools {
             etcd: tool(Program::Etcd, servers)?,
@@ -396,20 +356,13 @@ impl Setting {
 }
 
 fn user_cache(set: impl Fn(&'static str) -> Option<OsString>) -> Result<PathBuf> {
-    if let Some(folder) = set("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|folder| folder.is_absolute())
-    {
+    if let Some(folder) = set("XDG_CACHE_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute()) {
         return Ok(folder);
     }
     let home = set("HOME").map(PathBuf::from).ok_or_else(|| {
         Error::io("can't find the user's cache folder: set HOME or XDG_CACHE_HOME")(std::io::ErrorKind::NotFound.into())
     })?;
-    Ok(if cfg!(target_os = "macos") {
-        home.join("Library").join("Caches")
-    } else {
-        home.join(".cache")
-    })
+    Ok(if cfg!(target_os = "macos") { home.join("Library").join("Caches") } else { home.join(".cache") })
 }
 
 fn is_executable(file: &Path) -> bool {

@@ -66,10 +66,7 @@ impl Pins {
 
 /// The Go version that the builds ask for at least.
 pub(crate) fn go_version() -> &'static str {
-    KUBERNETES_GO_MOD
-        .lines()
-        .find_map(|line| line.strip_prefix("go "))
-        .unwrap_or("1.26")
+    KUBERNETES_GO_MOD.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or("1.26")
 }
 
 fn platform() -> String {
@@ -94,10 +91,7 @@ fn go_mod_version(go_mod: &str, file: &'static str, module: &str) -> Result<Vers
             (words.next() == Some(module)).then(|| words.next())?
         })
         .find_map(|word| word.parse().ok())
-        .ok_or_else(|| Error::Pin {
-            file,
-            problem: format!("requires no version of {module}"),
-        })
+        .ok_or_else(|| Error::Pin { file, problem: format!("requires no version of {module}") })
 }
 
 /// The line of `envtest.sha512` for a platform.
@@ -118,11 +112,7 @@ fn archive_for(digests: &str, platform: &str) -> Result<Option<Archive>> {
         }
         if of_platform == platform {
             let version = version.parse().map_err(|_| bad())?;
-            return Ok(Some(Archive {
-                version,
-                file_name: file_name.to_owned(),
-                sha512: sha512.to_lowercase(),
-            }));
+            return Ok(Some(Archive { version, file_name: file_name.to_owned(), sha512: sha512.to_lowercase() }));
         }
     }
     Ok(None)
@@ -143,10 +133,7 @@ mod tests {
                 "the archive has no controller manager: the built one must be able to work with its API server"
             );
             let url = archive.url(None);
-            assert!(
-                url.starts_with(RELEASES) && url.ends_with(&format!("-{platform}.tar.gz")),
-                "{url}"
-            );
+            assert!(url.starts_with(RELEASES) && url.ends_with(&format!("-{platform}.tar.gz")), "{url}");
         }
     }
 
@@ -170,9 +157,6 @@ mod tests {
     #[test]
     fn another_base_takes_the_place_of_the_official_folder() {
         let archive = archive_for(ENVTEST_DIGESTS, "linux-amd64").unwrap().unwrap();
-        assert_eq!(
-            archive.url(Some("http://127.0.0.1:1/x/")),
-            format!("http://127.0.0.1:1/x/{}", archive.file_name)
-        );
+        assert_eq!(archive.url(Some("http://127.0.0.1:1/x/")), format!("http://127.0.0.1:1/x/{}", archive.file_name));
     }
 }

@@ -20,10 +20,7 @@ async fn file_server(status: &'static str, body: Vec<u8>) -> String {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let _ = stream.read(&mut [0; 4096]).await;
-            let head = format!(
-                "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-                body.len()
-            );
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
             let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
         }
     });
@@ -81,10 +78,8 @@ fn executable(folder: &Path, name: &str, text: &str) {
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -181,9 +176,7 @@ fn sources(tools: &Tools) -> [Source; 5] {
 async fn an_archive_with_the_right_digest_is_unpacked() {
     let (body, folder) = (envtest(), tempfile::tempdir().unwrap());
     let base = file_server("200 OK", body.clone()).await;
-    fetch(&base, &sha512(&body), folder.path(), &Progress::silent())
-        .await
-        .unwrap();
+    fetch(&base, &sha512(&body), folder.path(), &Progress::silent()).await.unwrap();
     assert_eq!(names(folder.path()), ["etcd", "kube-apiserver", "kubectl"]);
     assert!(is_executable(&folder.path().join("etcd")));
 }
@@ -192,44 +185,19 @@ async fn an_archive_with_the_right_digest_is_unpacked() {
 async fn an_archive_with_a_wrong_digest_is_not_unpacked() {
     let folder = tempfile::tempdir().unwrap();
     let base = file_server("200 OK", envtest()).await;
-    let failure = fetch(&base, &sha512(b"another"), folder.path(), &Progress::silent())
-        .await
-        .unwrap_err();
-    assert_eq!(
-        failure,
-        Failure::WrongDigest {
-            actual: sha512(&envtest())
-        }
-    );
+    let failure = fetch(&base, &sha512(b"another"), folder.path(), &Progress::silent()).await.unwrap_err();
+    assert_eq!(failure, Failure::WrongDigest { actual: sha512(&envtest()) });
     assert_eq!(names(folder.path()), [""; 0]);
 }
 
 #[tokio::test]
 async fn an_archive_that_can_not_be_had_or_is_no_use_leaves_other_sources_their_turn() {
-    let lacking = archive_of(&[
-        ("envtest/etcd", says("etcd Version: 3.6.8")),
-        ("envtest/kubectl", says("v1.36.2")),
-    ]);
+    let lacking = archive_of(&[("envtest/etcd", says("etcd Version: 3.6.8")), ("envtest/kubectl", says("v1.36.2"))]);
     let cases = [
         ("refused", nobody().await, sha512(&envtest()), "refused"),
-        (
-            "not there",
-            file_server("404 Not Found", envtest()).await,
-            sha512(&envtest()),
-            "404",
-        ),
-        (
-            "incomplete",
-            file_server("200 OK", lacking.clone()).await,
-            sha512(&lacking),
-            "no kube-apiserver",
-        ),
-        (
-            "not an archive",
-            file_server("200 OK", b"hello".to_vec()).await,
-            sha512(b"hello"),
-            "unpacking",
-        ),
+        ("not there", file_server("404 Not Found", envtest()).await, sha512(&envtest()), "404"),
+        ("incomplete", file_server("200 OK", lacking.clone()).await, sha512(&lacking), "no kube-apiserver"),
+        ("not an archive", file_server("200 OK", b"hello".to_vec()).await, sha512(b"hello"), "unpacking"),
     ];
     for (name, base, digest, expected) in cases {
         let folder = tempfile::tempdir().unwrap();
@@ -262,30 +230,19 @@ async fn when_nothing_works_one_error_names_all_four_ways_and_what_to_do() {
 async fn the_error_names_only_what_is_missing_and_why_each_way_failed() {
     let place = Place::bare()
         .await
-        .with_assets(&[
-            ("etcd", "etcd Version: 3.6.8"),
-            ("kube-apiserver", "Kubernetes v1.33.0"),
-        ])
+        .with_assets(&[("etcd", "etcd Version: 3.6.8"), ("kube-apiserver", "Kubernetes v1.33.0")])
         .with_file_server("503 Service Unavailable", Vec::new())
         .await
         .with_failing_go();
     let text = place.ensure().await.unwrap_err().to_string();
-    for part in [
-        "its kube-apiserver is v1.33.0, it holds no kube-controller-manager",
-        "503",
-        "module lookup refused",
-    ] {
+    for part in ["its kube-apiserver is v1.33.0, it holds no kube-controller-manager", "503", "module lookup refused"] {
         assert!(text.contains(part), "{part:?} is missing in\n{text}");
     }
 }
 
 #[tokio::test]
 async fn a_wrong_digest_ends_it_even_where_a_build_would_work() {
-    let place = Place::bare()
-        .await
-        .with_go()
-        .with_file_server("200 OK", b"something else".to_vec())
-        .await;
+    let place = Place::bare().await.with_go().with_file_server("200 OK", b"something else".to_vec()).await;
     assert!(matches!(place.ensure().await, Err(Error::Digest { .. })));
     assert_eq!(place.builds(), [""; 0]);
 }
@@ -293,26 +250,15 @@ async fn a_wrong_digest_ends_it_even_where_a_build_would_work() {
 #[tokio::test]
 async fn the_archive_saves_building_what_it_holds() {
     use Source::{Archive, Build};
-    let place = Place::bare()
-        .await
-        .with_go()
-        .with_file_server("200 OK", envtest())
-        .await;
+    let place = Place::bare().await.with_go().with_file_server("200 OK", envtest()).await;
     let tools = place.ensure().await.unwrap();
     assert_eq!(sources(&tools), [Archive, Archive, Build, Archive, Build]);
     assert_eq!(tools.kube_apiserver.version.to_string(), "v1.36.2");
     let builds = place.builds();
     assert_eq!(builds.len(), 2);
-    assert!(
-        builds[0].ends_with(" k8s.io/kubernetes/cmd/kube-controller-manager"),
-        "{builds:?}"
-    );
+    assert!(builds[0].ends_with(" k8s.io/kubernetes/cmd/kube-controller-manager"), "{builds:?}");
 
-    assert_eq!(
-        place.ensure().await.unwrap(),
-        tools,
-        "the second time all is in the cache"
-    );
+    assert_eq!(place.ensure().await.unwrap(), tools, "the second time all is in the cache");
     assert_eq!(place.builds().len(), 2);
 }
 
@@ -337,13 +283,7 @@ async fn two_invocations_at_once_build_once() {
     let (one, two) = tokio::join!(place.setting.ensure(&progress), place.setting.ensure(&progress));
     assert_eq!(one.unwrap(), two.unwrap());
     assert_eq!(place.builds().len(), 2, "Kubernetes once, helm once");
-    assert!(
-        said.lock()
-            .unwrap()
-            .iter()
-            .any(|line| line.contains("another invocation")),
-        "{said:?}"
-    );
+    assert!(said.lock().unwrap().iter().any(|line| line.contains("another invocation")), "{said:?}");
 }
 
 #[tokio::test]
@@ -373,11 +313,8 @@ async fn kubectl_and_helm_on_path_are_used_where_they_suit() {
 
 #[test]
 fn tools_survive_being_handed_down() {
-    let tool = |name: &str, source| Tool {
-        path: PathBuf::from("/x").join(name),
-        version: "v1.2.3".parse().unwrap(),
-        source,
-    };
+    let tool =
+        |name: &str, source| Tool { path: PathBuf::from("/x").join(name), version: "v1.2.3".parse().unwrap(), source };
     let tools = Tools {
         etcd: tool("etcd", Source::Assets),
         kube_apiserver: tool("kube-apiserver", Source::Archive),
@@ -394,24 +331,11 @@ fn tools_survive_being_handed_down() {
 #[test]
 fn the_cache_is_where_the_user_keeps_caches() {
     let with = |pairs: &'static [(&str, &str)]| {
-        user_cache(|name| {
-            pairs
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| value.into())
-        })
-        .ok()
+        user_cache(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())).ok()
     };
-    let of_home = if cfg!(target_os = "macos") {
-        "/h/Library/Caches"
-    } else {
-        "/h/.cache"
-    };
+    let of_home = if cfg!(target_os = "macos") { "/h/Library/Caches" } else { "/h/.cache" };
     assert_eq!(with(&[("HOME", "/h")]), Some(of_home.into()));
     assert_eq!(with(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]), Some("/c".into()));
-    assert_eq!(
-        with(&[("HOME", "/h"), ("XDG_CACHE_HOME", "relative")]),
-        Some(of_home.into())
-    );
+    assert_eq!(with(&[("HOME", "/h"), ("XDG_CACHE_HOME", "relative")]), Some(of_home.into()));
     assert_eq!(with(&[]), None);
 }

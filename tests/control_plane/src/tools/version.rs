@@ -19,8 +19,7 @@ pub struct Version {
 impl Version {
     /// The first version in what a tool printed about itself.
     pub(crate) fn find_in(text: &str) -> Option<Self> {
-        text.split(|c: char| c.is_whitespace() || matches!(c, '"' | ',' | ':'))
-            .find_map(|word| word.parse().ok())
+        text.split(|c: char| c.is_whitespace() || matches!(c, '"' | ',' | ':')).find_map(|word| word.parse().ok())
     }
 
     /// kubectl is supported within one minor version of the API server, either way.
@@ -52,11 +51,7 @@ impl FromStr for Version {
         let parse = || {
             let core = text.strip_prefix('v').unwrap_or(text).split(['-', '+']).next()?;
             let mut numbers = core.split('.').map(|number| number.parse::<u64>().ok());
-            let version = Self {
-                major: numbers.next()??,
-                minor: numbers.next()??,
-                patch: numbers.next()??,
-            };
+            let version = Self { major: numbers.next()??, minor: numbers.next()??, patch: numbers.next()?? };
             numbers.next().is_none().then_some(version)
         };
         parse().ok_or_else(|| format!("`{text}` is no version of the form v1.2.3"))
@@ -93,10 +88,7 @@ mod tests {
                 "etcd Version: 3.6.8\nGit SHA: Not provided\nGo Version: go1.26.8\nGo OS/Arch: linux/amd64\n",
                 Some("v3.6.8"),
             ),
-            (
-                "Client Version: v1.32.4-dispatcher\nKustomize Version: v5.5.0\n",
-                Some("v1.32.4"),
-            ),
+            ("Client Version: v1.32.4-dispatcher\nKustomize Version: v5.5.0\n", Some("v1.32.4")),
             ("v3.22.0+g144cf8c\n", Some("v3.22.0")),
             ("v4.3.1\n", Some("v4.3.1")),
             ("{\n \"gitVersion\": \"v1.35.0-rc.1\",", Some("v1.35.0")),
@@ -120,22 +112,13 @@ mod tests {
             ("v1.38.0", false),
             ("v2.36.0", false),
         ] {
-            assert_eq!(
-                version(kubectl).suits_api_server(version("v1.36.3")),
-                suits,
-                "{kubectl}"
-            );
+            assert_eq!(version(kubectl).suits_api_server(version("v1.36.3")), suits, "{kubectl}");
         }
     }
 
     #[test]
     fn a_controller_manager_is_never_newer_than_its_api_server() {
-        for (manager, suits) in [
-            ("v1.34.0", false),
-            ("v1.35.0", true),
-            ("v1.36.9", true),
-            ("v1.37.0", false),
-        ] {
+        for (manager, suits) in [("v1.34.0", false), ("v1.35.0", true), ("v1.36.9", true), ("v1.37.0", false)] {
             assert_eq!(version(manager).may_manage(version("v1.36.3")), suits, "{manager}");
         }
     }
