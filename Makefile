@@ -6,7 +6,7 @@ BIN := $(TARGET)/debug
 CHART := charts/vpptoken-operator
 CONTROL_PLANE := $(BIN)/control-plane
 
-# Test targets that need no control plane: all but the one called "it".
+# Test targets that bring a control plane of their own or need none: all but the one called "it".
 SMALL := $(filter-out it,$(sort \
   $(basename $(notdir $(wildcard tests/*.rs emulator/tests/*.rs tests/control_plane/tests/*.rs))) \
   $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))))
@@ -35,11 +35,11 @@ check:
 	cargo test --locked --workspace --lib --bins $(addprefix --test ,$(SMALL))
 	cargo test --locked --workspace --doc
 
-# Runs inside `control-plane run`, which puts kubectl, helm and KUBECONFIG into the environment.
+# Runs inside `control-plane run`, which puts kubectl, helm and KUBECONFIG into the environment. The tests mostly wait, for
+# polls, for syncs, for each other, so there are more of them at a time than processors.
 in-control-plane:
 	helm lint --strict $(CHART)
 	helm lint --strict $(CHART) --values examples/values.yaml
-	# They mostly wait: for polls, for syncs, for each other.
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-12} cargo test --locked --workspace --test it
 
 bench: announce ## Measure how long a new object and a replaced Secret take to reach Graph

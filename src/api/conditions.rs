@@ -104,7 +104,7 @@ reasons! {
     Creating,
     /// A create was sent and its answer never came; Graph is being searched for its result.
     CreateOutcomeUnknown,
-    /// Another VppToken with the same Apple ID and organization is being created; creates go one after the other.
+    /// Another VppToken with the same Apple ID is being created; creates go one after the other.
     WaitingForTurn,
     /// A new token file is being uploaded onto the same token in Graph.
     Uploading,

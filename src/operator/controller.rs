@@ -21,7 +21,7 @@ use crate::api::{Reason, SYNC_REQUESTED_AT, VppToken};
 use crate::vpptoken::{self, Context, Error, Wake};
 
 /// No limit here: a reconcile that waits for leave to write to one tenant must not keep those of another from beginning.
-/// [`Context::working`] limits what costs something.
+/// [`Context::working`] limits what looks and reports.
 const CONCURRENCY: u16 = 0;
 /// How long reconciles in progress may take to end when the operator is told to stop.
 const GRACE: Duration = Duration::from_secs(20);
@@ -191,8 +191,10 @@ fn changed_objects(
     read: watch::Sender<usize>,
 ) -> impl Stream<Item = ObjectRef<VppToken>> {
     let mut seen: HashMap<Name, Version> = HashMap::new();
+    let mut listed: Vec<Name> = Vec::new();
     let mut is_read = false;
     events.filter_map(move |event| {
+        let is_listed = matches!(event, Event::InitApply(_));
         let changed = match event {
             Event::Apply(object) | Event::InitApply(object) => {
                 tenants_changed.notify_one();
@@ -202,8 +204,12 @@ fn changed_objects(
                 let name = (object.namespace().unwrap_or_default(), object.name_any());
                 let version = Version::of(&object);
                 let is_new = seen.get(&name) != Some(&version);
-                seen.insert(name, version);
-                is_new.then(|| ObjectRef::from_obj(&object))
+                seen.insert(name.clone(), version);
+                if is_listed && is_new {
+                    // The cache has it only when the list is complete.
+                    listed.push(name);
+                }
+                (is_new && !is_listed).then(|| ObjectRef::from_obj(&object))
             }
             Event::Delete(object) => {
                 tenants_changed.notify_one();
@@ -220,11 +226,17 @@ fn changed_objects(
                 let uids: BTreeSet<String> = context.caches.all_tokens().filter_map(|object| object.uid()).collect();
                 seen.retain(|_, version| version.uid.as_ref().is_some_and(|uid| uids.contains(uid)));
                 wake(&context, context.desk.keep_only(&uids));
+                // The list of another scope may have come between: what is there is remembered.
+                uids.iter().for_each(|uid| context.desk.open(uid));
+                wake(&context, std::mem::take(&mut listed));
                 wake_rivals(&context);
                 tenants_changed.notify_one();
                 None
             }
-            Event::Init => None,
+            Event::Init => {
+                listed.clear();
+                None
+            }
         };
         std::future::ready(changed)
     })

@@ -1,6 +1,7 @@
 //! The watches and the caches that they fill. Secrets are watched as metadata only, stripped of annotations and managed
 //! fields: `last-applied-configuration` has the plain text.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
@@ -92,16 +93,11 @@ pub(super) fn start(
             let (store, writer) = kube::runtime::reflector::store();
             let events = watcher::watcher(scope.api::<PartialObjectMeta<Secret>>(client), watcher::Config::default());
             let (changed, tenants) = (secrets_changed.clone(), Arc::clone(&tenants_changed));
-            tasks.spawn(follow(
-                "the watch of the Secrets",
-                events,
-                writer,
-                move |secret: &PartialObjectMeta<Secret>| {
-                    // Nobody listening is no fault: the caches are read at the next look.
-                    let _ = changed.send(names(&secret.metadata));
-                    tenants.notify_one();
-                },
-            ));
+            tasks.spawn(follow("the watch of the Secrets", events, writer, move |secret| {
+                // Nobody listening is no fault: the caches are read at the next look.
+                let _ = changed.send(secret);
+                tenants.notify_one();
+            }));
             store
         })
         .collect();
@@ -109,14 +105,9 @@ pub(super) fn start(
     let (namespaces, writer) = kube::runtime::reflector::store();
     let events = watcher::watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default());
     let changed = namespaces_changed.clone();
-    tasks.spawn(follow(
-        "the watch of the namespaces",
-        events,
-        writer,
-        move |namespace: &PartialObjectMeta<Namespace>| {
-            let _ = changed.send(names(&namespace.metadata).1);
-        },
-    ));
+    tasks.spawn(follow("the watch of the namespaces", events, writer, move |(_, namespace)| {
+        let _ = changed.send(namespace);
+    }));
 
     let graph = scopes
         .iter()
@@ -124,16 +115,14 @@ pub(super) fn start(
             let (store, writer) = kube::runtime::reflector::store();
             let events = watcher::watcher(scope.api::<GraphTenant>(client), watcher::Config::default());
             let tenants = Arc::clone(&tenants_changed);
-            tasks.spawn(follow("the watch of the GraphTenants", events, writer, move |_: &GraphTenant| {
-                tenants.notify_one()
-            }));
+            tasks.spawn(follow("the watch of the GraphTenants", events, writer, move |_| tenants.notify_one()));
             store
         })
         .collect();
     let (cluster, writer) = kube::runtime::reflector::store();
     let events = watcher::watcher(Api::<ClusterGraphTenant>::all(client.clone()), watcher::Config::default());
     let tenants = Arc::clone(&tenants_changed);
-    tasks.spawn(follow("the watch of the ClusterGraphTenants", events, writer, move |_: &ClusterGraphTenant| {
+    tasks.spawn(follow("the watch of the ClusterGraphTenants", events, writer, move |_| {
         tenants.notify_one();
     }));
 
@@ -156,21 +145,38 @@ fn names(meta: &ObjectMeta) -> (String, String) {
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
-/// Fills a cache for ever, and tells of every object that came, changed or went.
+/// Fills a cache for ever, and tells the namespace and name of every object that came, changed or went. What a list brings is
+/// told when the list is complete: only then does the cache have it.
 async fn follow<K>(
     name: &'static str,
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
     writer: Writer<K>,
-    changed: impl Fn(&K) + Send,
+    changed: impl Fn((String, String)) + Send,
 ) -> &'static str
 where
     K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
     let mut events = std::pin::pin!(cached(name, events, writer));
+    let mut known = BTreeSet::new();
+    let mut listed = BTreeSet::new();
     while let Some(event) = events.next().await {
         match &event {
-            Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => changed(object),
-            Event::Init | Event::InitDone => {}
+            Event::Apply(object) => {
+                known.insert(names(object.meta()));
+                changed(names(object.meta()));
+            }
+            Event::Delete(object) => {
+                known.remove(&names(object.meta()));
+                changed(names(object.meta()));
+            }
+            Event::Init => listed.clear(),
+            Event::InitApply(object) => {
+                listed.insert(names(object.meta()));
+            }
+            Event::InitDone => {
+                let before = std::mem::replace(&mut known, std::mem::take(&mut listed));
+                before.union(&known).cloned().for_each(&changed);
+            }
         }
     }
     name

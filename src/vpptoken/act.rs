@@ -186,10 +186,9 @@ impl Actor<'_> {
         // From here on it may be sent: whatever interrupts this leaves an unknown outcome.
         self.context.desk.change(self.uid, |page| page.memory.unsent_create = None);
         let began = clock::now();
+        let sending = Sending { context: self.context, uid: self.uid };
         let outcome = self.session.create(leave, &token, &written).await;
-        if !self.context.desk.keep_turn(self.uid, false) {
-            end_turn(self.context, self.uid);
-        }
+        drop(sending);
         self.noted(StepKind::Create, &outcome, began);
         match outcome {
             Ok(entity) => {
@@ -334,6 +333,21 @@ impl Actor<'_> {
                 page.memory.failures.insert(kind, failure);
             }
         });
+    }
+}
+
+/// A create on its way, which keeps the turn of its object: until its answer, or until whatever else ends the waiting.
+struct Sending<'a> {
+    context: &'a Context,
+    uid: &'a str,
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if !self.context.desk.keep_turn(self.uid, false) {
+            // The object went meanwhile.
+            end_turn(self.context, self.uid);
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Page {
     pub unrecorded: Vec<Done>,
     /// A list is waited for.
     pub awaits_list: bool,
-    /// The resource version that our last write made: a cache may still have an older one.
+    /// The newest resource version that was written or read past the cache, which may still have an older one.
     pub version: Option<String>,
     /// How often in a row Kubernetes could not be read or written.
     pub kubernetes_failures: u32,
@@ -158,8 +158,9 @@ impl Desk {
 
     /// Forgets an object that is gone. Returns who waited for its turn.
     pub fn forget(&self, uid: &str) -> Vec<(String, String)> {
-        self.unclaim(uid, None);
+        // The page first: without it nothing can be claimed any more.
         self.state().pages.remove(uid);
+        self.unclaim(uid, None);
         self.end_turn(uid)
     }
 

@@ -84,7 +84,7 @@ pub struct Context {
     pub recorder: Recorder,
     /// Asks for other reconciles.
     pub wake: Wake,
-    /// How many reconciles read or write Kubernetes at a time. Waiting for leave to write to Graph does not count.
+    /// How many reconciles look or report at a time. Waiting for leave to write to Graph, and writing there, do not count.
     pub working: Semaphore,
 }
 
@@ -121,7 +121,16 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
     let mut leave = None;
     if let Some(priority) = plan.step.as_ref().and_then(Step::priority) {
         // This may take long, and others work meanwhile. What the write rests on is read after it, and not from a cache.
-        leave = leave_to_write(&context, &object, priority).await;
+        match tokio::time::timeout(LONGEST_WAIT, leave_to_write(&context, &object, priority)).await {
+            Ok(given) => leave = given,
+            Err(_) => {
+                // Say so, and see what has changed meanwhile.
+                let Some(plan) = report::report(&context, object, observed, act::Acted::default()).await? else {
+                    return Ok(Action::await_change());
+                };
+                return Ok(next_look(&plan));
+            }
+        }
         let _working = context.working.acquire().await;
         match live(&context, &object).await? {
             Some(live) => object = live,
@@ -144,6 +153,10 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
     }
     Ok(next_look(&plan))
 }
+
+/// Longer than this no reconcile waits for leave without looking again. It is longer than the time after which a waiting
+/// write counts as urgent.
+const LONGEST_WAIT: Duration = Duration::from_secs(90);
 
 /// Waits for the leave to send one write to the object's tenant.
 async fn leave_to_write(context: &Context, object: &VppToken, priority: Priority) -> Option<Sent> {

@@ -25,7 +25,7 @@ use crate::token_file::TokenFile;
 pub enum From {
     /// Caches will do: nothing is written to Graph on their word.
     Caches,
-    /// Everything that a write to Graph rests on is read now.
+    /// The Secret and what the ClusterGraphTenant allows are read now, past the caches; the VppToken was.
     Live,
 }
 

@@ -37,6 +37,7 @@ pub async fn report(
         context.desk.change(&uid, |page| page.unrecorded.push(fact));
     }
     if acted.object_changed {
+        context.desk.change(&uid, |page| page.kubernetes_failures = 0);
         publish(context, &object, acted.event).await;
         return Ok(None);
     }
@@ -60,6 +61,8 @@ pub async fn report(
                     Some(live) if live.metadata.uid == object.metadata.uid => object = live,
                     _ => return Ok(gone(context, &uid)),
                 }
+                // Whoever decides next must not do so on the cache that was behind.
+                context.desk.change(&uid, |page| page.version = object.resource_version());
                 if acted.done.as_ref().is_some_and(|done| !done.is_fact()) {
                     // It was decided on a status that is no more.
                     if object.status.as_ref().is_none_or(|status| status.pending_create.is_none()) {

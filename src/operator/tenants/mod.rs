@@ -235,8 +235,8 @@ impl Keeper {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), self.secret_namespace(key));
         let secret = api.get(&reference.name).await.map_err(|error| {
             tracing::warn!(%error, "the Secret of a tenant can't be read");
-            let message = format!("The Secret with {whose} can't be read.");
-            Unusable { reason: Reason::SecretNotFound, message }
+            let message = format!("The Secret with {whose} can't be read; it is tried again.");
+            Unusable { reason: Reason::TenantNotRead, message }
         })?;
         let bytes = secret.data.as_ref().and_then(|data| data.get(&reference.key));
         let text = bytes.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).map(str::trim);

@@ -182,8 +182,11 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
     if draft.observed.now >= until {
         draft.list_after = Some(until.max(snapshot.last_list().unwrap_or(until)));
     } else {
-        if lists == 0 {
+        if lists == 0 && pending.since <= draft.observed.now {
             draft.list_after = Some(pending.since);
+        } else if lists == 0 {
+            // Announced by a process whose clock was ahead: no list can have begun after that.
+            draft.look_at(pending.since);
         }
         draft.look_at(until);
     }
@@ -295,7 +298,8 @@ fn say_creating(draft: &mut Draft) {
     }
 }
 
-fn claimed(draft: &mut Draft, id: &str) {
+/// Another VppToken has the token.
+pub(super) fn claimed(draft: &mut Draft, id: &str) {
     draft.hold(
         Reason::ClaimedByAnother,
         format!("The token {id} in Graph already belongs to another VppToken. Delete one of the two."),

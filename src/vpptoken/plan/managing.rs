@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Draft, Step, Wanted, same, same_second, saying, syncing};
+use super::{Draft, Step, Wanted, creating, same, same_second, saying, syncing};
 use crate::api::{Reason, Uploaded};
 use crate::tenant::{Entry, Field};
 use crate::vpptoken::world::KnownTenant;
@@ -14,14 +14,7 @@ const MOST_TRIES: u32 = 3;
 pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
     mirror(draft, tenant, entry);
     if is_anothers(draft, &entry.entity.id) {
-        draft.hold(
-            Reason::ClaimedByAnother,
-            format!(
-                "The token {} in Graph already belongs to another VppToken. Delete one of the two.",
-                entry.entity.id
-            ),
-        );
-        return;
+        return creating::claimed(draft, &entry.entity.id);
     }
     let upload = upload_is_due(draft, entry);
     let fields = due_fields(draft, tenant, entry);
