@@ -32,6 +32,7 @@ check:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo build --locked --workspace --bins --tests
+	$(CONTROL_PLANE) tools
 	cargo test --locked --workspace --lib --bins $(addprefix --test ,$(SMALL))
 	cargo test --locked --workspace --doc
 
