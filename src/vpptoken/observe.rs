@@ -1,4 +1,5 @@
-//! Gathers all that a decision needs into one value. Reads only: caches, and live what a write rests on.
+//! Gathers all that a decision needs into one value. Reads only: the caches, and past them the Secret and what the tenant
+//! allows when a write to Graph is due.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -106,11 +106,6 @@ impl Step {
         })
     }
 
-    /// Whether it changes something in Graph, so that everything it rests on has to be read live first.
-    pub fn writes_graph(&self) -> bool {
-        self.priority().is_some()
-    }
-
     /// How urgent it is; none when it changes nothing in Graph.
     pub fn priority(&self) -> Option<Priority> {
         match self {

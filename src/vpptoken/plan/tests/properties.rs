@@ -564,7 +564,7 @@ proptest! {
         if !is_elder || own_entry(&observed).is_none() {
             return Ok(());
         }
-        prop_assert!(!plan.step.as_ref().is_some_and(Step::writes_graph));
+        prop_assert!(plan.step.as_ref().is_none_or(|step| step.priority().is_none()));
         prop_assert!(!is(&plan, ConditionType::Ready, "True"));
     }
 
