@@ -157,6 +157,8 @@ reasons! {
     GraphRefused,
     /// Graph accepts a setting and does not keep it.
     SettingNotAccepted,
+    /// `suspend: true` keeps something that is due from being written to Graph. Set it to false to go on.
+    Suspended,
     /// The VppToken is being deleted.
     Deleting,
     /// The token is valid.

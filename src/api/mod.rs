@@ -13,8 +13,8 @@ pub use tenant::{
     ClusterGraphTenantSpec, Credentials, GraphTenant, GraphTenantSpec, TenantConnection, TenantStatus, TokenEncoding,
 };
 pub use vpp_token::{
-    AccountType, CreationPolicy, DeletionPolicy, PendingCreate, SyncSpec, TenantKind, TenantRef, TokenSecretRef,
-    Uploaded, VppToken, VppTokenSpec, VppTokenStatus, VppTokenTenant,
+    AccountType, CreationPolicy, DeletionPolicy, ManagementPolicy, PendingCreate, SyncSpec, TenantKind, TenantRef,
+    TokenSecretRef, Uploaded, VppToken, VppTokenSpec, VppTokenStatus, VppTokenTenant,
 };
 
 /// API group of every resource of this operator.

@@ -102,20 +102,29 @@ use super::Cloud;
 #[x_kube(
     validation = Rule::new("!has(oldSelf.tokenId) || (has(self.tokenId) && self.tokenId == oldSelf.tokenId)")
         .message("tokenId can be set once and not changed or removed afterwards; to bind another Graph token, create another VppToken"),
+    validation = Rule::new("self.managementPolicy == 'Observe' || has(self.tokenSecretRef)")
+        .message("tokenSecretRef is required: name the Secret that holds the token file, for example tokenSecretRef: {name: berlin-vpp} (only managementPolicy: Observe needs none)"),
+    validation = Rule::new("self.managementPolicy == 'Observe' || has(self.appleId)")
+        .message("appleId is required: write the Managed Apple ID that downloaded the token file, for example vpp@contoso.example (only managementPolicy: Observe needs none)"),
+    validation = Rule::new("self.managementPolicy != 'Observe' || has(self.tokenId)")
+        .message("managementPolicy: Observe needs tokenId: write the id of the token in Graph that is to be watched"),
 )]
 pub struct VppTokenSpec {
-    /// The Secret, in the same namespace, that holds the token file as Apple hands it out.
-    pub token_secret_ref: TokenSecretRef,
+    /// The Secret, in the same namespace, that holds the token file as Apple hands it out. Required unless
+    /// `managementPolicy` is `Observe`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<TokenSecretRef>,
 
     /// The tenant object that says how to reach Graph. Can't be changed.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf").message("tenantRef can't be changed; to move a token to another tenant, delete this VppToken and create it with the other tenantRef"))]
     pub tenant_ref: TenantRef,
 
-    /// The Managed Apple ID that downloaded the token file.
+    /// The Managed Apple ID that downloaded the token file. Required unless `managementPolicy` is `Observe`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 320))]
     #[x_kube(validation = Rule::new("self.matches('^[^@[:space:]]+@[^@[:space:]]+$')").message("appleId must be the Managed Apple ID that downloaded the token, written like an e-mail address, for example vpp@contoso.example"))]
-    pub apple_id: String,
+    pub apple_id: Option<String>,
 
     /// Graph's `vppTokenAccountType`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,11 +159,28 @@ pub struct VppTokenSpec {
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
+    /// `Manage` keeps Graph as this manifest asks for; `Observe` (needs `tokenId`) only reads: status and metrics of a token
+    /// that people manage by hand. Under `Observe` nothing is deleted in Graph either, whatever `deletionPolicy` says.
+    #[serde(default)]
+    pub management_policy: ManagementPolicy,
+
+    /// While true, nothing is written to Graph; what Graph has is still shown in the status. A VppToken that is deleted
+    /// meanwhile leaves its token in Graph.
+    #[serde(default)]
+    pub suspend: bool,
+
     /// Bind to exactly this token in Graph, by its id. Can be set once, then not changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')").message("tokenId must be the GUID of a vppToken in Graph, for example 5f9ad6ad-97a4-4ca1-8d2c-0e6d4e2f7b10"))]
     pub token_id: Option<String>,
+}
+
+impl VppTokenSpec {
+    /// Whether the token is only looked at.
+    pub fn only_observes(&self) -> bool {
+        self.management_policy == ManagementPolicy::Observe
+    }
 }
 
 /// A key of a Secret in the namespace of the VppToken.
@@ -280,6 +306,16 @@ pub enum DeletionPolicy {
     Retain,
     /// The token is deleted there too; its apps, assignments and licences go with it.
     Delete,
+}
+
+/// Whether the token is kept as the manifest asks for, or only looked at.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ManagementPolicy {
+    /// Kept as the manifest asks for.
+    #[default]
+    Manage,
+    /// Only looked at: people manage it by hand.
+    Observe,
 }
 
 /// What the operator knows of the token. Everything under Graph's names is mirrored from Graph.

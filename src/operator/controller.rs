@@ -273,7 +273,8 @@ pub(super) async fn wake_on_changes(
                 // So many changed that some were missed: look at all.
                 let changed = changed.ok();
                 names(&context, |object| changed.as_ref().is_none_or(|(namespace, name)| {
-                    object.metadata.namespace.as_ref() == Some(namespace) && object.spec.token_secret_ref.name == *name
+                    object.metadata.namespace.as_ref() == Some(namespace)
+                        && object.spec.token_secret_ref.as_ref().is_some_and(|reference| reference.name == *name)
                 }))
             }
             changed = namespaces.recv() => {

@@ -73,6 +73,9 @@ fn selects(selector: LabelSelector, labels: &BTreeMap<String, String>) -> bool {
 /// A tenant object in use.
 #[derive(Clone, Debug)]
 pub struct Tenant {
+    /// The object was deleted. What it last said, and the credentials that are still in memory, serve the deletion of
+    /// VppTokens and nothing else.
+    pub is_gone: bool,
     /// Who may use it.
     pub access: Access,
     /// Which tenant it stands for.

@@ -60,6 +60,11 @@ pub async fn act(
             let done = pending.map(|pending| Done::Withdrawn { since: pending.since });
             Ok(Acted { done, ..Acted::default() })
         }
+        Step::DeclineSync { request, because } => Ok(Acted {
+            done: Some(Done::SyncDeclined { request: request.clone() }),
+            event: happened("SyncNotStarted", format!("A sync was requested and not started, because of {because}.")),
+            ..Acted::default()
+        }),
         Step::AddFinalizer => finalizer(context, object, true).await,
         Step::RemoveFinalizer { warning } => {
             let mut acted = finalizer(context, object, false).await?;
@@ -170,10 +175,11 @@ impl Actor<'_> {
     async fn create(&self, leave: Sent) -> Result<Acted, Error> {
         let Some(file) = self.file_as_decided().await? else { return Ok(Acted::default()) };
         let spec = &self.observed.spec;
+        let Some(apple_id) = spec.apple_id.clone() else { return Ok(Acted::default()) };
         let token = NewToken {
             token: self.to_send(&file),
             sensitive: file.sensitive(),
-            apple_id: spec.apple_id.clone(),
+            apple_id,
             vpp_token_account_type: spec.vpp_token_account_type.unwrap_or(AccountType::Business).as_graph(),
             country_or_region: spec.country_or_region.clone(),
             automatically_update_apps: spec.automatically_update_apps,

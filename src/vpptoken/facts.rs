@@ -25,6 +25,11 @@ pub enum Done {
     },
     /// A file was uploaded onto the token.
     Uploaded(Uploaded),
+    /// A sync that was asked for is not started.
+    SyncDeclined {
+        /// The request.
+        request: String,
+    },
     /// A sync was started.
     Synced {
         /// When.
@@ -52,6 +57,7 @@ impl Done {
                 status.pending_create = None;
             }
             Self::Uploaded(uploaded) => status.uploaded = Some(uploaded.clone()),
+            Self::SyncDeclined { request } => status.last_handled_sync_request = Some(request.clone()),
             Self::Synced { at, request } => {
                 status.last_sync_trigger_time = Some(*at);
                 if request.is_some() {
@@ -61,9 +67,9 @@ impl Done {
         }
     }
 
-    /// Whether it must be written whatever the status has become meanwhile. An announcement only counts when it is written
-    /// onto the status that it was decided on.
+    /// Whether it must be written whatever the status has become meanwhile. An announcement and a refusal only count when they
+    /// are written onto the status that they were decided on.
     pub fn is_fact(&self) -> bool {
-        !matches!(self, Self::Announced(..))
+        !matches!(self, Self::Announced(..) | Self::SyncDeclined { .. })
     }
 }

@@ -97,18 +97,22 @@ async fn tenant_state(
     from: From,
 ) -> Result<TenantState, Error> {
     let reference = &object.spec.tenant_ref;
+    let is_being_deleted = object.metadata.deletion_timestamp.is_some();
     let tenant = match tenant {
         None => {
             let message = format!("{} \"{}\" is being looked for.", reference.kind, reference.name);
             return Ok(TenantState::Unusable { reason: Reason::TenantNotRead, message });
         }
         Some(None) => return Ok(TenantState::NotFound),
+        // What is still in memory of a tenant object that is gone serves deletions, and nothing else.
+        Some(Some(tenant)) if tenant.is_gone && !is_being_deleted => return Ok(TenantState::NotFound),
         Some(Some(tenant)) => tenant,
     };
     let access = match (from, reference.kind) {
         (From::Live, TenantKind::ClusterGraphTenant) => {
             let api: Api<ClusterGraphTenant> = Api::all(context.client.clone());
             match api.get_opt(&reference.name).await? {
+                None if is_being_deleted => tenant.access,
                 None => return Ok(TenantState::NotFound),
                 Some(live) => Access::of(&live.spec),
             }
@@ -145,6 +149,7 @@ pub(super) fn tenant_name(identity: &VppTokenTenant) -> String {
 fn others(context: &Context, object: &VppToken, identity: &VppTokenTenant) -> Result<Others, Error> {
     let name = tenant_name(identity);
     let own_uid = uid(object)?;
+    let own_apple_id = object.spec.apple_id.as_ref().map(|apple_id| apple_id.trim().to_lowercase());
     let own_pending = object.status.as_ref().and_then(|status| status.pending_create.as_ref());
     let claims = context.desk.claims(&name);
     let now = clock::now();
@@ -166,7 +171,7 @@ fn others(context: &Context, object: &VppToken, identity: &VppTokenTenant) -> Re
         // One that is older than that has been decided upon, or can't be; `knownIds` and the claims tell what came of it.
         let is_recent = |pending: &PendingCreate| now.duration_since(pending.since) < context.timings.unknown_outcome;
         if let Some(pending) = status.pending_create.as_ref().filter(|pending| is_recent(pending))
-            && pending.apple_id.trim().to_lowercase() == object.spec.apple_id.trim().to_lowercase()
+            && Some(pending.apple_id.trim().to_lowercase()) == own_apple_id
             && own_pending.is_none_or(|own| (pending.since, uid) < (own.since, own_uid))
             && tenant_of(context, &other).is_some_and(|tenant| tenant_name(&tenant) == name)
         {
@@ -174,7 +179,7 @@ fn others(context: &Context, object: &VppToken, identity: &VppTokenTenant) -> Re
         }
     }
     let who = (namespace(object)?.to_owned(), object.name_any());
-    if context.desk.is_anothers_turn(&name, &object.spec.apple_id, own_uid, who) {
+    if own_apple_id.is_some_and(|apple_id| context.desk.is_anothers_turn(&name, &apple_id, own_uid, who)) {
         others.creating = true;
     }
     Ok(others)
@@ -192,7 +197,9 @@ async fn file(
     page: &Page,
     from: From,
 ) -> Result<Result<FileFacts, FileProblem>, Error> {
-    let reference = &object.spec.token_secret_ref;
+    let Some(reference) = object.spec.token_secret_ref.as_ref().filter(|_| !object.spec.only_observes()) else {
+        return Ok(Err(FileProblem::NotNamed));
+    };
     let version = context.caches.secret_version(namespace(object)?, &reference.name);
     let of = version.map(|version| (reference.name.clone(), version, reference.key.clone(), encoding));
     if from == From::Caches {
@@ -218,7 +225,7 @@ async fn file(
 /// # Errors
 /// When Kubernetes can't be read.
 pub(super) async fn read_file(context: &Context, object: &VppToken) -> Result<Result<TokenFile, FileProblem>, Error> {
-    let reference = &object.spec.token_secret_ref;
+    let Some(reference) = &object.spec.token_secret_ref else { return Ok(Err(FileProblem::NotNamed)) };
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace(object)?);
     let Some(secret) = secrets.get_opt(&reference.name).await? else {
         return Ok(Err(FileProblem::SecretNotFound));

@@ -66,6 +66,8 @@ pub struct FileFacts {
 /// Why there is no token file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileProblem {
+    /// The manifest names none, as under `managementPolicy: Observe`.
+    NotNamed,
     /// No such Secret.
     SecretNotFound,
     /// The Secret lacks the key.

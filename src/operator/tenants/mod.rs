@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::Settings;
 use super::metrics::Metrics;
 use super::watches::TenantCaches;
-use crate::api::{Credentials, Reason, TenantConnection, VppToken, VppTokenTenant};
+use crate::api::{Credentials, FINALIZER, Reason, TenantConnection, VppToken, VppTokenTenant};
 use crate::graph::{Credential, GraphClient};
 use crate::schedule::duration;
 use crate::tenant::{Budgets, Change, Directory, Session, SessionSettings, Tenant, TenantKey, Unusable};
@@ -136,6 +136,9 @@ impl Keeper {
         for key in used {
             let before = self.directory().find(&key);
             let tenant = match objects::find(&self.caches, &key) {
+                None if self.serves_a_deletion(&key) => {
+                    before.clone().flatten().map(|tenant| Tenant { is_gone: true, ..tenant })
+                }
                 None => {
                     self.opened.remove(&key);
                     self.useless.remove(&key);
@@ -155,12 +158,21 @@ impl Keeper {
         }
     }
 
+    /// Whether the credentials in memory are all that a VppToken with our finalizer has for deleting its token.
+    fn serves_a_deletion(&self, key: &TenantKey) -> bool {
+        self.opened.contains_key(key)
+            && self.context.caches.all_tokens().any(|object| {
+                tenant_key(&object).as_ref() == Some(key)
+                    && object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+            })
+    }
+
     async fn open(&mut self, key: &TenantKey, found: TenantObject) -> Tenant {
         let connection = found.connection.clone();
         let identity =
             VppTokenTenant { cloud: connection.cloud, tenant_id: connection.tenant_id.clone(), api: "V1".to_owned() };
         let session = self.session(key, &connection).await;
-        Tenant { access: found.access, identity, encoding: connection.token_encoding, session }
+        Tenant { is_gone: false, access: found.access, identity, encoding: connection.token_encoding, session }
     }
 
     async fn session(&mut self, key: &TenantKey, connection: &TenantConnection) -> Result<Arc<Session>, Unusable> {
@@ -293,7 +305,8 @@ impl Keeper {
 }
 
 fn is_same(before: &Tenant, now: &Tenant) -> bool {
-    before.access == now.access
+    before.is_gone == now.is_gone
+        && before.access == now.access
         && before.identity == now.identity
         && before.encoding == now.encoding
         && match (&before.session, &now.session) {

@@ -33,7 +33,10 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
         }
         None => draft.hold(
             Reason::TokenNotFound,
-            format!("There is no token {id} in this tenant. Compare tokenId with the ids that Intune shows."),
+            format!(
+                "There is no token {id} in this tenant: it was deleted, or tokenId is wrong. Compare it with the ids that \
+                 Intune shows."
+            ),
         ),
     }
 }
@@ -53,7 +56,7 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
         }
         return;
     }
-    let Some(file) = usable_file(draft) else { return };
+    let Some(NewFile { file, apple_id }) = usable_file(draft) else { return };
     // A token that belongs to nobody yet may be what the other one has just created.
     if draft.observed.others.creating {
         draft.look_at(draft.observed.now.saturating_add(TURN).unwrap_or(Timestamp::MAX));
@@ -63,18 +66,18 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
         );
     }
     let holds = draft.holds.len();
-    if let Some(adopt) = choose(draft, tenant, file) {
+    if let Some(adopt) = choose(draft, tenant, file, apple_id) {
         draft.step(adopt);
         return;
     }
     if draft.holds.len() > holds || !may_create(draft, tenant) || draft.is_held_back(StepKind::Create) {
         return;
     }
-    let known = look_alikes(tenant, &draft.observed.spec.apple_id, &file.organization_name);
+    let known = look_alikes(tenant, apple_id, &file.organization_name);
     let pending = PendingCreate {
         sha256: file.sha256.clone(),
         since: draft.observed.now,
-        apple_id: draft.observed.spec.apple_id.clone(),
+        apple_id: apple_id.to_owned(),
         organization_name: file.organization_name.clone(),
         expiration_date_time: file.expiration,
         known_ids: known.map(|entry| entry.entity.id.clone()).collect(),
@@ -98,8 +101,7 @@ pub(super) fn resolve(draft: &mut Draft, tenant: &KnownTenant) {
 /// Announced by this process and not sent: look through a list that began after the announcement, then create.
 fn announced(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, list_after: Timestamp) {
     say_creating(draft);
-    let apple_id = &draft.observed.spec.apple_id;
-    let Some(file) = usable_file(draft) else {
+    let Some(NewFile { file, apple_id }) = usable_file(draft) else {
         return draft.step(Step::Withdraw);
     };
     let is_as_announced = pending.sha256 == file.sha256 && same(Some(&pending.apple_id), apple_id);
@@ -114,7 +116,7 @@ fn announced(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, l
         return;
     }
     let holds = draft.holds.len();
-    match choose(draft, tenant, file) {
+    match choose(draft, tenant, file, apple_id) {
         Some(adopt) => draft.step(adopt),
         None if draft.holds.len() > holds => draft.step(Step::Withdraw),
         // If the answer got lost, a token that the announcement does not know would be taken for the created one.
@@ -195,8 +197,7 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
 
 /// Looks through the tokens that nobody has: an exact match is taken over, a similar one makes it stop. None when there is
 /// neither, or when it stops.
-fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts) -> Option<Step> {
-    let apple_id = &draft.observed.spec.apple_id;
+fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &str) -> Option<Step> {
     let is_exact = |entry: &&Entry| same_second(entry.entity.expiration, file.expiration);
     let taken = tenant.view.snapshot.not_gone().find(|entry| {
         draft.observed.others.claimed.contains_key(&entry.entity.id)
@@ -269,21 +270,35 @@ fn looks_like(entry: &Entry, apple_id: &str, organization: &str) -> bool {
     same(entry.entity.apple_id.as_deref(), apple_id) && same(entry.entity.organization_name.as_deref(), organization)
 }
 
-/// The token file, if it may be uploaded as a new token.
-fn usable_file<'a>(draft: &mut Draft<'a>) -> Option<&'a FileFacts> {
+/// What a token is created of.
+struct NewFile<'a> {
+    file: &'a FileFacts,
+    apple_id: &'a str,
+}
+
+/// The token file and its Apple ID, if the file may be uploaded as a new token.
+fn usable_file<'a>(draft: &mut Draft<'a>) -> Option<NewFile<'a>> {
     let observed = draft.observed;
+    let Some(apple_id) = observed.spec.apple_id.as_deref() else {
+        saying::hold_incomplete(draft);
+        return None;
+    };
     match &observed.file {
         Err(problem) => {
             saying::hold_file_problem(draft, problem);
             None
         }
-        Ok(file) => saying::file_may_be_sent(draft, file, None).then_some(file),
+        Ok(file) => saying::file_may_be_sent(draft, file, None).then_some(NewFile { file, apple_id }),
     }
 }
 
 fn may_create(draft: &mut Draft, tenant: &KnownTenant) -> bool {
     if !tenant.allowed.contains(&Permission::Create) {
         not_allowed(draft, "Create", "create a token");
+        return false;
+    }
+    if draft.observed.spec.suspend {
+        draft.hold(Reason::Suspended, "While suspend is true, the token is not created in Graph.");
         return false;
     }
     true

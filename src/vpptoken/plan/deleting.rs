@@ -3,7 +3,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Draft, Step, creating, tenant_was_read, usable_tenant};
+use super::{Draft, Step, creating, only_reads, tenant_was_read, usable_tenant};
 use crate::api::{DeletionPolicy, Reason};
 use crate::vpptoken::world::{KnownTenant, Permission};
 
@@ -26,6 +26,9 @@ pub(super) fn plan(draft: &mut Draft) {
     }
     if draft.status.token_id.is_none() && draft.status.pending_create.is_none() {
         return let_go(draft, None);
+    }
+    if let Some(because) = only_reads(&observed.spec) {
+        return let_go(draft, Some(&format!("{because} forbids to delete, so the token stays in Graph.")));
     }
     draft.say_working(Reason::Deleting, "The token is being deleted in Graph.");
     let Some(tenant) = usable_tenant(draft) else {

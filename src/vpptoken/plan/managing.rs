@@ -16,13 +16,25 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
     if is_anothers(draft, &entry.entity.id) {
         return creating::claimed(draft, &entry.entity.id);
     }
+    if draft.observed.spec.only_observes() {
+        return saying::judge_token(draft, entry);
+    }
     let upload = upload_is_due(draft, entry);
     let fields = due_fields(draft, tenant, entry);
-    if upload || !fields.is_empty() {
+    let names: Vec<&str> = fields.keys().map(|field| field.as_str()).collect();
+    if draft.observed.spec.suspend {
+        if upload {
+            draft.hold(Reason::Suspended, "While suspend is true, the new token file is not uploaded.");
+        }
+        if !names.is_empty() {
+            draft
+                .hold(Reason::Suspended, format!("While suspend is true, not written to Graph: {}.", names.join(", ")));
+        }
+        saying::judge_token(draft, entry);
+    } else if upload || !fields.is_empty() {
         let (reason, message) = if upload {
             (Reason::Uploading, "The new token file is being uploaded onto the same token.".to_owned())
         } else {
-            let names: Vec<&str> = fields.keys().map(|field| field.as_str()).collect();
             (Reason::Updating, format!("Being written to Graph: {}.", names.join(", ")))
         };
         if draft.try_step(Step::Update { id: entry.entity.id.clone(), upload, fields }) {
@@ -141,7 +153,8 @@ fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMa
 /// What the manifest names, as Graph writes it.
 pub(crate) fn wanted(observed: &crate::vpptoken::world::Observed) -> Vec<(Field, String)> {
     let spec = &observed.spec;
-    let mut wanted = vec![(Field::AppleId, spec.apple_id.clone())];
+    let mut wanted = Vec::new();
+    wanted.extend(spec.apple_id.clone().map(|apple_id| (Field::AppleId, apple_id)));
     wanted.extend(spec.vpp_token_account_type.map(|type_| (Field::AccountType, type_.as_graph().to_owned())));
     wanted.extend(spec.country_or_region.clone().map(|country| (Field::CountryOrRegion, country)));
     wanted.extend(spec.automatically_update_apps.map(|update| (Field::AutomaticallyUpdateApps, update.to_string())));

@@ -20,7 +20,7 @@ pub(crate) use saying::{failure_sentence, permission_sentence};
 
 use super::world::{KnownTenant, Observed, Permission, StepKind, TenantState};
 use crate::api::conditions::{ConditionType, Saying};
-use crate::api::{DeletionPolicy, PendingCreate, Reason, Uploaded, VppTokenStatus};
+use crate::api::{DeletionPolicy, PendingCreate, Reason, Uploaded, VppTokenSpec, VppTokenStatus};
 use crate::graph::{Entity, ErrorKind};
 use crate::tenant::{Entry, Field, Priority};
 
@@ -71,6 +71,13 @@ pub enum Step {
         upload: bool,
         /// What to set, and what Graph had.
         fields: BTreeMap<Field, Wanted>,
+    },
+    /// Say that a sync which was asked for is not started.
+    DeclineSync {
+        /// The request.
+        request: String,
+        /// What of the manifest forbids it.
+        because: &'static str,
     },
     /// Start a sync.
     Sync {
@@ -167,8 +174,20 @@ pub fn plan(observed: &Observed) -> Plan {
 }
 
 fn living(draft: &mut Draft) {
+    alive(draft);
+    if let Some(because) = only_reads(&draft.observed.spec) {
+        syncing::decline(draft, because);
+    }
+}
+
+/// What of a manifest says that nothing is written to Graph, if anything does.
+fn only_reads(spec: &VppTokenSpec) -> Option<&'static str> {
+    if spec.only_observes() { Some("managementPolicy: Observe") } else { spec.suspend.then_some("suspend: true") }
+}
+
+fn alive(draft: &mut Draft) {
     let observed = draft.observed;
-    let wants_finalizer = observed.spec.deletion_policy == DeletionPolicy::Delete;
+    let wants_finalizer = observed.spec.deletion_policy == DeletionPolicy::Delete && !observed.spec.only_observes();
     if wants_finalizer && !observed.object.has_finalizer {
         draft.say_working(Reason::Finalizing, "The finalizer for deletionPolicy: Delete is being written.");
         draft.step(Step::AddFinalizer);
@@ -443,9 +462,12 @@ impl<'a> Draft<'a> {
         self.step.get_or_insert(step);
     }
 
-    /// A step that needs Graph: not while Graph can't be reached, nor while the last failure of its kind holds it back.
-    /// True when it is taken, or would be but for an earlier one.
+    /// A step that needs Graph: not while Graph can't be reached, nor while the last failure of its kind holds it back, nor a
+    /// write when the manifest forbids it. True when it is taken, or would be but for an earlier one.
     fn try_step(&mut self, step: Step) -> bool {
+        if step.priority().is_some() && only_reads(&self.observed.spec).is_some() {
+            return false;
+        }
         if step.kind().is_some_and(|kind| self.is_held_back(kind)) {
             return false;
         }

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::syncing::STUCK_AFTER;
 use super::{Draft, Hold, same};
 use crate::api::conditions::{ConditionStatus, ConditionType, Saying};
-use crate::api::{Reason, Uploaded};
+use crate::api::{Reason, TokenSecretRef, Uploaded, VppTokenSpec};
 use crate::graph::{Entity, ErrorKind};
 use crate::tenant::Entry;
 use crate::vpptoken::world::{Failure, FileFacts, FileProblem};
@@ -74,10 +74,24 @@ pub(super) fn say_failure(draft: &mut Draft, failure: &Failure) {
     }
 }
 
+/// The API server refuses such a manifest; one from before that rule would come here.
+pub(super) fn hold_incomplete(draft: &mut Draft) {
+    draft.hold(
+        Reason::SecretNotFound,
+        "The manifest lacks tokenSecretRef or appleId, which managementPolicy: Manage needs.",
+    );
+}
+
+fn secret_name(spec: &VppTokenSpec) -> &str {
+    spec.token_secret_ref.as_ref().map_or("", |reference| &reference.name)
+}
+
 pub(super) fn hold_file_problem(draft: &mut Draft, problem: &FileProblem) {
-    let reference = &draft.observed.spec.token_secret_ref;
-    let (name, key) = (&reference.name, &reference.key);
+    let Some(TokenSecretRef { name, key }) = &draft.observed.spec.token_secret_ref else {
+        return hold_incomplete(draft);
+    };
     match problem {
+        FileProblem::NotNamed => hold_incomplete(draft),
         FileProblem::SecretNotFound => draft.wait(
             Reason::SecretNotFound,
             format!("Secret \"{name}\" is not there. Create it with the token file under the key \"{key}\"."),
@@ -106,7 +120,8 @@ pub(super) fn is_wanted_organization(draft: &mut Draft, file: &FileFacts) -> boo
     let message = format!(
         "The token file in Secret \"{}\" is of organization \"{}\", and the manifest asks for \"{wanted}\". Put the right \
          file there, or correct organizationName.",
-        spec.token_secret_ref.name, file.organization_name
+        secret_name(spec),
+        file.organization_name
     );
     draft.hold(Reason::OrganizationMismatch, message);
     false
@@ -115,7 +130,7 @@ pub(super) fn is_wanted_organization(draft: &mut Draft, file: &FileFacts) -> boo
 /// Whether a file may be uploaded: onto a token, or as a new one. What may not is a hold.
 pub(super) fn file_may_be_sent(draft: &mut Draft, file: &FileFacts, onto: Option<&Entity>) -> bool {
     let spec = &draft.observed.spec;
-    let secret = &spec.token_secret_ref.name;
+    let secret = secret_name(spec);
     if !is_wanted_organization(draft, file) {
         return false;
     }

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Draft, Step};
+use super::{Draft, Step, only_reads};
 use crate::api::Reason;
 use crate::schedule::Schedule;
 use crate::tenant::session::LONGEST_SYNC;
@@ -14,10 +14,11 @@ pub(super) const STUCK_AFTER: SignedDuration = LONGEST_SYNC;
 
 pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
     acknowledge_lost_answer(draft, entry);
+    if only_reads(&draft.observed.spec).is_some() {
+        return;
+    }
     let scheduled = schedule(draft, entry);
-    let object = &draft.observed.object;
-    let request =
-        object.sync_request.clone().filter(|request| draft.status.last_handled_sync_request.as_ref() != Some(request));
+    let request = open_request(draft);
     let synced = last_sync(draft, entry);
     let uploaded = draft.status.uploaded.as_ref().is_some_and(|uploaded| synced.is_none_or(|at| at < uploaded.time));
     let due = scheduled.filter(|time| *time <= draft.observed.now);
@@ -45,6 +46,20 @@ pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
     let said = draft.holds.split_off(holds);
     if let Some(hold) = said.into_iter().next() {
         draft.sync_held = Some(hold);
+    }
+}
+
+/// The request for a sync that was not answered yet.
+fn open_request(draft: &Draft) -> Option<String> {
+    let request = draft.observed.object.sync_request.clone();
+    request.filter(|request| draft.status.last_handled_sync_request.as_ref() != Some(request))
+}
+
+/// Nothing is synced, and whoever asks is told so.
+pub(super) fn decline(draft: &mut Draft, because: &'static str) {
+    draft.status.next_sync_time = None;
+    if let Some(request) = open_request(draft) {
+        draft.step(Step::DeclineSync { request, because });
     }
 }
 

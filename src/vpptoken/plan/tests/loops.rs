@@ -149,7 +149,7 @@ impl Loop {
                 self.observed.memory.unsent_create = None;
                 let file = self.uploaded();
                 let entity = Entity {
-                    apple_id: Some(self.observed.spec.apple_id.clone()),
+                    apple_id: self.observed.spec.apple_id.clone(),
                     organization_name: Some(file.organization_name.clone()),
                     expiration: Some(file.expiration_date_time),
                     last_sync: None,
@@ -187,6 +187,10 @@ impl Loop {
                     }
                 });
                 file.map(Done::Uploaded)
+            }
+            Step::DeclineSync { request, .. } => {
+                self.steps.push("DeclineSync");
+                Some(Done::SyncDeclined { request: request.clone() })
             }
             Step::Sync { id, request, .. } => {
                 self.steps.push("Sync");
@@ -334,6 +338,31 @@ fn a_deletion_finds_what_a_lost_create_made_before_it_deletes_it() {
     looped.run();
     assert_eq!(looped.steps, ["Adopt", "Delete", "RemoveFinalizer"]);
     assert!(looped.graph.is_empty());
+}
+
+#[test]
+fn an_observed_token_is_mirrored_and_not_touched_whatever_differs() {
+    let mut looped = Loop::of(&observed_by_id());
+    let before = looped.graph.clone();
+    looped.observed.object.sync_request = Some("now".into());
+    let (steps, looped) = arrives(looped);
+    assert_eq!(steps, ["Bind", "DeclineSync"]);
+    assert_eq!(looped.graph, before);
+    assert_eq!(looped.observed.status.country_or_region.as_deref(), Some("fr"));
+}
+
+#[test]
+fn what_was_due_while_suspended_is_done_when_it_is_over() {
+    let mut world = renewal();
+    world.spec.suspend = true;
+    world.token().country_or_region = Some("us".into());
+    world.object.sync_request = Some("now".into());
+    let mut looped = Loop::of(&world);
+    let plan = looped.run();
+    assert_eq!(plan.holds[0].reason, Reason::Suspended);
+    assert_eq!(looped.steps, ["DeclineSync"]);
+    looped.observed.spec.suspend = false;
+    assert_eq!(arrives(looped).0, ["DeclineSync", "Upload", "Sync"]);
 }
 
 #[test]

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::api::{Cloud, VppTokenTenant};
+use crate::api::{Cloud, ManagementPolicy, VppTokenTenant};
 use crate::graph::GraphError;
 use crate::tenant::{Problem, Snapshot, TenantView, Timings};
-use crate::vpptoken::world::{Failure, FileFacts, Memory, Object, Others, UnsentCreate};
+use crate::vpptoken::world::{Failure, FileFacts, FileProblem, Memory, Object, Others, UnsentCreate};
 
 const APPLE_ID: &str = "vpp.berlin@contoso.example";
 const ORGANIZATION: &str = "Contoso";
@@ -270,6 +270,18 @@ fn renewal() -> World {
     let mut world = World::ready();
     world.file().sha256 = "digest-2".into();
     world.file().expiration = in_(DAY * 365);
+    world
+}
+
+/// Looked at by its id, and without anything that says what it should be; people keep it by hand.
+fn observed_by_id() -> World {
+    let mut world = World::new_object();
+    world.tokens = vec![Entity { country_or_region: Some("fr".into()), ..token(OURS) }];
+    world.spec.management_policy = ManagementPolicy::Observe;
+    world.spec.token_id = Some(OURS.into());
+    world.spec.token_secret_ref = None;
+    world.spec.apple_id = None;
+    world.file = Err(FileProblem::NotNamed);
     world
 }
 

@@ -5,9 +5,8 @@ use proptest::sample::select;
 
 use super::*;
 use crate::api::conditions::{ConditionType, find};
-use crate::api::{AccountType, CreationPolicy};
+use crate::api::{AccountType, CreationPolicy, ManagementPolicy};
 use crate::tenant::Entry;
-use crate::vpptoken::world::FileProblem;
 
 const IDS: [&str; 4] = [OURS, "t2", "t3", "t4"];
 const APPLE_IDS: [&str; 3] = [APPLE_ID, "VPP.Berlin@Contoso.Example", "other@contoso.example"];
@@ -85,6 +84,8 @@ enum Change {
     Gone(usize, i64),
     OtherTenant,
     NoTenant(usize),
+    Suspend,
+    Observe,
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -127,6 +128,8 @@ fn change() -> impl Strategy<Value = Change> {
         2 => any::<bool>().prop_map(Change::Request),
         1 => (0..5usize).prop_map(Change::Schedule),
         1 => age().prop_map(Change::Created),
+        1 => Just(Change::Suspend),
+        1 => Just(Change::Observe),
     ];
     let remembered = prop_oneof![
         1 => Just(Change::Forget),
@@ -200,7 +203,7 @@ impl Change {
                 world.spec.vpp_token_account_type =
                     education.map(|it| if it { AccountType::Education } else { AccountType::Business });
             }
-            Self::AppleId(n) => world.spec.apple_id = APPLE_IDS[n].into(),
+            Self::AppleId(n) => world.spec.apple_id = Some(APPLE_IDS[n].into()),
             Self::Organization(n) => world.spec.organization_name = Some(ORGANIZATIONS[n].into()),
             Self::Named(id) => world.spec.token_id = Some(IDS[id].into()),
             Self::Always => world.spec.creation_policy = CreationPolicy::Always,
@@ -296,6 +299,12 @@ impl Change {
                 world.tokens.retain(|token| token.id != IDS[id]);
                 world.gone.push((IDS[id].into(), past(age)));
             }
+            Self::Suspend => world.spec.suspend = true,
+            Self::Observe => {
+                world.spec.management_policy = ManagementPolicy::Observe;
+                world.spec.token_id.get_or_insert_with(|| OURS.into());
+                world.file = Err(FileProblem::NotNamed);
+            }
             Self::OtherTenant => {
                 if let Some(tenant) = &mut world.status.tenant {
                     tenant.tenant_id = "0".into();
@@ -319,7 +328,7 @@ fn of(world: &mut World, id: usize, change: impl FnOnce(&mut Entity)) {
 }
 
 fn world() -> impl Strategy<Value = Observed> {
-    let bases: [fn() -> World; 11] = [
+    let bases: [fn() -> World; 12] = [
         World::ready,
         World::ready,
         World::ready,
@@ -331,6 +340,7 @@ fn world() -> impl Strategy<Value = Observed> {
         announced,
         unknown,
         deleting,
+        observed_by_id,
     ];
     (select(bases.to_vec()), proptest::collection::vec(change(), 0..10)).prop_map(|(base, changes)| {
         let mut world = base();
@@ -365,6 +375,10 @@ fn alike<'a>(observed: &'a Observed, apple_id: &'a str, organization: &'a str) -
         .filter(|it| is_alike(it.apple_id.as_deref(), apple_id))
         .filter(|it| is_alike(it.organization_name.as_deref(), organization))
         .collect()
+}
+
+fn apple_id(observed: &Observed) -> &str {
+    observed.spec.apple_id.as_deref().unwrap_or_default()
 }
 
 fn is_exact(entity: &Entity, file: &FileFacts) -> bool {
@@ -412,10 +426,10 @@ proptest! {
         prop_assert!(observed.status.token_id.is_none());
         prop_assert_eq!(&pending.sha256, &file.sha256);
         prop_assert_eq!(&pending.sha256, &unsent.sha256);
-        prop_assert!(pending.apple_id.eq_ignore_ascii_case(&observed.spec.apple_id));
+        prop_assert!(pending.apple_id.eq_ignore_ascii_case(apple_id(&observed)));
         prop_assert!(known(&observed).unwrap().view.snapshot.last_list() > Some(unsent.list_after));
         prop_assert!(!observed.others.creating);
-        for entity in alike(&observed, &observed.spec.apple_id, &file.organization_name) {
+        for entity in alike(&observed, apple_id(&observed), &file.organization_name) {
             let claimed = observed.others.claimed.contains_key(&entity.id);
             prop_assert!(claimed || !is_exact(entity, file), "an exact match is there");
             prop_assert!(claimed || observed.spec.creation_policy == CreationPolicy::Always, "a similar one is there");
@@ -493,7 +507,8 @@ proptest! {
 
     #[test]
     fn never_wipe_the_finalizer_is_there_before_there_is_anything_to_delete(observed in world()) {
-        if observed.spec.deletion_policy != DeletionPolicy::Delete || observed.object.has_finalizer {
+        let is_observed = observed.spec.management_policy == ManagementPolicy::Observe;
+        if observed.spec.deletion_policy != DeletionPolicy::Delete || is_observed || observed.object.has_finalizer {
             return Ok(());
         }
         // Nothing was sent of what is withdrawn.
@@ -538,7 +553,9 @@ proptest! {
         match &plan.step {
             Some(step @ (Step::Update { .. } | Step::Sync { .. })) => prop_assert_eq!(target(step), id),
             Some(step) => {
-                prop_assert!(matches!(step, Step::AddFinalizer | Step::RemoveFinalizer { .. }), "{:?}", step);
+                let is_local =
+                    matches!(step, Step::AddFinalizer | Step::RemoveFinalizer { .. } | Step::DeclineSync { .. });
+                prop_assert!(is_local, "{:?}", step);
             }
             None => {}
         }
@@ -577,7 +594,7 @@ proptest! {
         prop_assert!(*upload || !fields.is_empty());
         for (field, Wanted { found, wanted }) in fields {
             let (asked, shown) = match field {
-                Field::AppleId => (Some(observed.spec.apple_id.clone()), entity.apple_id.clone()),
+                Field::AppleId => (observed.spec.apple_id.clone(), entity.apple_id.clone()),
                 Field::AccountType => (
                     observed.spec.vpp_token_account_type.map(|it| it.as_graph().to_owned()),
                     entity.vpp_token_account_type.clone(),
@@ -673,6 +690,34 @@ proptest! {
     }
 
     #[test]
+    fn suspended_or_observing_nothing_is_written_and_whoever_asks_is_told(observed in world()) {
+        let is_observed = observed.spec.management_policy == ManagementPolicy::Observe;
+        let plan = plan(&observed);
+        if !is_observed && !observed.spec.suspend {
+            let declines = matches!(plan.step, Some(Step::DeclineSync { .. }));
+            prop_assert!(!declines);
+            return Ok(());
+        }
+        prop_assert!(plan.step.as_ref().is_none_or(|step| step.priority().is_none()), "{:?}", plan.step);
+        let announces = matches!(plan.step, Some(Step::Announce(_) | Step::Create));
+        prop_assert!(!announces);
+        if is_observed {
+            let changes = matches!(plan.step, Some(Step::Adopt { .. })) && observed.status.pending_create.is_none();
+            prop_assert!(!changes && plan.step != Some(Step::AddFinalizer));
+        }
+        let is_open = observed.object.sync_request.is_some()
+            && observed.object.sync_request != observed.status.last_handled_sync_request
+            && plan.status.last_handled_sync_request != observed.object.sync_request;
+        if observed.object.deleting.is_none() {
+            prop_assert_eq!(plan.status.next_sync_time, None);
+            prop_assert!(!is_open || plan.step.is_some(), "nobody answers the request");
+        } else if observed.object.has_finalizer {
+            let is_let_go = matches!(plan.step, Some(Step::RemoveFinalizer { .. }));
+            prop_assert!(is_let_go, "{:?}", plan.step);
+        }
+    }
+
+    #[test]
     fn only_what_the_tenant_allows_is_done(observed in world()) {
         let needed = match plan(&observed).step {
             Some(Step::Create) => Permission::Create,
@@ -689,7 +734,9 @@ proptest! {
     #[test]
     fn nothing_is_asked_of_a_tenant_that_is_unusable_forbidden_another_or_in_trouble(observed in world()) {
         let step = plan(&observed).step;
-        let is_local = matches!(step, None | Some(Step::AddFinalizer | Step::RemoveFinalizer { .. } | Step::Withdraw));
+        let is_local = matches!(step, None | Some(
+            Step::AddFinalizer | Step::RemoveFinalizer { .. } | Step::Withdraw | Step::DeclineSync { .. }
+        ));
         let Some(tenant) = known(&observed) else {
             prop_assert!(is_local);
             return Ok(());
@@ -771,7 +818,7 @@ fn the_worlds_reach_every_step_and_every_reason() {
     let mut runner = TestRunner::deterministic();
     let mut reached: BTreeMap<String, usize> = BTreeMap::new();
     let mut count = |what: String| *reached.entry(what).or_default() += 1;
-    for _ in 0..6_000 {
+    for _ in 0..8_000 {
         let observed = world().new_tree(&mut runner).unwrap().current();
         let plan = plan(&observed);
         if let Some(step) = &plan.step {
@@ -790,6 +837,7 @@ fn the_worlds_reach_every_step_and_every_reason() {
         "Create",
         "Adopt",
         "Bind",
+        "DeclineSync",
         "Update",
         "Sync",
         "Confirm",

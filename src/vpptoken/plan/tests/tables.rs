@@ -4,7 +4,6 @@ use super::*;
 use crate::api::conditions::ConditionStatus::{False, True, Unknown};
 use crate::api::conditions::{ConditionStatus, ConditionType, find};
 use crate::api::{AccountType, CreationPolicy};
-use crate::vpptoken::world::FileProblem;
 
 /// What is expected of a plan.
 #[derive(Clone, Debug)]
@@ -411,7 +410,7 @@ fn a_new_object_is_announced_then_looked_for_then_created() {
             ),
             (
                 "the Apple ID changed meanwhile",
-                |w| w.spec.apple_id = "other@contoso.example".into(),
+                |w| w.spec.apple_id = Some("other@contoso.example".into()),
                 working(Reason::Creating).step(Step::Withdraw).no_token(),
             ),
             (
@@ -590,7 +589,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                 "the Apple ID changed meanwhile",
                 |w| {
                     w.tokens = vec![token("t2")];
-                    w.spec.apple_id = "other@contoso.example".into();
+                    w.spec.apple_id = Some("other@contoso.example".into());
                 },
                 working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
             ),
@@ -937,7 +936,7 @@ fn a_setting_that_someone_changed_is_put_back_but_never_fought_over() {
                 "all fields, in one request",
                 |w| {
                     w.spec.vpp_token_account_type = Some(AccountType::Education);
-                    w.spec.apple_id = "new@contoso.example".into();
+                    w.spec.apple_id = Some("new@contoso.example".into());
                     w.token().automatically_update_apps = Some(false);
                 },
                 working(Reason::Updating).step(update(
@@ -1848,6 +1847,168 @@ fn a_sync_whose_answer_was_lost_is_not_sent_again_when_graph_shows_it() {
     world.token().last_sync = Some(ago(MINUTE * 4));
     let plan = plan(&world.observe());
     assert_eq!((plan.step, plan.status.last_handled_sync_request.as_deref()), (None, Some("now")));
+}
+
+fn decline(because: &'static str) -> Step {
+    Step::DeclineSync { request: "now".into(), because }
+}
+
+#[test]
+fn an_observed_token_is_shown_and_nothing_is_written() {
+    fn watched() -> World {
+        let mut world = observed_by_id();
+        world.status = World::ready().status.clone();
+        world.status.uploaded = None;
+        world
+    }
+    check(
+        observed_by_id,
+        &[
+            ("it is there", |_| {}, working(Reason::Updating).step(Step::Bind { id: OURS.into() }).no_token()),
+            ("binding is not allowed", |w| w.forbid(Permission::Bind), stalled(Reason::OperationNotAllowed).no_token()),
+            ("it is not there", |w| w.tokens.clear(), stalled(Reason::TokenNotFound).no_token()),
+        ],
+    );
+    check(
+        watched,
+        &[
+            ("settings differ from what a manifest could ask", |_| {}, ready()),
+            ("a file and settings are named all the same", |w| w.observed.spec = renewal_by_id().spec.clone(), ready()),
+            (
+                "a schedule is named",
+                |w| {
+                    w.schedule("0 6,18 * * *");
+                    w.token().last_sync = Some(ago(DAY * 3));
+                },
+                ready(),
+            ),
+            (
+                "a sync is asked for",
+                |w| w.object.sync_request = Some("now".into()),
+                ready().step(decline("managementPolicy: Observe")),
+            ),
+            (
+                "it expired",
+                |w| w.token().state = Some("expired".into()),
+                stalled(Reason::Expired).valid(False, Reason::Expired),
+            ),
+            ("deletionPolicy: Delete counts for nothing", |w| w.spec.deletion_policy = DeletionPolicy::Delete, ready()),
+            (
+                "it is gone: reported, not created",
+                |w| {
+                    w.tokens.clear();
+                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                },
+                stalled(Reason::TokenNotFound).no_token(),
+            ),
+            ("another VppToken has it", |w| w.claimed(OURS, ago(DAY * 31), "uid-1"), {
+                stalled(Reason::ClaimedByAnother)
+            }),
+        ],
+    );
+    let mut world = watched();
+    world.being_deleted();
+    assert!(matches!(plan(&world.observe()).step, Some(Step::RemoveFinalizer { warning: Some(_) })));
+}
+
+/// Under `Observe`, with everything named that counts only under `Manage`.
+fn renewal_by_id() -> World {
+    let mut world = drift();
+    world.spec.management_policy = ManagementPolicy::Observe;
+    world.spec.token_id = Some(OURS.into());
+    world
+}
+
+#[test]
+fn while_suspended_nothing_is_written_and_what_is_due_is_said() {
+    fn suspended(mut world: World) -> World {
+        world.spec.suspend = true;
+        world
+    }
+    check(
+        || suspended(World::ready()),
+        &[
+            ("nothing is due", |_| {}, ready()),
+            (
+                "a sync is due",
+                |w| {
+                    w.schedule("0 6,18 * * *");
+                    w.token().last_sync = Some(ago(DAY * 3));
+                },
+                ready(),
+            ),
+            (
+                "a sync is asked for",
+                |w| w.object.sync_request = Some("now".into()),
+                ready().step(decline("suspend: true")),
+            ),
+            ("a setting differs", |w| w.token().country_or_region = Some("fr".into()), stalled(Reason::Suspended)),
+            (
+                "a new file is there",
+                |w| {
+                    w.file().sha256 = "digest-2".into();
+                    w.file().expiration = in_(DAY * 365);
+                },
+                stalled(Reason::Suspended),
+            ),
+            (
+                "the finalizer still follows the policy",
+                |w| w.spec.deletion_policy = DeletionPolicy::Delete,
+                working(Reason::Finalizing).step(Step::AddFinalizer),
+            ),
+        ],
+    );
+    check(
+        || suspended(World::new_object()),
+        &[
+            ("there is no token", |_| {}, stalled(Reason::Suspended).no_token()),
+            (
+                "a sync is asked for before there is a token",
+                |w| w.object.sync_request = Some("now".into()),
+                stalled(Reason::Suspended).step(decline("suspend: true")).no_token(),
+            ),
+            (
+                "an exact match is taken over, which writes nothing",
+                |w| w.tokens = vec![token("t2")],
+                working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
+            ),
+        ],
+    );
+    check(
+        || suspended(announced()),
+        &[("a create was announced and not sent", |_| {}, stalled(Reason::Suspended).step(Step::Withdraw).no_token())],
+    );
+    check(
+        || suspended(unknown()),
+        &[(
+            "a create of unknown outcome is found again",
+            |w| w.tokens = vec![token("t2")],
+            working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+        )],
+    );
+    let mut world = suspended(deleting());
+    let step = plan(&world.observe()).step;
+    assert!(matches!(&step, Some(Step::RemoveFinalizer { warning: Some(why) }) if why.contains("suspend")), "{step:?}");
+    world.spec.deletion_policy = DeletionPolicy::Retain;
+    assert_eq!(plan(&world.observe()).step, Some(let_go()));
+}
+
+#[test]
+fn a_manifest_without_a_file_or_an_apple_id_creates_nothing() {
+    check(
+        World::new_object,
+        &[
+            ("no Apple ID", |w| w.spec.apple_id = None, stalled(Reason::SecretNotFound).no_token()),
+            (
+                "no file",
+                |w| {
+                    w.spec.token_secret_ref = None;
+                    w.file = Err(FileProblem::NotNamed);
+                },
+                stalled(Reason::SecretNotFound).no_token(),
+            ),
+        ],
+    );
 }
 
 #[test]
