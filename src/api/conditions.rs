@@ -155,6 +155,9 @@ reasons! {
     ScheduleNeverFires,
     /// Graph refuses the request. The message has Graph's own sentence.
     GraphRefused,
+    /// The manifest names a setting that only Graph's beta API has, and the tenant object says `api: V1`. Leave it out, or have
+    /// `api: Beta` set there.
+    SettingUnknownToApi,
     /// Graph accepts a setting and does not keep it.
     SettingNotAccepted,
     /// `suspend: true` keeps something that is due from being written to Graph. Set it to false to go on.

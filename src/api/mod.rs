@@ -10,7 +10,8 @@ pub use conditions::{ConditionType, Reason};
 pub use crds::{crds, crds_as_files};
 pub use tenant::{
     AllowedNamespaces, AllowedNamespacesFrom, AllowedOperation, ClientSecretRef, Cloud, ClusterGraphTenant,
-    ClusterGraphTenantSpec, Credentials, GraphTenant, GraphTenantSpec, TenantConnection, TenantStatus, TokenEncoding,
+    ClusterGraphTenantSpec, Credentials, GraphApi, GraphTenant, GraphTenantSpec, TenantConnection, TenantStatus,
+    TokenEncoding,
 };
 pub use vpp_token::{
     AccountType, CreationPolicy, DeletionPolicy, ManagementPolicy, PendingCreate, SyncSpec, TenantKind, TenantRef,

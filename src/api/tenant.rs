@@ -120,6 +120,9 @@ pub struct TenantConnection {
     /// The Microsoft cloud that the tenant lives in.
     #[serde(default)]
     pub cloud: Cloud,
+    /// The Graph API that is spoken. Some settings of a VppToken exist only in `Beta`, which Microsoft may change at any time.
+    #[serde(default)]
+    pub api: GraphApi,
     /// How to sign in.
     pub credentials: Credentials,
     /// How the token file is written into Graph's `token`: the file's text as it is, or encoded in base64 once more.
@@ -148,6 +151,16 @@ pub enum Cloud {
     USGovernmentDoD,
     /// Operated by 21Vianet.
     China,
+}
+
+/// A Graph API that has tokens.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum GraphApi {
+    /// `v1.0`.
+    #[default]
+    V1,
+    /// `beta`.
+    Beta,
 }
 
 /// How to sign in to Entra ID.

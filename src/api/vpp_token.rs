@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Cloud;
+use super::{Cloud, GraphApi};
 
 /// One Apple VPP token (a location token of Apple Business Manager or Apple School Manager) in one Intune tenant.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -139,6 +139,26 @@ pub struct VppTokenSpec {
     /// Whether Intune updates the apps of this token by itself. Left out: not managed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub automatically_update_apps: Option<bool>,
+
+    /// The token's name in Intune. Graph's beta API only. Left out: not managed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub display_name: Option<String>,
+
+    /// Scope tags of Intune's role-based access control, by id; their order does not matter. Graph's beta API only. Left out:
+    /// not managed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 64)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub role_scope_tag_ids: Option<Vec<String>>,
+
+    /// Consent to share data with Apple, which Intune's own page requires. Graph's beta API only. Left out: not managed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_sharing_consent_granted: Option<bool>,
+
+    /// Take control of the token from another device management system. Graph's beta API only. Left out: not managed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_token_management_from_external_mdm: Option<bool>,
 
     /// The organization that the token file must name. A file that names another one is not uploaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -358,6 +378,21 @@ pub struct VppTokenStatus {
     /// Whether Intune updates the apps by itself, as Graph has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub automatically_update_apps: Option<bool>,
+    /// The token's name in Intune (beta).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// The location at Apple (beta).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location_name: Option<String>,
+    /// Scope tags, sorted (beta).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_scope_tag_ids: Option<Vec<String>>,
+    /// Consent to share data with Apple (beta).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_sharing_consent_granted: Option<bool>,
+    /// Whether control of the token is taken from another device management system (beta).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_token_management_from_external_mdm: Option<bool>,
     /// When Graph last changed the entity; also moves with every sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_modified_date_time: Option<Timestamp>,
@@ -390,8 +425,8 @@ pub struct VppTokenTenant {
     pub cloud: Cloud,
     /// The Entra tenant.
     pub tenant_id: String,
-    /// The Graph API that was spoken: `V1`.
-    pub api: String,
+    /// The Graph API that was spoken.
+    pub api: GraphApi,
 }
 
 /// What was last uploaded.

@@ -16,9 +16,9 @@ use serde_json::Value;
 
 pub use entra::Credential;
 pub use error::{ErrorKind, GraphError};
-pub use wire::{Entity, NewToken, TokenPatch};
+pub use wire::{Entity, NewToken, TokenPatch, TokenSettings};
 
-use crate::api::Cloud;
+use crate::api::{Cloud, GraphApi};
 use entra::AccessToken;
 use scrub::Scrubber;
 
@@ -88,9 +88,10 @@ impl Operation {
 /// Is told of every request that ended: what it was for, the HTTP status (none without an answer), how long it took.
 pub type Meter = Arc<dyn Fn(Operation, Option<u16>, Duration) + Send + Sync>;
 
-/// The tokens of one tenant, as one app registration sees them. Speaks `v1.0/deviceAppManagement/vppTokens`.
+/// The tokens of one tenant, as one app registration sees them. Speaks `deviceAppManagement/vppTokens` of v1.0 or beta.
 pub struct GraphClient {
     endpoints: Endpoints,
+    api: GraphApi,
     tenant_id: String,
     client_id: String,
     http: Mutex<reqwest::Client>,
@@ -129,6 +130,7 @@ impl GraphClient {
     /// When the HTTP client can't be built, for example without any root certificate on the machine.
     pub fn new(
         endpoints: Endpoints,
+        api: GraphApi,
         tenant_id: &str,
         client_id: &str,
         credential: Credential,
@@ -136,6 +138,7 @@ impl GraphClient {
     ) -> Result<Self, GraphError> {
         Ok(Self {
             endpoints,
+            api,
             tenant_id: tenant_id.into(),
             client_id: client_id.into(),
             http: Mutex::new(http_client()?),
@@ -239,7 +242,11 @@ impl GraphClient {
     }
 
     fn collection(&self) -> String {
-        format!("{}/v1.0/deviceAppManagement/vppTokens", self.endpoints.graph)
+        let version = match self.api {
+            GraphApi::V1 => "v1.0",
+            GraphApi::Beta => "beta",
+        };
+        format!("{}/{version}/deviceAppManagement/vppTokens", self.endpoints.graph)
     }
 
     /// Ids are GUIDs; anything else in one that Graph sent is encoded, so that it can't leave its place in the path.

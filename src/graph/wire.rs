@@ -1,4 +1,6 @@
-//! JSON of the v1.0 `vppToken`, read leniently and written in one place.
+//! JSON of the `vppToken` of v1.0 and beta, read leniently and written in one place.
+
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -29,6 +31,16 @@ pub struct Entity {
     pub automatically_update_apps: Option<bool>,
     /// `countryOrRegion`.
     pub country_or_region: Option<String>,
+    /// `displayName` (beta).
+    pub display_name: Option<String>,
+    /// `locationName` (beta).
+    pub location_name: Option<String>,
+    /// `roleScopeTagIds` (beta): a set, whatever order Graph shows it in.
+    pub role_scope_tag_ids: Option<BTreeSet<String>>,
+    /// `dataSharingConsentGranted` (beta).
+    pub data_sharing_consent_granted: Option<bool>,
+    /// `claimTokenManagementFromExternalMdm` (beta).
+    pub claim_token_management_from_external_mdm: Option<bool>,
 }
 
 impl Entity {
@@ -37,6 +49,11 @@ impl Entity {
         let text =
             |name: &str| value.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
         let time = |name: &str| value.get(name).and_then(Value::as_str).and_then(timestamp);
+        let flag = |name: &str| value.get(name).and_then(Value::as_bool);
+        let texts = |name: &str| {
+            let texts = value.get(name)?.as_array()?.iter();
+            Some(texts.filter_map(Value::as_str).map(str::to_owned).collect())
+        };
         Some(Self {
             id: text("id")?,
             organization_name: text("organizationName"),
@@ -47,8 +64,13 @@ impl Entity {
             last_modified: time("lastModifiedDateTime"),
             state: text("state"),
             last_sync_status: text("lastSyncStatus"),
-            automatically_update_apps: value.get("automaticallyUpdateApps").and_then(Value::as_bool),
+            automatically_update_apps: flag("automaticallyUpdateApps"),
             country_or_region: text("countryOrRegion"),
+            display_name: text("displayName"),
+            location_name: text("locationName"),
+            role_scope_tag_ids: texts("roleScopeTagIds"),
+            data_sharing_consent_granted: flag("dataSharingConsentGranted"),
+            claim_token_management_from_external_mdm: flag("claimTokenManagementFromExternalMdm"),
         })
     }
 }
@@ -72,14 +94,8 @@ pub struct NewToken {
     pub token: SecretString,
     /// All that must not be shown of an answer that quotes it.
     pub sensitive: Vec<SecretString>,
-    /// `appleId`.
-    pub apple_id: String,
-    /// `vppTokenAccountType`.
-    pub vpp_token_account_type: &'static str,
-    /// `countryOrRegion`.
-    pub country_or_region: Option<String>,
-    /// `automaticallyUpdateApps`.
-    pub automatically_update_apps: Option<bool>,
+    /// `appleId`, `vppTokenAccountType` and whatever else is asked for.
+    pub settings: TokenSettings,
 }
 
 impl NewToken {
@@ -87,11 +103,43 @@ impl NewToken {
     pub(super) fn body(&self) -> Value {
         let mut body = typed();
         body.insert("token".into(), json!(self.token.expose_secret()));
-        body.insert("appleId".into(), json!(self.apple_id));
-        body.insert("vppTokenAccountType".into(), json!(self.vpp_token_account_type));
-        insert(&mut body, "countryOrRegion", self.country_or_region.as_ref());
-        insert(&mut body, "automaticallyUpdateApps", self.automatically_update_apps.as_ref());
+        self.settings.insert_into(&mut body);
         Value::Object(body)
+    }
+}
+
+/// Settings of a token: what is none is not sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenSettings {
+    /// `appleId`.
+    pub apple_id: Option<String>,
+    /// `vppTokenAccountType`.
+    pub vpp_token_account_type: Option<&'static str>,
+    /// `countryOrRegion`.
+    pub country_or_region: Option<String>,
+    /// `automaticallyUpdateApps`.
+    pub automatically_update_apps: Option<bool>,
+    /// `displayName` (beta).
+    pub display_name: Option<String>,
+    /// `roleScopeTagIds` (beta).
+    pub role_scope_tag_ids: Option<Vec<String>>,
+    /// `dataSharingConsentGranted` (beta).
+    pub data_sharing_consent_granted: Option<bool>,
+    /// `claimTokenManagementFromExternalMdm` (beta).
+    pub claim_token_management_from_external_mdm: Option<bool>,
+}
+
+impl TokenSettings {
+    fn insert_into(&self, body: &mut Map<String, Value>) {
+        insert(body, "appleId", self.apple_id.as_ref());
+        insert(body, "vppTokenAccountType", self.vpp_token_account_type.as_ref());
+        insert(body, "countryOrRegion", self.country_or_region.as_ref());
+        insert(body, "automaticallyUpdateApps", self.automatically_update_apps.as_ref());
+        insert(body, "displayName", self.display_name.as_ref());
+        insert(body, "roleScopeTagIds", self.role_scope_tag_ids.as_ref());
+        insert(body, "dataSharingConsentGranted", self.data_sharing_consent_granted.as_ref());
+        let claim = self.claim_token_management_from_external_mdm;
+        insert(body, "claimTokenManagementFromExternalMdm", claim.as_ref());
     }
 }
 
@@ -102,14 +150,8 @@ pub struct TokenPatch {
     pub token: Option<SecretString>,
     /// All that must not be shown of an answer that quotes it.
     pub sensitive: Vec<SecretString>,
-    /// `appleId`.
-    pub apple_id: Option<String>,
-    /// `vppTokenAccountType`.
-    pub vpp_token_account_type: Option<&'static str>,
-    /// `countryOrRegion`.
-    pub country_or_region: Option<String>,
-    /// `automaticallyUpdateApps`.
-    pub automatically_update_apps: Option<bool>,
+    /// What else changes.
+    pub settings: TokenSettings,
 }
 
 impl TokenPatch {
@@ -117,10 +159,7 @@ impl TokenPatch {
     pub(super) fn body(&self) -> Value {
         let mut body = typed();
         insert(&mut body, "token", self.token.as_ref().map(|token| token.expose_secret().to_owned()).as_ref());
-        insert(&mut body, "appleId", self.apple_id.as_ref());
-        insert(&mut body, "vppTokenAccountType", self.vpp_token_account_type.as_ref());
-        insert(&mut body, "countryOrRegion", self.country_or_region.as_ref());
-        insert(&mut body, "automaticallyUpdateApps", self.automatically_update_apps.as_ref());
+        self.settings.insert_into(&mut body);
         Value::Object(body)
     }
 }
@@ -144,7 +183,8 @@ mod tests {
         let full = json!({
             "@odata.context": "x", "id": "i", "appleId": "a@b", "state": "somethingNew", "token": null,
             "expirationDateTime": "2027-01-22T17:32:07.1234567Z", "lastSyncDateTime": "0001-01-01T00:00:00Z",
-            "lastModifiedDateTime": "2026-01-01T01:00:00+01:00", "automaticallyUpdateApps": true, "surprise": {"a": 1}
+            "lastModifiedDateTime": "2026-01-01T01:00:00+01:00", "automaticallyUpdateApps": true, "surprise": {"a": 1},
+            "roleScopeTagIds": ["7", "0", "7"], "dataSharingConsentGranted": true
         });
         for (body, found) in [
             (json!({"id": "i"}), true),
@@ -159,13 +199,25 @@ mod tests {
         let entity = Entity::read(&full).unwrap();
         assert_eq!(entity.state.as_deref(), Some("somethingNew"));
         assert_eq!(entity.last_sync, None);
+        assert_eq!(entity.role_scope_tag_ids, Some(BTreeSet::from(["0".to_owned(), "7".to_owned()])));
+        assert_eq!((entity.data_sharing_consent_granted, entity.display_name), (Some(true), None));
         assert_eq!(entity.last_modified, "2026-01-01T00:00:00Z".parse().ok());
         assert_eq!(entity.expiration, "2027-01-22T17:32:07.1234567Z".parse().ok());
     }
 
     #[test]
     fn a_patch_names_only_what_changes() {
-        let patch = TokenPatch { automatically_update_apps: Some(false), ..TokenPatch::default() };
-        assert_eq!(patch.body(), json!({"@odata.type": "#microsoft.graph.vppToken", "automaticallyUpdateApps": false}));
+        let settings = TokenSettings {
+            automatically_update_apps: Some(false),
+            role_scope_tag_ids: Some(vec!["0".into(), "7".into()]),
+            ..TokenSettings::default()
+        };
+        let patch = TokenPatch { settings, ..TokenPatch::default() };
+        let expected = json!({
+            "@odata.type": "#microsoft.graph.vppToken",
+            "automaticallyUpdateApps": false,
+            "roleScopeTagIds": ["0", "7"],
+        });
+        assert_eq!(patch.body(), expected);
     }
 }

@@ -28,6 +28,14 @@ pub enum Field {
     CountryOrRegion,
     /// `automaticallyUpdateApps`.
     AutomaticallyUpdateApps,
+    /// `displayName` (beta).
+    DisplayName,
+    /// `roleScopeTagIds` (beta).
+    RoleScopeTagIds,
+    /// `dataSharingConsentGranted` (beta).
+    DataSharingConsentGranted,
+    /// `claimTokenManagementFromExternalMdm` (beta).
+    ClaimTokenManagement,
 }
 
 impl Field {
@@ -38,7 +46,17 @@ impl Field {
             Self::AccountType => "vppTokenAccountType",
             Self::CountryOrRegion => "countryOrRegion",
             Self::AutomaticallyUpdateApps => "automaticallyUpdateApps",
+            Self::DisplayName => "displayName",
+            Self::RoleScopeTagIds => "roleScopeTagIds",
+            Self::DataSharingConsentGranted => "dataSharingConsentGranted",
+            Self::ClaimTokenManagement => "claimTokenManagementFromExternalMdm",
         }
+    }
+
+    /// Whether only Graph's beta API has it.
+    pub fn is_beta(self) -> bool {
+        use Field::{ClaimTokenManagement, DataSharingConsentGranted, DisplayName, RoleScopeTagIds};
+        matches!(self, DisplayName | RoleScopeTagIds | DataSharingConsentGranted | ClaimTokenManagement)
     }
 }
 

@@ -12,7 +12,7 @@ use super::plan::{Step, Wanted};
 use super::world::{Failure, Observed, StepKind, TenantState, UnsentCreate};
 use super::{Context, Error, namespace, tenant_key, uid};
 use crate::api::{AccountType, FINALIZER, PendingCreate, Uploaded, VppToken};
-use crate::graph::{ErrorKind, GraphError, NewToken, TokenPatch};
+use crate::graph::{ErrorKind, GraphError, NewToken, TokenPatch, TokenSettings};
 use crate::tenant::{Field, Sent, Session, Tenant, clock};
 use crate::token_file::TokenFile;
 
@@ -175,16 +175,15 @@ impl Actor<'_> {
     async fn create(&self, leave: Sent) -> Result<Acted, Error> {
         let Some(file) = self.file_as_decided().await? else { return Ok(Acted::default()) };
         let spec = &self.observed.spec;
-        let Some(apple_id) = spec.apple_id.clone() else { return Ok(Acted::default()) };
+        let written = super::plan::wanted(self.observed);
         let token = NewToken {
             token: self.to_send(&file),
             sensitive: file.sensitive(),
-            apple_id,
-            vpp_token_account_type: spec.vpp_token_account_type.unwrap_or(AccountType::Business).as_graph(),
-            country_or_region: spec.country_or_region.clone(),
-            automatically_update_apps: spec.automatically_update_apps,
+            settings: TokenSettings {
+                vpp_token_account_type: Some(spec.vpp_token_account_type.unwrap_or(AccountType::Business).as_graph()),
+                ..self.settings(|field| written.iter().any(|(wanted, _)| *wanted == field))
+            },
         };
-        let written = super::plan::wanted(self.observed);
         if !self.context.desk.keep_turn(self.uid, true) {
             // The object went meanwhile, and with it the turn.
             return Ok(Acted::default());
@@ -228,19 +227,10 @@ impl Actor<'_> {
         } else {
             None
         };
-        let text = |field: Field| fields.get(&field).map(|wanted| wanted.wanted.clone());
         let patch = TokenPatch {
             token: file.as_ref().map(|file| self.to_send(file)),
             sensitive: file.as_ref().map(TokenFile::sensitive).unwrap_or_default(),
-            apple_id: text(Field::AppleId),
-            vpp_token_account_type: fields
-                .get(&Field::AccountType)
-                .and(self.observed.spec.vpp_token_account_type)
-                .map(AccountType::as_graph),
-            country_or_region: text(Field::CountryOrRegion),
-            automatically_update_apps: fields
-                .get(&Field::AutomaticallyUpdateApps)
-                .and(self.observed.spec.automatically_update_apps),
+            settings: self.settings(|field| fields.contains_key(&field)),
         };
         let written: Vec<(Field, String)> =
             fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
@@ -294,6 +284,30 @@ impl Actor<'_> {
         let decided = self.observed.file.as_ref().ok().map(|file| file.sha256.clone());
         let file = read_file(self.context, self.object).await?.ok();
         Ok(file.filter(|file| Some(file.sha256(self.tenant.encoding)) == decided))
+    }
+
+    /// What the manifest asks for, of some fields.
+    fn settings(&self, is_sent: impl Fn(Field) -> bool) -> TokenSettings {
+        let spec = &self.observed.spec;
+        TokenSettings {
+            apple_id: spec.apple_id.clone().filter(|_| is_sent(Field::AppleId)),
+            vpp_token_account_type: spec
+                .vpp_token_account_type
+                .filter(|_| is_sent(Field::AccountType))
+                .map(AccountType::as_graph),
+            country_or_region: spec.country_or_region.clone().filter(|_| is_sent(Field::CountryOrRegion)),
+            automatically_update_apps: spec
+                .automatically_update_apps
+                .filter(|_| is_sent(Field::AutomaticallyUpdateApps)),
+            display_name: spec.display_name.clone().filter(|_| is_sent(Field::DisplayName)),
+            role_scope_tag_ids: spec.role_scope_tag_ids.clone().filter(|_| is_sent(Field::RoleScopeTagIds)),
+            data_sharing_consent_granted: spec
+                .data_sharing_consent_granted
+                .filter(|_| is_sent(Field::DataSharingConsentGranted)),
+            claim_token_management_from_external_mdm: spec
+                .claim_token_management_from_external_mdm
+                .filter(|_| is_sent(Field::ClaimTokenManagement)),
+        }
     }
 
     fn to_send(&self, file: &TokenFile) -> SecretString {

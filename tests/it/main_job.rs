@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use graph_emulator::{Action, Fault, Operation, When, sha256};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use vpptoken_operator::api::VppTokenStatus;
 use vpptoken_operator::api::conditions::ConditionType;
+use vpptoken_operator::api::{GraphApi, VppTokenStatus};
 
 use crate::support::{EXPIRES, LIMIT, READY, RECONCILING, RENEWED, STALLED, World, condition, is_ready, row};
 
@@ -94,7 +94,7 @@ async fn kubectl_waits_for_it_and_the_status_mirrors_graph() {
     };
     assert_eq!(status, shown);
     let tenant = status.tenant.clone().unwrap();
-    assert_eq!((tenant.tenant_id.as_str(), tenant.api.as_str()), (world.tenant_id.as_str(), "V1"));
+    assert_eq!((tenant.tenant_id.as_str(), tenant.api), (world.tenant_id.as_str(), GraphApi::V1));
     let uploaded = status.uploaded.clone().unwrap();
     assert_eq!(uploaded.sha256, sha256(&file.text()));
     assert_eq!(uploaded.expiration_date_time, EXPIRES.parse::<Timestamp>().unwrap());

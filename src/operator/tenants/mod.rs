@@ -170,7 +170,7 @@ impl Keeper {
     async fn open(&mut self, key: &TenantKey, found: TenantObject) -> Tenant {
         let connection = found.connection.clone();
         let identity =
-            VppTokenTenant { cloud: connection.cloud, tenant_id: connection.tenant_id.clone(), api: "V1".to_owned() };
+            VppTokenTenant { cloud: connection.cloud, tenant_id: connection.tenant_id.clone(), api: connection.api };
         let session = self.session(key, &connection).await;
         Tenant { is_gone: false, access: found.access, identity, encoding: connection.token_encoding, session }
     }
@@ -184,8 +184,9 @@ impl Keeper {
         let secret_ref = &connection.credentials.client_secret_ref;
         let version = self.context.caches.secret_version(self.secret_namespace(key), &secret_ref.name);
         let is_same_app = |opened: &Opened| {
-            (&opened.connection.tenant_id, &opened.connection.client_id, opened.connection.cloud)
-                == (&connection.tenant_id, &connection.client_id, connection.cloud)
+            let before = &opened.connection;
+            (&before.tenant_id, &before.client_id, before.cloud, before.api)
+                == (&connection.tenant_id, &connection.client_id, connection.cloud, connection.api)
         };
         if self.opened.get(key).is_some_and(|opened| !is_same_app(opened)) {
             self.opened.remove(key);
@@ -211,8 +212,15 @@ impl Keeper {
         let metrics = Arc::clone(&self.metrics);
         let meter = Arc::new(move |operation, status, took| metrics.requested(operation, status, took));
         let budget_key = (endpoints.graph.clone(), connection.tenant_id.clone(), connection.client_id.clone());
-        let client = GraphClient::new(endpoints, &connection.tenant_id, &connection.client_id, credential, meter)
-            .map_err(|error| Unusable { reason: Reason::GraphUnavailable, message: error.to_string() })?;
+        let client = GraphClient::new(
+            endpoints,
+            connection.api,
+            &connection.tenant_id,
+            &connection.client_id,
+            credential,
+            meter,
+        )
+        .map_err(|error| Unusable { reason: Reason::GraphUnavailable, message: error.to_string() })?;
         let (sender, key_of_change) = (self.tell_change.clone(), key.clone());
         let on_change = Box::new(move |change| {
             // A closed channel means that the operator stops.

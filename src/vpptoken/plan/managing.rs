@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Draft, Step, Wanted, creating, same, same_second, saying, syncing};
-use crate::api::{Reason, Uploaded};
+use crate::api::{GraphApi, Reason, Uploaded, VppTokenSpec};
 use crate::tenant::{Entry, Field};
-use crate::vpptoken::world::KnownTenant;
+use crate::vpptoken::world::{KnownTenant, Observed, TenantState};
 
 /// A value that Graph accepts and does not keep is sent this often, not for ever.
 const MOST_TRIES: u32 = 3;
@@ -67,6 +67,11 @@ fn mirror(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
     status.apple_id = entity.apple_id.clone();
     status.country_or_region = entity.country_or_region.clone();
     status.automatically_update_apps = entity.automatically_update_apps;
+    status.display_name = entity.display_name.clone();
+    status.location_name = entity.location_name.clone();
+    status.role_scope_tag_ids = entity.role_scope_tag_ids.as_ref().map(|ids| ids.iter().cloned().collect());
+    status.data_sharing_consent_granted = entity.data_sharing_consent_granted;
+    status.claim_token_management_from_external_mdm = entity.claim_token_management_from_external_mdm;
     status.last_modified_date_time = entity.last_modified;
     draft.entity = Some(entity.clone());
 }
@@ -113,7 +118,7 @@ fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMa
     let mut differing = BTreeSet::new();
     for (field, wanted) in wanted(observed) {
         let found = found(entry, field);
-        if is_kept(found.as_deref(), &wanted) {
+        if is_kept(field, found.as_deref(), &wanted) {
             continue;
         }
         differing.insert(field);
@@ -150,15 +155,44 @@ fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMa
     due
 }
 
-/// What the manifest names, as Graph writes it.
-pub(crate) fn wanted(observed: &crate::vpptoken::world::Observed) -> Vec<(Field, String)> {
-    let spec = &observed.spec;
+/// What the manifest names and the tenant's API knows, as Graph writes it.
+pub(crate) fn wanted(observed: &Observed) -> Vec<(Field, String)> {
+    let knows_beta = matches!(&observed.tenant, TenantState::Known(tenant) if tenant.identity.api == GraphApi::Beta);
+    named(&observed.spec).into_iter().filter(|(field, _)| knows_beta || !field.is_beta()).collect()
+}
+
+/// A setting that the tenant's API does not have is never sent, and said.
+pub(super) fn hold_unknown_settings(draft: &mut Draft, tenant: &KnownTenant) {
+    let named = named(&draft.observed.spec).into_iter().filter(|(field, _)| field.is_beta());
+    let names: Vec<&str> = named.map(|(field, _)| field.as_str()).collect();
+    if tenant.identity.api != GraphApi::Beta && !names.is_empty() {
+        let message = format!(
+            "Only Graph's beta API has {}. Leave this out, or have api: Beta set in the tenant object.",
+            names.join(", ")
+        );
+        draft.hold(Reason::SettingUnknownToApi, message);
+    }
+}
+
+fn named(spec: &VppTokenSpec) -> Vec<(Field, String)> {
     let mut wanted = Vec::new();
     wanted.extend(spec.apple_id.clone().map(|apple_id| (Field::AppleId, apple_id)));
     wanted.extend(spec.vpp_token_account_type.map(|type_| (Field::AccountType, type_.as_graph().to_owned())));
     wanted.extend(spec.country_or_region.clone().map(|country| (Field::CountryOrRegion, country)));
     wanted.extend(spec.automatically_update_apps.map(|update| (Field::AutomaticallyUpdateApps, update.to_string())));
+    wanted.extend(spec.display_name.clone().map(|name| (Field::DisplayName, name)));
+    wanted.extend(spec.role_scope_tag_ids.as_ref().map(|ids| (Field::RoleScopeTagIds, set(ids))));
+    let consent = spec.data_sharing_consent_granted;
+    wanted.extend(consent.map(|consent| (Field::DataSharingConsentGranted, consent.to_string())));
+    let claim = spec.claim_token_management_from_external_mdm;
+    wanted.extend(claim.map(|claim| (Field::ClaimTokenManagement, claim.to_string())));
     wanted
+}
+
+/// The order of a set does not matter, nor how often it names something.
+fn set<'a>(values: impl IntoIterator<Item = &'a String>) -> String {
+    let values: BTreeSet<&str> = values.into_iter().map(String::as_str).collect();
+    values.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 fn found(entry: &Entry, field: Field) -> Option<String> {
@@ -168,10 +202,17 @@ fn found(entry: &Entry, field: Field) -> Option<String> {
         Field::AccountType => entity.vpp_token_account_type.clone(),
         Field::CountryOrRegion => entity.country_or_region.clone(),
         Field::AutomaticallyUpdateApps => entity.automatically_update_apps.map(|update| update.to_string()),
+        Field::DisplayName => entity.display_name.clone(),
+        Field::RoleScopeTagIds => entity.role_scope_tag_ids.as_ref().map(set),
+        Field::DataSharingConsentGranted => entity.data_sharing_consent_granted.map(|consent| consent.to_string()),
+        Field::ClaimTokenManagement => entity.claim_token_management_from_external_mdm.map(|claim| claim.to_string()),
     }
 }
 
-/// Compared as a person would: the case of a country or an Apple ID does not matter.
-fn is_kept(found: Option<&str>, wanted: &str) -> bool {
-    found.is_some_and(|found| found.trim().to_lowercase() == wanted.trim().to_lowercase())
+/// Compared as a person would: the case of a country or an Apple ID does not matter, that of a name does.
+fn is_kept(field: Field, found: Option<&str>, wanted: &str) -> bool {
+    let case_matters = matches!(field, Field::DisplayName | Field::RoleScopeTagIds);
+    found.map(str::trim).is_some_and(|found| {
+        found == wanted.trim() || (!case_matters && found.to_lowercase() == wanted.trim().to_lowercase())
+    })
 }

@@ -208,6 +208,9 @@ fn alive(draft: &mut Draft) {
              Retain, or have Delete added to allowedOperations.",
         );
     }
+    if !observed.spec.only_observes() {
+        managing::hold_unknown_settings(draft, tenant);
+    }
     if !tenant_was_read(draft, tenant) {
         return;
     }
@@ -393,6 +396,11 @@ fn clear_mirror(status: &mut VppTokenStatus) {
     status.apple_id = None;
     status.country_or_region = None;
     status.automatically_update_apps = None;
+    status.display_name = None;
+    status.location_name = None;
+    status.role_scope_tag_ids = None;
+    status.data_sharing_consent_granted = None;
+    status.claim_token_management_from_external_mdm = None;
     status.last_modified_date_time = None;
 }
 

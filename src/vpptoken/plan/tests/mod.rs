@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::api::{Cloud, ManagementPolicy, VppTokenTenant};
+use crate::api::{Cloud, GraphApi, ManagementPolicy, VppTokenTenant};
 use crate::graph::GraphError;
 use crate::tenant::{Problem, Snapshot, TenantView, Timings};
 use crate::vpptoken::world::{Failure, FileFacts, FileProblem, Memory, Object, Others, UnsentCreate};
@@ -293,7 +293,7 @@ fn drift() -> World {
 }
 
 fn identity() -> VppTokenTenant {
-    VppTokenTenant { cloud: Cloud::Global, tenant_id: TENANT.into(), api: "V1".into() }
+    VppTokenTenant { cloud: Cloud::Global, tenant_id: TENANT.into(), api: GraphApi::V1 }
 }
 
 /// A token that Graph shows for the world's file.
@@ -310,6 +310,7 @@ fn token(id: &str) -> Entity {
         last_sync_status: Some("completed".into()),
         automatically_update_apps: Some(true),
         country_or_region: Some("de".into()),
+        ..Entity::default()
     }
 }
 

@@ -86,6 +86,7 @@ enum Change {
     NoTenant(usize),
     Suspend,
     Observe,
+    Beta(bool, usize, bool),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -130,6 +131,7 @@ fn change() -> impl Strategy<Value = Change> {
         1 => age().prop_map(Change::Created),
         1 => Just(Change::Suspend),
         1 => Just(Change::Observe),
+        1 => (any::<bool>(), 0..COUNTRIES.len(), any::<bool>()).prop_map(|(api, name, tags)| Change::Beta(api, name, tags)),
     ];
     let remembered = prop_oneof![
         1 => Just(Change::Forget),
@@ -298,6 +300,13 @@ impl Change {
             Self::Gone(id, age) => {
                 world.tokens.retain(|token| token.id != IDS[id]);
                 world.gone.push((IDS[id].into(), past(age)));
+            }
+            Self::Beta(is_spoken, name, tags) => {
+                world.spec.display_name = Some(COUNTRIES[name].into());
+                world.spec.role_scope_tag_ids = tags.then(|| vec!["7".into(), "0".into()]);
+                if let Some(tenant) = world.known().filter(|_| is_spoken) {
+                    tenant.identity.api = GraphApi::Beta;
+                }
             }
             Self::Suspend => world.spec.suspend = true,
             Self::Observe => {
@@ -599,6 +608,11 @@ proptest! {
                     observed.spec.vpp_token_account_type.map(|it| it.as_graph().to_owned()),
                     entity.vpp_token_account_type.clone(),
                 ),
+                Field::DisplayName => (observed.spec.display_name.clone(), entity.display_name.clone()),
+                Field::RoleScopeTagIds => (Some("0, 7".into()), None),
+                Field::DataSharingConsentGranted | Field::ClaimTokenManagement => {
+                    return Err(TestCaseError::fail("nobody asks for it"));
+                }
                 Field::CountryOrRegion => {
                     (observed.spec.country_or_region.clone(), entity.country_or_region.clone())
                 }
@@ -607,6 +621,8 @@ proptest! {
                     entity.automatically_update_apps.map(|it| it.to_string()),
                 ),
             };
+            let is_known = !field.is_beta() || known(&observed).unwrap().identity.api == GraphApi::Beta;
+            prop_assert!(is_known, "v1.0 does not have it");
             prop_assert_eq!(asked.as_ref(), Some(wanted));
             prop_assert_eq!(&shown, found);
             prop_assert!(!found.as_ref().is_some_and(|found| found.eq_ignore_ascii_case(wanted)));

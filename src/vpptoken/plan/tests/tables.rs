@@ -1849,6 +1849,82 @@ fn a_sync_whose_answer_was_lost_is_not_sent_again_when_graph_shows_it() {
     assert_eq!((plan.step, plan.status.last_handled_sync_request.as_deref()), (None, Some("now")));
 }
 
+#[test]
+fn settings_of_the_beta_api_are_kept_there_and_a_mistake_elsewhere() {
+    fn beta() -> World {
+        let mut world = World::ready();
+        world.known().unwrap().identity.api = GraphApi::Beta;
+        world.status.tenant.as_mut().unwrap().api = GraphApi::Beta;
+        world.spec.display_name = Some("Berlin".into());
+        world.spec.role_scope_tag_ids = Some(vec!["7".into(), "0".into(), "7".into()]);
+        world.spec.data_sharing_consent_granted = Some(true);
+        world.spec.claim_token_management_from_external_mdm = Some(false);
+        let token = world.token();
+        token.display_name = Some("Berlin".into());
+        token.location_name = Some("Berlin Mitte".into());
+        token.role_scope_tag_ids = Some(["0", "7"].map(str::to_owned).into());
+        token.data_sharing_consent_granted = Some(true);
+        token.claim_token_management_from_external_mdm = Some(false);
+        world
+    }
+    check(
+        beta,
+        &[
+            ("all is as asked, sets in any order", |_| {}, ready()),
+            (
+                "the case of a name matters",
+                |w| w.token().display_name = Some("BERLIN".into()),
+                working(Reason::Updating).step(update(false, &[(Field::DisplayName, Some("BERLIN"), "Berlin")])),
+            ),
+            (
+                "a scope tag was taken away",
+                |w| w.token().role_scope_tag_ids = Some(["0"].map(str::to_owned).into()),
+                working(Reason::Updating).step(update(false, &[(Field::RoleScopeTagIds, Some("0"), "0, 7")])),
+            ),
+            (
+                "consent was taken back, and the token is being claimed",
+                |w| {
+                    w.token().data_sharing_consent_granted = Some(false);
+                    w.spec.claim_token_management_from_external_mdm = Some(true);
+                },
+                working(Reason::Updating).step(update(
+                    false,
+                    &[
+                        (Field::DataSharingConsentGranted, Some("false"), "true"),
+                        (Field::ClaimTokenManagement, Some("false"), "true"),
+                    ],
+                )),
+            ),
+            (
+                "the tenant object speaks v1.0: said, and never sent",
+                |w| {
+                    w.known().unwrap().identity.api = GraphApi::V1;
+                    w.token().display_name = None;
+                },
+                stalled(Reason::SettingUnknownToApi),
+            ),
+            (
+                "that stops nothing else",
+                |w| {
+                    w.known().unwrap().identity.api = GraphApi::V1;
+                    w.token().country_or_region = Some("fr".into());
+                },
+                stalled(Reason::SettingUnknownToApi).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+        ],
+    );
+    let status = plan(&beta().observe()).status;
+    assert_eq!(status.role_scope_tag_ids, Some(vec!["0".to_owned(), "7".to_owned()]));
+    assert_eq!(
+        (status.location_name.as_deref(), status.display_name.as_deref()),
+        (Some("Berlin Mitte"), Some("Berlin"))
+    );
+    let mut gone = beta();
+    gone.tokens.clear();
+    gone.gone = vec![(OURS.into(), ago(SECOND))];
+    assert_eq!(plan(&gone.observe()).status.location_name, None);
+}
+
 fn decline(because: &'static str) -> Step {
     Step::DeclineSync { request: "now".into(), because }
 }
