@@ -1,6 +1,6 @@
 //! Carries out one step, and says what came of it.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use secrecy::SecretString;
@@ -9,10 +9,10 @@ use serde_json::json;
 use super::facts::Done;
 use super::observe::{read_file, tenant_name};
 use super::plan::{Step, Wanted};
-use super::world::{Failure, Observed, StepKind, TenantState, UnsentCreate};
+use super::world::{Observed, StepKind, TenantState, UnsentCreate};
 use super::{Context, Error, namespace, tenant_key, uid};
 use crate::api::{AccountType, FINALIZER, PendingCreate, Uploaded, VppToken};
-use crate::graph::{ErrorKind, GraphError, NewToken, TokenPatch, TokenSettings};
+use crate::graph::{GraphError, NewToken, TokenPatch, TokenSettings};
 use crate::tenant::{Field, Sent, Session, Tenant, clock};
 use crate::token_file::TokenFile;
 
@@ -240,12 +240,7 @@ impl Actor<'_> {
         if outcome.is_err() {
             return Ok(Acted::default());
         }
-        self.context.desk.change(self.uid, |page| {
-            for (field, value) in written {
-                let tries = page.memory.tries.entry(field).or_insert_with(|| (value.clone(), 0));
-                *tries = if tries.0 == value { (value, tries.1.saturating_add(1)) } else { (value, 1) };
-            }
-        });
+        self.context.desk.change(self.uid, |page| page.memory.tried(written));
         let changes: Vec<String> = fields
             .iter()
             .map(|(field, Wanted { found, wanted })| {
@@ -332,25 +327,8 @@ impl Actor<'_> {
             }
             Err(error) => {
                 tracing::warn!(step = ?kind, %error, "graph refused or failed a step");
-                let now = clock::now();
-                let before = page
-                    .memory
-                    .failures
-                    .get(&kind)
-                    .filter(|before| before.kind == error.kind && before.inputs == inputs);
-                let count = before.map_or(1, |before| before.count.saturating_add(1));
-                let failure = Failure {
-                    kind: error.kind,
-                    message: super::plan::failure_sentence(&error.sentence, error.code.as_deref()),
-                    since: before.map_or(now, |before| before.since),
-                    began,
-                    at: now,
-                    count,
-                    not_before: now.saturating_add(delay(error, count)).unwrap_or(Timestamp::MAX),
-                    maybe_executed: error.maybe_executed(),
-                    inputs,
-                };
-                page.memory.failures.insert(kind, failure);
+                let jitter = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;
+                page.memory.failed(kind, error, inputs, began, clock::now(), jitter);
             }
         });
     }
@@ -371,20 +349,6 @@ impl Drop for Sending<'_> {
     }
 }
 
-/// How long a failed step waits: what Graph asks for, or a time that doubles, with jitter so that many objects that failed
-/// together do not come back together.
-fn delay(error: &GraphError, count: u32) -> SignedDuration {
-    let (first, most) = match error.kind {
-        ErrorKind::Refused | ErrorKind::NotFound => (60.0, 3600.0),
-        ErrorKind::Credentials | ErrorKind::Forbidden | ErrorKind::Unauthorized => (5.0, 300.0),
-        _ => (1.0, 300.0),
-    };
-    let doubled: f64 = first * 2f64.powi(i32::try_from(count.saturating_sub(1).min(20)).unwrap_or(20));
-    let jitter = 0.8 + 0.4 * f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;
-    let asked = error.retry_after.map_or(0.0, |wait| wait.as_secs_f64());
-    SignedDuration::try_from_secs_f64((doubled.min(most) * jitter).max(asked)).unwrap_or(SignedDuration::from_secs(300))
-}
-
 /// Remembers that an announced create was not sent; a list that begins after now is looked through before it is.
 pub(super) fn announced(context: &Context, uid: &str, pending: &PendingCreate) {
     let unsent = UnsentCreate { sha256: pending.sha256.clone(), list_after: clock::now() };
@@ -396,21 +360,5 @@ pub(super) fn end_turn(context: &Context, uid: &str) {
     context.desk.change(uid, |page| page.memory.unsent_create = None);
     for (namespace, name) in context.desk.end_turn(uid) {
         (context.wake)(&namespace, &name);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_delay_grows_with_jitter_up_to_its_limit() {
-        let error = GraphError::new(ErrorKind::OutcomeUnknown, "x");
-        for (count, low, high) in [(1, 0.8, 1.2), (2, 1.6, 2.4), (5, 12.8, 19.2), (50, 240.0, 360.0)] {
-            let waited = delay(&error, count).as_secs_f64();
-            assert!((low..=high).contains(&waited), "{count}: {waited}");
-        }
-        let asked = GraphError { retry_after: Some(std::time::Duration::from_secs(7)), ..error };
-        assert!(delay(&asked, 1).as_secs_f64() >= 7.0);
     }
 }

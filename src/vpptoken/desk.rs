@@ -1,12 +1,13 @@
 //! What this process remembers of the objects beyond their statuses: claims fresher than any cache, whose turn it is to
 //! create, and what failed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::facts::Done;
-use super::world::{FileFacts, FileProblem, Memory};
-use crate::api::TokenEncoding;
+use super::plan::Plan;
+use super::world::{FileFacts, FileProblem, Inputs, Memory};
+use crate::api::{TokenEncoding, VppTokenStatus};
 
 /// A tenant, apart from how it is reached: cloud and tenant id.
 pub type TenantName = String;
@@ -37,14 +38,36 @@ pub struct Page {
     pub kubernetes_failures: u32,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    pages: HashMap<String, Page>,
-    claims: HashMap<(TenantName, String), String>,
-    turns: HashMap<(TenantName, String), Turn>,
+impl Page {
+    /// A status as it is once everything that was done is written into it.
+    pub fn status_with_facts(&self, status: Option<VppTokenStatus>) -> VppTokenStatus {
+        let mut status = status.unwrap_or_default();
+        for fact in &self.unrecorded {
+            fact.apply(&mut status);
+        }
+        status
+    }
+
+    /// The status of a plan that was made on these inputs is written.
+    pub fn recorded(&mut self, plan: &Plan, inputs: &Inputs) {
+        self.unrecorded.clear();
+        self.kubernetes_failures = 0;
+        self.awaits_list = plan.list_after.is_some();
+        if let Some(differing) = &plan.differing {
+            self.memory.tries.retain(|field, _| differing.contains(field));
+        }
+        self.memory.failures.retain(|_, failure| failure.inputs == *inputs || plan.status.pending_create.is_some());
+    }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
+struct State {
+    pages: BTreeMap<String, Page>,
+    claims: BTreeMap<(TenantName, String), String>,
+    turns: BTreeMap<(TenantName, String), Turn>,
+}
+
+#[derive(Clone, Debug)]
 struct Turn {
     holder: String,
     waiting: BTreeSet<(String, String)>,
@@ -65,6 +88,11 @@ pub struct Desk {
 }
 
 impl Desk {
+    /// A memory that begins with what is in this one, and goes its own way from there: for a checker that follows every way.
+    pub fn fork(&self) -> Self {
+        Self { state: Arc::new(Mutex::new(self.state().clone())) }
+    }
+
     /// What is remembered of an object.
     pub fn page(&self, uid: &str) -> Page {
         self.state().pages.get(uid).cloned().unwrap_or_default()

@@ -1,7 +1,7 @@
 //! Gathers all that a decision needs into one value. Reads only: the caches, and past them the Secret and what the tenant
 //! allows when a write to Graph is due.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -16,9 +16,9 @@ use super::world::{FileFacts, FileProblem, KnownTenant, Object, Observed, Others
 use super::{Context, Error, namespace, tenant_key, uid};
 use crate::api::{
     ClusterGraphTenant, FINALIZER, PendingCreate, Reason, SYNC_REQUESTED_AT, TenantKind, TokenEncoding, VppToken,
-    VppTokenTenant,
+    VppTokenStatus, VppTokenTenant,
 };
-use crate::tenant::{Access, Tenant, TenantKey, clock};
+use crate::tenant::{Access, Tenant, TenantKey, Timings, clock};
 use crate::token_file::TokenFile;
 
 /// How fresh the reads have to be.
@@ -43,10 +43,7 @@ pub async fn observe(context: &Context, object: &VppToken, from: From) -> Result
     let identity = tenant.as_ref().and_then(Option::as_ref).map(|tenant| &tenant.identity);
     let others = identity.map(|identity| others(context, object, identity)).transpose()?.unwrap_or_default();
     let tenant = tenant_state(context, object, tenant, from).await?;
-    let mut status = object.status.clone().unwrap_or_default();
-    for done in &page.unrecorded {
-        done.apply(&mut status);
-    }
+    let status = page.status_with_facts(object.status.clone());
     let deleting = object.metadata.deletion_timestamp.as_ref().map(|time| time.0);
     let has_finalizer = object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
     let crd_terminating = deleting.is_some() && has_finalizer && crd_terminating(context).await?;
@@ -141,48 +138,91 @@ fn namespace_of(context: &Context, object: &VppToken) -> Result<Option<Arc<Parti
 }
 
 /// A tenant's name in claims and turns, however many tenant objects stand for it.
-pub(super) fn tenant_name(identity: &VppTokenTenant) -> String {
+pub fn tenant_name(identity: &VppTokenTenant) -> String {
     format!("{:?}/{}", identity.cloud, identity.tenant_id.to_lowercase())
 }
 
 /// What other VppTokens have to do with this tenant: what their statuses say, and what this process knows before them.
 fn others(context: &Context, object: &VppToken, identity: &VppTokenTenant) -> Result<Others, Error> {
     let name = tenant_name(identity);
-    let own_uid = uid(object)?;
-    let own_apple_id = object.spec.apple_id.as_ref().map(|apple_id| apple_id.trim().to_lowercase());
-    let own_pending = object.status.as_ref().and_then(|status| status.pending_create.as_ref());
-    let claims = context.desk.claims(&name);
-    let now = clock::now();
+    let own = Rival::of(object, uid(object)?);
+    let all: Vec<Arc<VppToken>> = context.caches.all_tokens().collect();
+    let rivals = all.iter().filter_map(|object| Some((object, object.metadata.uid.as_deref()?)));
+    let rivals = rivals.filter(|(_, uid)| *uid != own.uid).map(|(object, uid)| {
+        let leads_here = || tenant_of(context, object).is_some_and(|tenant| tenant_name(&tenant) == name);
+        (Rival::of(object, uid), leads_here)
+    });
+    let mut others = others_of(&own, rivals, &name, &context.desk.claims(&name), clock::now(), context.timings);
+    let who = (namespace(object)?.to_owned(), object.name_any());
+    if object
+        .spec
+        .apple_id
+        .as_ref()
+        .is_some_and(|apple_id| context.desk.is_anothers_turn(&name, apple_id, own.uid, who))
+    {
+        others.creating = true;
+    }
+    Ok(others)
+}
+
+/// A VppToken, as far as it matters to the others of its tenant.
+#[derive(Clone, Copy, Debug)]
+pub struct Rival<'a> {
+    /// Its UID.
+    pub uid: &'a str,
+    /// When it was created.
+    pub created: Timestamp,
+    /// The Apple ID that it asks for.
+    pub apple_id: Option<&'a str>,
+    /// What its status says.
+    pub status: Option<&'a VppTokenStatus>,
+}
+
+impl<'a> Rival<'a> {
+    fn of(object: &'a VppToken, uid: &'a str) -> Self {
+        Self {
+            uid,
+            created: object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            apple_id: object.spec.apple_id.as_deref(),
+            status: object.status.as_ref(),
+        }
+    }
+}
+
+/// What the statuses of other VppTokens, and the claims that this process knows of before them, mean for one. Each of the
+/// others comes with whether its `tenantRef` leads to the same tenant. Pure.
+pub fn others_of<'a>(
+    own: &Rival<'_>,
+    rivals: impl Iterator<Item = (Rival<'a>, impl Fn() -> bool)>,
+    name: &str,
+    claims: &HashMap<String, Vec<String>>,
+    now: Timestamp,
+    timings: Timings,
+) -> Others {
+    let own_apple_id = own.apple_id.map(|apple_id| apple_id.trim().to_lowercase());
+    let own_pending = own.status.and_then(|status| status.pending_create.as_ref());
     let mut others = Others::default();
-    for other in context.caches.all_tokens() {
-        let Some(uid) = other.metadata.uid.as_deref().filter(|uid| *uid != own_uid) else {
-            continue;
-        };
-        let created = other.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    for (Rival { uid, created, status, .. }, leads_here) in rivals {
         for id in claims.get(uid).into_iter().flatten() {
             others.claimed.insert(id.clone(), (created, uid.to_owned()));
         }
-        let Some(status) = &other.status else { continue };
+        let Some(status) = status else { continue };
         if let (Some(tenant), Some(id)) = (&status.tenant, &status.token_id)
             && tenant_name(tenant) == name
         {
             others.claimed.insert(id.clone(), (created, uid.to_owned()));
         }
         // One that is older than that has been decided upon, or can't be; `knownIds` and the claims tell what came of it.
-        let is_recent = |pending: &PendingCreate| now.duration_since(pending.since) < context.timings.unknown_outcome;
+        let is_recent = |pending: &PendingCreate| now.duration_since(pending.since) < timings.unknown_outcome;
         if let Some(pending) = status.pending_create.as_ref().filter(|pending| is_recent(pending))
             && Some(pending.apple_id.trim().to_lowercase()) == own_apple_id
-            && own_pending.is_none_or(|own| (pending.since, uid) < (own.since, own_uid))
-            && tenant_of(context, &other).is_some_and(|tenant| tenant_name(&tenant) == name)
+            && own_pending.is_none_or(|announced| (pending.since, uid) < (announced.since, own.uid))
+            && leads_here()
         {
             others.creating = true;
         }
     }
-    let who = (namespace(object)?.to_owned(), object.name_any());
-    if own_apple_id.is_some_and(|apple_id| context.desk.is_anothers_turn(&name, &apple_id, own_uid, who)) {
-        others.creating = true;
-    }
-    Ok(others)
+    others
 }
 
 fn tenant_of(context: &Context, object: &VppToken) -> Option<VppTokenTenant> {

@@ -82,10 +82,7 @@ pub async fn report(
 /// The same decision, with what was done and what the tenant looks like now.
 fn plan_again(context: &Context, object: &VppToken, observed: &mut Observed, done: &Option<Done>) -> Plan {
     let page = context.desk.page(&observed.object.uid);
-    let mut status = object.status.clone().unwrap_or_default();
-    for fact in &page.unrecorded {
-        fact.apply(&mut status);
-    }
+    let mut status = page.status_with_facts(object.status.clone());
     if let Some(done) = done {
         done.apply(&mut status);
     }
@@ -127,16 +124,7 @@ fn settle(context: &Context, uid: &str, plan: &Plan, done: &Option<Done>, observ
         act::end_turn(context, uid);
     }
     context.desk.unclaim(uid, plan.status.token_id.as_deref());
-    context.desk.change(uid, |page| {
-        page.unrecorded.clear();
-        page.kubernetes_failures = 0;
-        page.awaits_list = plan.list_after.is_some();
-        if let Some(differing) = &plan.differing {
-            page.memory.tries.retain(|field, _| differing.contains(field));
-        }
-        let inputs = observed.inputs();
-        page.memory.failures.retain(|_, failure| failure.inputs == inputs || plan.status.pending_create.is_some());
-    });
+    context.desk.change(uid, |page| page.recorded(plan, &observed.inputs()));
 }
 
 /// The object went: nothing of it is kept.

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{AllowedOperation, Reason, VppTokenSpec, VppTokenStatus, VppTokenTenant};
-use crate::graph::ErrorKind;
+use crate::graph::{ErrorKind, GraphError};
 use crate::tenant::{Field, TenantView, Timings};
 
 /// All that a decision needs.
@@ -208,6 +208,57 @@ pub struct Inputs {
     pub sync_request: Option<String>,
 }
 
+impl Memory {
+    /// Values were sent, and Graph accepted them.
+    pub fn tried(&mut self, written: Vec<(Field, String)>) {
+        for (field, value) in written {
+            let tries = self.tries.entry(field).or_insert_with(|| (value.clone(), 0));
+            *tries = if tries.0 == value { (value, tries.1.saturating_add(1)) } else { (value, 1) };
+        }
+    }
+
+    /// A step failed: it waits out a delay that grows while it fails in the same way. `jitter` is from 0 to 1.
+    pub fn failed(
+        &mut self,
+        kind: StepKind,
+        error: &GraphError,
+        inputs: Inputs,
+        began: Timestamp,
+        now: Timestamp,
+        jitter: f64,
+    ) {
+        let before = self.failures.get(&kind);
+        let before = before.filter(|before| before.kind == error.kind && before.inputs == inputs);
+        let count = before.map_or(1, |before| before.count.saturating_add(1));
+        let failure = Failure {
+            kind: error.kind,
+            message: super::plan::failure_sentence(&error.sentence, error.code.as_deref()),
+            since: before.map_or(now, |before| before.since),
+            began,
+            at: now,
+            count,
+            not_before: now.saturating_add(delay(error, count, jitter)).unwrap_or(Timestamp::MAX),
+            maybe_executed: error.maybe_executed(),
+            inputs,
+        };
+        self.failures.insert(kind, failure);
+    }
+}
+
+/// How long a failed step waits: what Graph asks for, or a time that doubles, with jitter so that many objects that failed
+/// together do not come back together.
+fn delay(error: &GraphError, count: u32, jitter: f64) -> SignedDuration {
+    let (first, most) = match error.kind {
+        ErrorKind::Refused | ErrorKind::NotFound => (60.0, 3600.0),
+        ErrorKind::Credentials | ErrorKind::Forbidden | ErrorKind::Unauthorized => (5.0, 300.0),
+        _ => (1.0, 300.0),
+    };
+    let doubled: f64 = first * 2f64.powi(i32::try_from(count.saturating_sub(1).min(20)).unwrap_or(20));
+    let asked = error.retry_after.map_or(0.0, |wait| wait.as_secs_f64());
+    SignedDuration::try_from_secs_f64((doubled.min(most) * (0.8 + 0.4 * jitter)).max(asked))
+        .unwrap_or(SignedDuration::from_secs(300))
+}
+
 impl Observed {
     /// What a step would be tried with now.
     pub fn inputs(&self) -> Inputs {
@@ -221,5 +272,23 @@ impl Observed {
     /// The failure that still holds back a kind of step.
     pub fn failure(&self, kind: StepKind) -> Option<&Failure> {
         self.memory.failures.get(&kind).filter(|failure| failure.inputs == self.inputs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_grows_with_jitter_up_to_its_limit() {
+        let error = GraphError::new(ErrorKind::OutcomeUnknown, "x");
+        for (count, low, high) in [(1, 0.8, 1.2), (2, 1.6, 2.4), (5, 12.8, 19.2), (50, 240.0, 360.0)] {
+            for jitter in [0.0, 0.5, 1.0] {
+                let waited = delay(&error, count, jitter).as_secs_f64();
+                assert!((low..=high).contains(&waited), "{count}: {waited}");
+            }
+        }
+        let asked = GraphError { retry_after: Some(std::time::Duration::from_secs(7)), ..error };
+        assert!(delay(&asked, 1, 0.0).as_secs_f64() >= 7.0);
     }
 }
