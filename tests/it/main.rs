@@ -4,13 +4,17 @@
 //! the one that `control-plane run` started, or else one that this process starts itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod adopting;
 mod at_scale;
+mod conflicts;
 mod crashes;
+mod drift;
 mod main_job;
 mod manifests;
 mod outages;
 mod policies;
 mod races;
+mod renewing;
 mod secrets;
 mod support;
 mod tenants;

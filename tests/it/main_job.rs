@@ -26,12 +26,6 @@ fn berlin(world: &World) -> graph_emulator::Entity {
     entities[0].clone()
 }
 
-/// The names of the properties of each PATCH, besides the type that each names.
-fn patched(world: &World) -> Vec<Vec<String>> {
-    let updates = world.requests(Operation::Update).into_iter();
-    updates.map(|record| record.properties.into_iter().filter(|name| name != "@odata.type").collect()).collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_becomes_a_synced_token() {
     let world = World::new().await;
@@ -135,7 +129,7 @@ async fn a_replaced_secret_is_uploaded_onto_the_same_token_and_synced() {
     assert_eq!(status.uploaded.map(|uploaded| uploaded.sha256), Some(sha256(&file.text())));
     assert_eq!((after.uploads, after.syncs), (2, 2));
     assert_eq!(after.token_sha256, Some(sha256(&file.text())));
-    assert_eq!(patched(&world), [["token"]]);
+    assert_eq!(world.patched(), [["token"]]);
     assert_eq!(world.emulator.writes(), 2, "one PATCH and one sync: {:?}", world.emulator.counters());
     assert_eq!(world.event_reasons("berlin").await, ["Created", "Uploaded"]);
     world.finish().await;
@@ -164,7 +158,7 @@ async fn a_changed_setting_is_sent_alone() {
                 is_ready(status) && status.observed_generation == Some(generation)
             })
             .await;
-        assert_eq!(patched(&world), sent);
+        assert_eq!(world.patched(), sent);
     }
     // What Graph has already, in another spelling, is not sent.
     world.patch("berlin", json!({ "spec": { "countryOrRegion": "FR" } })).await;
@@ -196,7 +190,7 @@ async fn a_setting_changed_in_the_portal_is_put_back_and_an_unmanaged_one_stays(
         })
         .await;
     world.wait_lists(1).await;
-    assert_eq!(patched(&world), [["countryOrRegion"]]);
+    assert_eq!(world.patched(), [["countryOrRegion"]]);
     assert!(berlin(&world).automatically_update_apps);
     world.finish().await;
 }

@@ -1,7 +1,7 @@
 //! What may happen in Graph, and what not: deletion, taking over by id, creating beside a similar token, and who may use a
 //! tenant.
 
-use graph_emulator::{Action, BodyKind, Entity, Fault, NewEntity, Operation, When, sha256};
+use graph_emulator::{Action, BodyKind, Fault, Operation, When, sha256};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -18,17 +18,6 @@ use crate::support::{
 async fn with(values: &[&str]) -> World {
     let values = values.iter().map(|value| (*value).to_owned()).collect();
     World::with(Setup { values, ..Setup::default() }).await
-}
-
-/// A token that people added by hand, for the Apple ID of a VppToken.
-fn by_hand(world: &World, name: &str, expires: &str) -> Entity {
-    let new = NewEntity {
-        organization_name: Some("Contoso".to_owned()),
-        expiration_date_time: Some(expires.parse().unwrap()),
-        apple_id: Some(format!("vpp.{name}@contoso.example")),
-        ..NewEntity::default()
-    };
-    world.emulator.create_by_hand(&world.tenant_id, new)
 }
 
 async fn message(world: &World, name: &str, reason: &str) -> String {
@@ -208,7 +197,7 @@ async fn a_namespace_goes_with_its_objects_and_a_crd_takes_nothing_along() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_taken_over_by_its_id() {
     let world = World::new().await;
-    let (right, other) = (by_hand(&world, "berlin", &EXPIRES), by_hand(&world, "berlin", &EXPIRES));
+    let (right, other) = (world.by_hand("berlin", &EXPIRES), world.by_hand("berlin", &EXPIRES));
     let file = world.token("Contoso", &RENEWED);
     world.create("berlin", &file, json!({ "tokenId": right.id, "countryOrRegion": "de" })).await;
     let status = world.wait_synced("berlin").await;
@@ -240,8 +229,8 @@ async fn a_token_is_taken_over_by_its_id() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_tenant_does_not_allow_is_not_done() {
     let world = with(&["tenant.allowedOperations={Delete}"]).await;
-    let bind = by_hand(&world, "bind", &EXPIRES);
-    by_hand(&world, "adopt", &EXPIRES);
+    let bind = world.by_hand("bind", &EXPIRES);
+    world.by_hand("adopt", &EXPIRES);
     let before = world.entities();
     for (name, more, operation) in [
         ("bind", json!({ "tokenId": bind.id }), "Bind"),
@@ -310,7 +299,7 @@ async fn a_namespace_that_is_not_allowed_gets_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_similar_token_holds_until_always_is_asked_for() {
     let world = World::new().await;
-    let similar = by_hand(&world, "berlin", &EXPIRES);
+    let similar = world.by_hand("berlin", &EXPIRES);
     let file = world.token("Contoso", &RENEWED);
     world.create("berlin", &file, json!({})).await;
     let said = message(&world, "berlin", "SimilarTokenExists").await;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use graph_emulator::{Operation, RequestRecord};
+use graph_emulator::{Entity, NewEntity, Operation, RequestRecord};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -81,15 +81,52 @@ impl World {
         requests
     }
 
+    /// The names of the properties of each PATCH, besides the type that each names.
+    pub fn patched(&self) -> Vec<Vec<String>> {
+        let updates = self.requests(Operation::Update).into_iter();
+        updates.map(|record| record.properties.into_iter().filter(|name| name != "@odata.type").collect()).collect()
+    }
+
+    /// The writes to Graph since they were last cleared: what, and to which token.
+    pub fn written(&self) -> Vec<(Operation, Option<String>)> {
+        let mut requests = self.emulator.requests();
+        requests.retain(|record| record.operation.is_write());
+        requests.into_iter().map(|record| (record.operation, record.id)).collect()
+    }
+
+    /// A token that people added by hand, for the Apple ID of a VppToken.
+    pub fn by_hand(&self, name: &str, expires: &str) -> Entity {
+        let (_, name) = self.place(name);
+        let new = NewEntity {
+            organization_name: Some("Contoso".to_owned()),
+            expiration_date_time: Some(expires.parse().unwrap()),
+            apple_id: Some(format!("vpp.{name}@contoso.example")),
+            ..NewEntity::default()
+        };
+        self.emulator.create_by_hand(&self.tenant_id, new)
+    }
+
+    /// The token in Graph that a VppToken has.
+    pub async fn entity(&self, name: &str) -> Entity {
+        let id = self.status(name).await.token_id.unwrap();
+        self.emulator.entity(&self.tenant_id, &id).unwrap()
+    }
+
     /// The reasons of an object's events, in order of time.
     pub async fn event_reasons(&self, name: &str) -> Vec<String> {
-        let mut events = self.events().await;
+        self.event_notes(name).await.into_iter().map(|(reason, _)| reason).collect()
+    }
+
+    /// The reasons and sentences of an object's events, in order of time.
+    pub async fn event_notes(&self, name: &str) -> Vec<(String, String)> {
+        let (namespace, name) = self.place(name);
+        let mut events = self.events_in(namespace).await;
         events.retain(|event| {
             let about = event.regarding.as_ref().and_then(|about| about.name.as_deref());
             about == Some(name)
         });
         events.sort_by_key(|event| event.event_time.clone());
-        events.into_iter().filter_map(|event| event.reason).collect()
+        events.into_iter().map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default())).collect()
     }
 
     /// Waits until there is an event about an object.
@@ -100,19 +137,21 @@ impl World {
 
     /// Deletes a VppToken, and does not wait for it to be gone.
     pub async fn delete(&self, name: &str) {
-        self.tokens().delete(name, &DeleteParams::default()).await.unwrap();
+        let (tokens, name) = self.at(name);
+        tokens.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
     /// Waits until a VppToken is gone.
     pub async fn wait_gone(&self, name: &str) {
-        let gone =
-            until(LIMIT, || async { self.tokens().get_opt(name).await.is_ok_and(|found| found.is_none()) }).await;
+        let (tokens, name) = self.at(name);
+        let gone = until(LIMIT, || async { tokens.get_opt(name).await.is_ok_and(|found| found.is_none()) }).await;
         assert!(gone, "{name} never went\n{}", self.operator.log_end());
     }
 
     /// The finalizers of a VppToken.
     pub async fn finalizers(&self, name: &str) -> Vec<String> {
-        self.tokens().get(name).await.unwrap().finalizers().to_vec()
+        let (tokens, name) = self.at(name);
+        tokens.get(name).await.unwrap().finalizers().to_vec()
     }
 
     /// Applies a manifest with kubectl.

@@ -41,6 +41,10 @@ pub struct Setup {
     pub values: Vec<String>,
     /// Looks after all namespaces, not only that of the test: for control planes of a test's own.
     pub cluster_wide: bool,
+    /// Looks after a second namespace too: objects whose name begins with `elsewhere/` are there.
+    pub elsewhere: bool,
+    /// Has the chart installed by helm, so that helm can uninstall it.
+    pub by_helm: bool,
 }
 
 impl Default for Setup {
@@ -48,7 +52,15 @@ impl Default for Setup {
         // A test waits neither for a minute of settling nor for a quarter of an hour of an unknown outcome.
         let flags = ["--settling-time", "2s", "--unknown-outcome-time", "3s"].map(str::to_owned).to_vec();
         let emulator = Settings { sync_duration: Duration::from_millis(500), ..Settings::default() };
-        Self { emulator, poll_interval: "5s", flags, values: Vec::new(), cluster_wide: false }
+        Self {
+            emulator,
+            poll_interval: "5s",
+            flags,
+            values: Vec::new(),
+            cluster_wide: false,
+            elsewhere: false,
+            by_helm: false,
+        }
     }
 }
 
@@ -60,6 +72,8 @@ pub struct World {
     pub client: Client,
     /// The namespace of the test: the operator lives there too.
     pub namespace: String,
+    /// The second namespace, if there is one.
+    pub elsewhere: String,
     /// The ClusterGraphTenant that the chart made.
     pub tenant: String,
     /// The Entra tenant.
@@ -86,25 +100,52 @@ impl World {
 
     /// A world on a control plane of one's own.
     pub async fn on(plane: Plane, setup: Setup) -> Self {
-        let client = plane.client().await;
-        let unique = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-        let namespace = format!("test-{unique}");
+        let emulator = Emulator::start(setup.emulator.clone()).await.unwrap();
         let tenant_id = uuid::Uuid::new_v4().to_string();
         let client_id = uuid::Uuid::new_v4().to_string();
         let client_secret = format!("client-secret-{}", uuid::Uuid::new_v4().simple());
-        let emulator = Emulator::start(setup.emulator).await.unwrap();
         emulator.add_app(&tenant_id, &client_id, client_secret.as_str());
+        Self::install(plane, setup, emulator, tenant_id, client_id, vec![client_secret]).await
+    }
 
+    /// The cluster is lost, and there is another one for the same Entra tenant: a fresh namespace, tenant object and
+    /// operator.
+    pub async fn rebuilt(self, setup: Setup) -> Self {
+        self.operator.kill();
+        let Self { plane, emulator, tenant_id, client_id, secrets, .. } = self;
+        let secrets = secrets.into_inner().unwrap();
+        Self::install(plane, setup, emulator, tenant_id, client_id, secrets).await
+    }
+
+    /// The first of the secrets is the client secret.
+    async fn install(
+        plane: Plane,
+        setup: Setup,
+        emulator: Emulator,
+        tenant_id: String,
+        client_id: String,
+        secrets: Vec<String>,
+    ) -> Self {
+        let client = plane.client().await;
+        let unique = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+        let namespace = format!("test-{unique}");
         plane.create_namespace(&client, &namespace).await;
-        let (watched, mut flags) = if setup.cluster_wide {
+        let mut watched = vec![namespace.clone()];
+        let mut elsewhere = String::new();
+        if setup.elsewhere {
+            elsewhere = format!("aside-{unique}");
+            plane.create_namespace(&client, &elsewhere).await;
+            watched.push(elsewhere.clone());
+        }
+        let watched = watched.join(",");
+        let (watching, mut flags) = if setup.cluster_wide {
             ("watchNamespaces=null".to_owned(), Vec::new())
         } else {
-            let flags = vec!["--watch-namespaces".to_owned(), namespace.clone()];
-            (format!("watchNamespaces={{{namespace}}}"), flags)
+            (format!("watchNamespaces={{{watched}}}"), vec!["--watch-namespaces".to_owned(), watched])
         };
         flags.extend(setup.flags);
         let mut values = vec![
-            watched,
+            watching,
             "tenant.create=true".to_owned(),
             format!("tenant.name={namespace}"),
             format!("tenant.tenantId={tenant_id}"),
@@ -115,22 +156,38 @@ impl World {
             format!("tenant.pollInterval={}", setup.poll_interval),
         ];
         values.extend(setup.values);
-        plane.install_chart(&namespace, &values).await;
+        plane.install_chart(&namespace, &values, setup.by_helm).await;
         let operator = Operator::new(&plane, &namespace, &emulator.url(), &flags).await;
+        let client_secret = secrets[0].clone();
         let world = Self {
             plane,
             client,
             tenant: namespace.clone(),
             namespace,
+            elsewhere,
             tenant_id,
             client_id,
             emulator,
             operator,
-            secrets: std::sync::Mutex::new(vec![client_secret.clone()]),
+            secrets: std::sync::Mutex::new(secrets),
         };
         world.write_secret("graph", "clientSecret", &client_secret).await;
         world.operator.start().await;
         world
+    }
+
+    /// The namespace that a name belongs to, and the rest of the name.
+    pub fn place<'a>(&'a self, name: &'a str) -> (&'a str, &'a str) {
+        match name.strip_prefix("elsewhere/") {
+            Some(name) => (&self.elsewhere, name),
+            None => (&self.namespace, name),
+        }
+    }
+
+    /// Where a VppToken is, and what it is called there.
+    pub fn at<'a>(&'a self, name: &'a str) -> (Api<VppToken>, &'a str) {
+        let (namespace, name) = self.place(name);
+        (Api::namespaced(self.client.clone(), namespace), name)
     }
 
     /// A valid token file of an organization, whose content is searched for at the end.
@@ -149,7 +206,8 @@ impl World {
 
     /// Creates or replaces a Secret with one key.
     pub async fn write_secret(&self, name: &str, key: &str, value: &str) {
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let (namespace, name) = self.place(name);
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let secret = Secret {
             metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
             string_data: Some(BTreeMap::from([(key.to_owned(), value.to_owned())])),
@@ -168,7 +226,8 @@ impl World {
 
     /// Removes a Secret.
     pub async fn remove_secret(&self, name: &str) {
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let (namespace, name) = self.place(name);
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         api.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
@@ -179,6 +238,7 @@ impl World {
 
     /// The smallest spec: Secret NAME, and the Apple ID vpp.NAME@contoso.example.
     pub fn spec(&self, name: &str) -> Value {
+        let (_, name) = self.place(name);
         json!({
             "tokenSecretRef": { "name": name },
             "tenantRef": { "name": self.tenant },
@@ -199,12 +259,14 @@ impl World {
             spec[key] = value;
         }
         let spec: VppTokenSpec = serde_json::from_value(spec).unwrap();
-        self.tokens().create(&PostParams::default(), &VppToken::new(name, spec)).await.unwrap()
+        let (tokens, name) = self.at(name);
+        tokens.create(&PostParams::default(), &VppToken::new(name, spec)).await.unwrap()
     }
 
     /// Merges a patch into a VppToken.
     pub async fn patch(&self, name: &str, patch: Value) {
-        self.tokens().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        let (tokens, name) = self.at(name);
+        tokens.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
     /// Asks for a sync with a value of the annotation.
@@ -214,15 +276,17 @@ impl World {
 
     /// The status of a VppToken as it is now.
     pub async fn status(&self, name: &str) -> VppTokenStatus {
-        self.tokens().get_status(name).await.unwrap().status.unwrap_or_default()
+        let (tokens, name) = self.at(name);
+        tokens.get_status(name).await.unwrap().status.unwrap_or_default()
     }
 
     /// Waits for a status, and returns it.
     pub async fn wait_status(&self, name: &str, what: &str, holds: impl Fn(&VppTokenStatus) -> bool) -> VppTokenStatus {
         let last = std::sync::Mutex::new(VppTokenStatus::default());
+        let (tokens, own_name) = self.at(name);
         let arrived = until(LIMIT, || async {
             // The API server may be away in some tests.
-            if let Ok(object) = self.tokens().get_status(name).await {
+            if let Ok(object) = tokens.get_status(own_name).await {
                 *last.lock().unwrap() = object.status.unwrap_or_default();
             }
             holds(&last.lock().unwrap())
@@ -266,7 +330,11 @@ impl World {
 
     /// The events of the test's namespace that the operator wrote.
     pub async fn events(&self) -> Vec<Event> {
-        let api: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        self.events_in(&self.namespace).await
+    }
+
+    async fn events_in(&self, namespace: &str) -> Vec<Event> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let events = api.list(&ListParams::default()).await.unwrap();
         events.into_iter().filter(|event| event.reporting_controller.as_deref() == Some(FIELD_MANAGER)).collect()
     }
@@ -276,14 +344,19 @@ impl World {
         self.assert_nothing_leaked().await;
         self.operator.kill();
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let _ = namespaces.delete(&self.namespace, &DeleteParams::default()).await;
+        for namespace in [&self.namespace, &self.elsewhere] {
+            let _ = namespaces.delete(namespace, &DeleteParams::default()).await;
+        }
     }
 
     /// Searches statuses, events, tenant objects, the operator's log and metrics for the content of Secrets.
     pub async fn assert_nothing_leaked(&self) {
-        let objects = self.tokens().list(&ListParams::default()).await.unwrap();
-        let mut seen = serde_json::to_string(&objects).unwrap();
-        seen.push_str(&serde_json::to_string(&self.events().await).unwrap());
+        let mut seen = String::new();
+        for namespace in [&self.namespace, &self.elsewhere].into_iter().filter(|namespace| !namespace.is_empty()) {
+            let tokens: Api<VppToken> = Api::namespaced(self.client.clone(), namespace);
+            seen.push_str(&serde_json::to_string(&tokens.list(&ListParams::default()).await.unwrap()).unwrap());
+            seen.push_str(&serde_json::to_string(&self.events_in(namespace).await).unwrap());
+        }
         let tenants = self.plane.kubectl(&["get", "clustergraphtenants", &self.tenant, "-o", "json"]).await;
         seen.push_str(&tenants.stdout);
         let tenants = self.plane.kubectl(&["get", "graphtenants", "-n", &self.namespace, "-o", "json"]).await;

@@ -142,9 +142,11 @@ impl Plane {
         Output::of(&output)
     }
 
-    /// Runs helm.
+    /// Runs helm as an administrator.
     pub async fn helm(&self, arguments: &[&str]) -> Output {
-        let output = tokio::process::Command::new(&self.helm).args(arguments).kill_on_drop(true).output().await;
+        let mut command = tokio::process::Command::new(&self.helm);
+        command.args(arguments).env("KUBECONFIG", &self.kubeconfig).kill_on_drop(true);
+        let output = command.output().await;
         Output::of(&output.unwrap())
     }
 
@@ -167,16 +169,25 @@ impl Plane {
         assert!(ready, "the namespace {name} never got its ServiceAccount");
     }
 
-    /// Applies what the chart renders for a release that is called like its namespace.
-    pub async fn install_chart(&self, namespace: &str, values: &[String]) {
+    /// Applies what the chart renders for a release that is called like its namespace, or has helm install it.
+    pub async fn install_chart(&self, namespace: &str, values: &[String], by_helm: bool) {
         let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/vpptoken-operator");
-        let mut arguments = vec!["template", namespace, chart, "--namespace", namespace];
+        let command = if by_helm { "install" } else { "template" };
+        let mut arguments = vec![command, namespace, chart, "--namespace", namespace];
         for value in values {
             arguments.extend(["--set", value]);
         }
-        let rendered = self.helm(&arguments).await;
-        assert!(rendered.ok, "{}", rendered.stderr);
-        let applied = self.kubectl_with(&["apply", "-f", "-"], &rendered.stdout).await;
-        assert!(applied.ok, "{}", applied.stderr);
+        let done = self.helm(&arguments).await;
+        assert!(done.ok, "{}", done.stderr);
+        if !by_helm {
+            let applied = self.kubectl_with(&["apply", "-f", "-"], &done.stdout).await;
+            assert!(applied.ok, "{}", applied.stderr);
+        }
+    }
+
+    /// Has helm uninstall a release that it installed.
+    pub async fn uninstall_chart(&self, namespace: &str) {
+        let done = self.helm(&["uninstall", namespace, "--namespace", namespace]).await;
+        assert!(done.ok, "{}", done.stderr);
     }
 }

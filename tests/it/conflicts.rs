@@ -1,0 +1,165 @@
+//! One token in Graph has one VppToken, wherever the others are; they say so without naming what is not theirs, and take
+//! over when the one that has it goes.
+
+use graph_emulator::{Operation, sha256};
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use vpptoken_operator::api::VppTokenStatus;
+use vpptoken_operator::api::conditions::ConditionType;
+
+use crate::support::{EXPIRES, READY, RENEWED, STALLED, Setup, World, condition, row};
+
+async fn world() -> World {
+    World::with(Setup { elsewhere: true, ..Setup::default() }).await
+}
+
+/// It is held because another one has the token, and tells neither what that one is called nor where it is.
+async fn is_held(world: &World, name: &str, id: &str, of_others: &[&str]) {
+    let status = world.wait_reason(name, "ClaimedByAnother").await;
+    assert_eq!(row(&status), STALLED, "{name}");
+    let said = condition(&status, ConditionType::Ready).message;
+    assert!(said.contains(id), "{name}: {said}");
+    world.wait_event(name, "ClaimedByAnother").await;
+    let mut shown: Vec<String> = world.event_notes(name).await.into_iter().map(|(_, note)| note).collect();
+    shown.extend(status.conditions.into_iter().map(|condition| condition.message));
+    for text in shown {
+        for other in of_others {
+            assert!(!text.contains(other), "{name} names {other}: {text}");
+        }
+    }
+}
+
+fn has(status: &VppTokenStatus, id: &str) -> bool {
+    row(status) == READY && status.token_id.as_deref() == Some(id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_same_file_in_two_namespaces_one_has_the_token_and_the_other_takes_over_when_it_goes() {
+    let world = world().await;
+    let same = json!({ "appleId": "vpp@contoso.example", "countryOrRegion": "de" });
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("owner-of-it", &file, same.clone()).await;
+    let id = world.wait_synced("owner-of-it").await.token_id.unwrap();
+    world.emulator.clear_requests();
+    world.create("elsewhere/paris", &file, same.clone()).await;
+    world.create("rome", &file, same).await;
+    is_held(&world, "elsewhere/paris", &id, &[&world.namespace, "owner-of-it", "rome"]).await;
+    is_held(&world, "rome", &id, &[&world.elsewhere, "paris"]).await;
+    world.wait_lists(2).await;
+    assert_eq!(world.written(), []);
+
+    // The owner goes, and leaves the token: exactly one of the two has it then.
+    world.delete("owner-of-it").await;
+    world.wait_gone("owner-of-it").await;
+    let rome = async {
+        world.wait_status("rome", "decided", |status| status.token_id.is_some() || row(status) == STALLED).await
+    };
+    rome.await;
+    let has_it = crate::support::until(crate::support::LIMIT, || async {
+        has(&world.status("rome").await, &id) || has(&world.status("elsewhere/paris").await, &id)
+    })
+    .await;
+    assert!(has_it, "nobody took over\n{}", world.operator.log_end());
+    let (first, second) = match has(&world.status("rome").await, &id) {
+        true => ("rome", "elsewhere/paris"),
+        false => ("elsewhere/paris", "rome"),
+    };
+    assert_eq!(world.event_reasons(first).await, ["ClaimedByAnother", "Adopted"]);
+    let (namespace, name) = world.place(first);
+    is_held(&world, second, &id, &[namespace, name]).await;
+    world.delete(first).await;
+    world.wait_gone(first).await;
+    world.wait_status(second, "the owner", |status| has(status, &id)).await;
+    assert_eq!(world.event_reasons(second).await, ["ClaimedByAnother", "Adopted"]);
+    world.wait_lists(2).await;
+    assert_eq!(world.written(), [], "whoever has it has nothing to write");
+    assert_eq!(world.entities().len(), 1);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_same_token_id_in_two_namespaces_one_has_the_token_and_the_other_takes_over_when_it_goes() {
+    let world = world().await;
+    let there = world.by_hand("there", &EXPIRES);
+    let by_id = json!({ "tokenId": there.id, "appleId": "vpp.there@contoso.example" });
+    let (first, second) = (world.token("Contoso", &EXPIRES), world.token("Contoso", &RENEWED));
+    world.create("owner-of-it", &first, by_id.clone()).await;
+    world.wait_synced("owner-of-it").await;
+    world.emulator.clear_requests();
+    // In another case, as people copy ids.
+    let mut shouted = by_id.clone();
+    shouted["tokenId"] = json!(there.id.to_uppercase());
+    world.create("elsewhere/paris", &second, shouted).await;
+    is_held(&world, "elsewhere/paris", &there.id, &[&world.namespace, "owner-of-it"]).await;
+    // By its file, in the same namespace.
+    world.create("rome", &first, json!({ "appleId": "vpp.there@contoso.example" })).await;
+    is_held(&world, "rome", &there.id, &[&world.elsewhere, "paris"]).await;
+    world.delete("rome").await;
+    world.wait_gone("rome").await;
+    world.wait_lists(2).await;
+    assert_eq!(world.written(), []);
+
+    world.delete("owner-of-it").await;
+    world.wait_gone("owner-of-it").await;
+    let digest = sha256(&second.text());
+    world
+        .wait_status("elsewhere/paris", "the owner, with its own file, synced", |status| {
+            has(status, &there.id)
+                && status.last_sync_status.as_deref() == Some("completed")
+                && status
+                    .uploaded
+                    .as_ref()
+                    .is_some_and(|file| file.sha256 == digest && status.last_sync_date_time >= Some(file.time))
+        })
+        .await;
+    world.wait_lists(1).await;
+    let to_it = |operation| (operation, Some(there.id.clone()));
+    assert_eq!(world.written(), [to_it(Operation::Update), to_it(Operation::SyncLicenses)]);
+    assert_eq!(world.patched(), [["token"]]);
+    assert_eq!(world.entities().len(), 1);
+    world.finish().await;
+}
+
+/// Two statuses with one id, as a careless restore makes them: the elder has the token, and writes go to it from nobody
+/// else.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_statuses_with_one_id_the_elder_has_the_token() {
+    let world = world().await;
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("elder", &file, json!({ "countryOrRegion": "de" })).await;
+    let elder = world.wait_synced("elder").await;
+    world.operator.kill();
+    let id = elder.token_id.clone().unwrap();
+    let other = world.token("Contoso", &RENEWED);
+    // Creation times have whole seconds: the second one is younger for certain.
+    let created = world.tokens().get("elder").await.unwrap().metadata.creation_timestamp.unwrap().0;
+    let is_later = crate::support::until(crate::support::LIMIT, || async {
+        jiff::Timestamp::now().as_second() > created.as_second()
+    })
+    .await;
+    assert!(is_later);
+    let more = json!({ "appleId": "vpp.elder@contoso.example", "countryOrRegion": "fr" });
+    world.create("elsewhere/younger", &other, more).await;
+    let (tokens, name) = world.at("elsewhere/younger");
+    let restored = json!({ "status": serde_json::to_value(&elder).unwrap() });
+    tokens.patch_status(name, &PatchParams::default(), &Patch::Merge(restored)).await.unwrap();
+    world.emulator.clear_requests();
+    world.operator.start().await;
+    is_held(&world, "elsewhere/younger", &id, &[&world.namespace, "elder"]).await;
+    world.request_sync("elsewhere/younger", "now").await;
+    world.wait_lists(2).await;
+    assert_eq!(world.written(), []);
+    assert!(has(&world.wait_ready("elder").await, &id));
+    // The elder goes: what the younger asks for is due now.
+    world.delete("elder").await;
+    world
+        .wait_status("elsewhere/younger", "the owner", |status| {
+            has(status, &id)
+                && status.country_or_region.as_deref() == Some("fr")
+                && status.last_handled_sync_request.as_deref() == Some("now")
+        })
+        .await;
+    assert_eq!(world.patched(), [["countryOrRegion", "token"]]);
+    assert_eq!(world.entities().len(), 1);
+    world.finish().await;
+}
