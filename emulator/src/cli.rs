@@ -17,7 +17,7 @@ const DEFAULT_TENANT: &str = "11111111-1111-4111-8111-111111111111";
 const DEFAULT_CLIENT: &str = "22222222-2222-4222-8222-222222222222";
 const DEFAULT_SECRET: &str = "emulator-secret";
 
-/// Emulates Microsoft Graph's deviceAppManagement/vppTokens (v1.0) and the Entra token endpoint, for tests and demos.
+/// Emulates Microsoft Graph's deviceAppManagement/vppTokens (v1.0 and beta) and the Entra token endpoint, for tests and demos.
 #[derive(Debug, Parser)]
 #[command(name = "graph-emulator", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 struct Cli {

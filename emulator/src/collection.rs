@@ -1,10 +1,11 @@
 //! A tenant's collection of VPP tokens: what create, update, delete and sync do to it, and how time changes it. Knows
 //! nothing of HTTP; the caller says what time it is.
 
-use crate::entity::{Entity, NewEntity};
+use crate::entity::{Entity, NewEntity, default_scope_tags};
 use crate::errors::Failure;
+use crate::route::Api;
 use crate::secret::{Secret, guid, sha256};
-use crate::settings::{ExpiredFile, Settings, SyncWhileSyncing, Treatment};
+use crate::settings::{ExpiredFile, LocationName, Settings, SyncWhileSyncing, Treatment};
 use crate::token_file::{self, Contents};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -28,22 +29,38 @@ pub(crate) struct Changes {
     apple_id: Option<Option<String>>,
     country_or_region: Option<Option<String>>,
     automatically_update_apps: Option<bool>,
+    display_name: Option<Option<String>>,
+    data_sharing_consent_granted: Option<bool>,
+    claim_token_management_from_external_mdm: Option<bool>,
+    role_scope_tag_ids: Option<Vec<String>>,
 }
 
 const SERVER_OWNED: [&str; 6] =
     ["id", "expirationDateTime", "lastSyncDateTime", "lastModifiedDateTime", "state", "lastSyncStatus"];
+const SERVER_OWNED_IN_BETA: [&str; 2] = ["locationName", "tokenActionResults"];
 const ODATA_TYPE: &str = "#microsoft.graph.vppToken";
 
 impl Changes {
     /// Reads a body. Refuses what Graph refuses; drops what is not kept.
-    pub(crate) fn read(body: &Map<String, Value>, creating: bool, settings: &Settings) -> Result<Self, Failure> {
+    pub(crate) fn read(
+        body: &Map<String, Value>,
+        api: Api,
+        creating: bool,
+        settings: &Settings,
+    ) -> Result<Self, Failure> {
         let mut changes = Self::default();
+        let beta = api == Api::Beta;
         for (name, value) in body {
             let wrong = || Failure::bad_request(format!("Cannot convert the value of '{name}' to the expected type."));
             let text = || match value {
                 Value::Null => Ok(None),
                 Value::String(text) => Ok(Some(text.clone())),
                 _ => Err(wrong()),
+            };
+            let flag = || value.as_bool().ok_or_else(wrong);
+            let texts = || {
+                let text = |one: &Value| one.as_str().map(str::to_owned);
+                value.as_array().and_then(|all| all.iter().map(text).collect::<Option<Vec<_>>>()).ok_or_else(wrong)
             };
             match name.as_str() {
                 "@odata.type" if value.as_str() == Some(ODATA_TYPE) => {}
@@ -58,12 +75,16 @@ impl Changes {
                 },
                 "appleId" => changes.apple_id = Some(text()?),
                 "countryOrRegion" => changes.country_or_region = Some(text()?),
-                "automaticallyUpdateApps" => {
-                    changes.automatically_update_apps = Some(value.as_bool().ok_or_else(wrong)?);
+                "automaticallyUpdateApps" => changes.automatically_update_apps = Some(flag()?),
+                "displayName" if beta => changes.display_name = Some(text()?),
+                "dataSharingConsentGranted" if beta => changes.data_sharing_consent_granted = Some(flag()?),
+                "claimTokenManagementFromExternalMdm" if beta => {
+                    changes.claim_token_management_from_external_mdm = Some(flag()?);
                 }
+                "roleScopeTagIds" if beta => changes.role_scope_tag_ids = Some(texts()?),
                 // Documented as sendable; in practice the token file decides.
                 "organizationName" => drop(text()?),
-                owned if SERVER_OWNED.contains(&owned) => {
+                owned if SERVER_OWNED.contains(&owned) || beta && SERVER_OWNED_IN_BETA.contains(&owned) => {
                     if settings.server_owned_properties == Treatment::Refuse {
                         return Err(Failure::bad_request(format!("The property '{name}' is read-only.")));
                     }
@@ -95,6 +116,10 @@ impl Changes {
                 "appleId" => changes.apple_id = None,
                 "countryOrRegion" => changes.country_or_region = None,
                 "automaticallyUpdateApps" => changes.automatically_update_apps = None,
+                "displayName" => changes.display_name = None,
+                "dataSharingConsentGranted" => changes.data_sharing_consent_granted = None,
+                "claimTokenManagementFromExternalMdm" => changes.claim_token_management_from_external_mdm = None,
+                "roleScopeTagIds" => changes.role_scope_tag_ids = None,
                 _ => {}
             }
         }
@@ -158,6 +183,7 @@ impl Collection {
             Some(file) => (Some(file.organization), Some(file.expires)),
             None => (None, None),
         };
+        let location_name = location_name(organization_name.as_deref(), settings);
         let token_sha256 = changes.token.as_ref().map(|sent| sha256(sent.expose()));
         let entity = Entity {
             id: guid(),
@@ -171,6 +197,12 @@ impl Collection {
             last_sync_status: "none".to_owned(),
             automatically_update_apps: changes.automatically_update_apps.unwrap_or(false),
             country_or_region: changes.country_or_region.flatten(),
+            display_name: changes.display_name.flatten(),
+            location_name,
+            data_sharing_consent_granted: changes.data_sharing_consent_granted.unwrap_or(false),
+            claim_token_management_from_external_mdm: changes.claim_token_management_from_external_mdm.unwrap_or(false),
+            role_scope_tag_ids: changes.role_scope_tag_ids.unwrap_or_else(default_scope_tags),
+            token_action_results: Vec::new(),
             uploads: usize::from(token_sha256.is_some()),
             token_sha256,
             syncs: 0,
@@ -187,6 +219,7 @@ impl Collection {
             Some(file) => (Some(file.organization), Some(file.expires)),
             None => (new.organization_name, new.expiration_date_time),
         };
+        let location_name = new.location_name.or_else(|| location_name(organization_name.as_deref(), settings));
         let entity = Entity {
             id: guid(),
             organization_name,
@@ -199,6 +232,12 @@ impl Collection {
             last_sync_status: "none".to_owned(),
             automatically_update_apps: new.automatically_update_apps.unwrap_or(false),
             country_or_region: new.country_or_region,
+            display_name: new.display_name,
+            location_name,
+            data_sharing_consent_granted: new.data_sharing_consent_granted.unwrap_or(false),
+            claim_token_management_from_external_mdm: new.claim_token_management_from_external_mdm.unwrap_or(false),
+            role_scope_tag_ids: new.role_scope_tag_ids.unwrap_or_else(default_scope_tags),
+            token_action_results: Vec::new(),
             token_sha256: sent.map(sha256),
             uploads: usize::from(sent.is_some()),
             syncs: 0,
@@ -224,6 +263,9 @@ impl Collection {
             };
             let lag = settings.scaled(settings.expiry_lag);
             entry.lagging = (!lag.is_zero()).then(|| (shown, now.instant + lag));
+            if let Some(location) = location_name(Some(&file.organization), settings) {
+                entry.entity.location_name = Some(location);
+            }
             entry.entity.organization_name = Some(file.organization);
             entry.entity.expiration_date_time = Some(file.expires);
             entry.entity.token_sha256 = Some(sha256(sent.expose()));
@@ -243,6 +285,18 @@ impl Collection {
         }
         if let Some(value) = changes.automatically_update_apps {
             entry.entity.automatically_update_apps = value;
+        }
+        if let Some(value) = changes.display_name {
+            entry.entity.display_name = value;
+        }
+        if let Some(value) = changes.data_sharing_consent_granted {
+            entry.entity.data_sharing_consent_granted = value;
+        }
+        if let Some(value) = changes.claim_token_management_from_external_mdm {
+            entry.entity.claim_token_management_from_external_mdm = value;
+        }
+        if let Some(value) = changes.role_scope_tag_ids {
+            entry.entity.role_scope_tag_ids = value;
         }
         entry.entity.last_modified_date_time = now.wall;
         self.get(id, now, settings).map(Ok)
@@ -395,6 +449,14 @@ impl Collection {
     fn has_duplicate(&self, entry: &Stored) -> bool {
         let key = |entry: &Stored| (entry.entity.apple_id.clone(), entry.entity.organization_name.clone());
         self.entries.iter().any(|other| other.position != entry.position && key(other) == key(entry))
+    }
+}
+
+/// The file does not name the location.
+fn location_name(organization: Option<&str>, settings: &Settings) -> Option<String> {
+    match settings.location_name {
+        LocationName::Organization => organization.map(str::to_owned),
+        LocationName::Null => None,
     }
 }
 

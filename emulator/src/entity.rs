@@ -1,7 +1,8 @@
 //! A VPP token as the emulator keeps it, how a person adds one by hand, and how it looks on the wire.
 
+use crate::route::Api;
 use crate::secret::Secret;
-use crate::settings::{NeverSynced, Settings, TimestampStyle};
+use crate::settings::{NeverSynced, ScopeTagOrder, Settings, TimestampStyle};
 use jiff::Timestamp;
 use jiff::tz::offset;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,18 @@ pub struct Entity {
     pub automatically_update_apps: bool,
     /// Two letters.
     pub country_or_region: Option<String>,
+    /// A name for people. Beta only.
+    pub display_name: Option<String>,
+    /// From Apple, by way of the server. Beta only.
+    pub location_name: Option<String>,
+    /// Whether the organization agreed to share data with Apple. Beta only.
+    pub data_sharing_consent_granted: bool,
+    /// Whether the token is taken over from another MDM. Beta only.
+    pub claim_token_management_from_external_mdm: bool,
+    /// Who may see the entry, as it was sent; how answers order it is a setting. Beta only.
+    pub role_scope_tag_ids: Vec<String>,
+    /// What became of actions on the entry; the emulator adds none. Beta only.
+    pub token_action_results: Vec<Value>,
     /// SHA-256, in hexadecimal, of the exact string last received in `token`. Not on the wire.
     pub token_sha256: Option<String>,
     /// How often a token was uploaded, the create included. Not on the wire.
@@ -64,13 +77,28 @@ pub struct NewEntity {
     pub country_or_region: Option<String>,
     /// `false` if left out.
     pub automatically_update_apps: Option<bool>,
+    /// A name for people.
+    pub display_name: Option<String>,
+    /// If left out, as [`Settings::location_name`] says.
+    pub location_name: Option<String>,
+    /// `false` if left out.
+    pub data_sharing_consent_granted: Option<bool>,
+    /// `false` if left out.
+    pub claim_token_management_from_external_mdm: Option<bool>,
+    /// `["0"]`, the default scope tag, if left out.
+    pub role_scope_tag_ids: Option<Vec<String>>,
     /// A state that stays until someone changes it.
     pub state: Option<String>,
 }
 
+/// The scope tags of an entry for which nobody named any.
+pub(crate) fn default_scope_tags() -> Vec<String> {
+    vec!["0".to_owned()]
+}
+
 impl Entity {
     /// The JSON of this entry on the wire.
-    pub(crate) fn to_wire(&self, settings: &Settings) -> Map<String, Value> {
+    pub(crate) fn to_wire(&self, api: Api, settings: &Settings) -> Map<String, Value> {
         let time = |at: Timestamp| Value::String(timestamp(at, settings.timestamps));
         let mut wire = Map::new();
         let mut put = |name: &str, value: Value| {
@@ -98,6 +126,20 @@ impl Entity {
         put("lastSyncStatus", json!(self.last_sync_status));
         put("automaticallyUpdateApps", json!(self.automatically_update_apps));
         put("countryOrRegion", json!(self.country_or_region));
+        if api == Api::Beta {
+            let mut scope_tags = self.role_scope_tag_ids.clone();
+            match settings.scope_tag_order {
+                ScopeTagOrder::Sorted => scope_tags.sort(),
+                ScopeTagOrder::AsSent => {}
+                ScopeTagOrder::Reversed => scope_tags.reverse(),
+            }
+            put("displayName", json!(self.display_name));
+            put("locationName", json!(self.location_name));
+            put("dataSharingConsentGranted", json!(self.data_sharing_consent_granted));
+            put("claimTokenManagementFromExternalMdm", json!(self.claim_token_management_from_external_mdm));
+            put("roleScopeTagIds", json!(scope_tags));
+            put("tokenActionResults", json!(self.token_action_results));
+        }
         wire.extend(settings.extra_properties.clone());
         wire
     }

@@ -104,10 +104,12 @@ fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Answer, Failure> {
 
     let missing = || Failure::nested(404, "ResourceNotFound", "Resource not found.");
     let id = call.route.id.as_deref().unwrap_or_default();
-    let context = format!("{}/v1.0/$metadata#deviceAppManagement/vppTokens", call.base_url);
+    let api = call.route.api;
+    let root = format!("{}/{}", call.base_url, api.segment());
+    let context = format!("{root}/$metadata#deviceAppManagement/vppTokens");
     let (collection, settings) = state.collection(&grant.tenant);
     let wire = |entity: &crate::entity::Entity| {
-        let mut wire = entity.to_wire(settings);
+        let mut wire = entity.to_wire(api, settings);
         wire.insert("@odata.context".to_owned(), json!(format!("{context}/$entity")));
         Value::Object(wire)
     };
@@ -124,7 +126,8 @@ fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Answer, Failure> {
             let mut found = collection.page(page.after, page.offset, limit + 1, now, settings);
             let more = found.len() > limit;
             found.truncate(limit);
-            let value: Vec<Value> = found.iter().map(|(_, entity)| Value::Object(entity.to_wire(settings))).collect();
+            let value: Vec<Value> =
+                found.iter().map(|(_, entity)| Value::Object(entity.to_wire(api, settings))).collect();
             let mut body = json!({"@odata.context": context, "value": value});
             if more {
                 let (after, offset) = match settings.paging {
@@ -132,22 +135,21 @@ fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Answer, Failure> {
                     Paging::ByOffset => (None, page.offset + limit),
                 };
                 let next = Page { number: page.number + 1, after, offset, top: page.top, wrong: None };
-                let url =
-                    format!("{}/v1.0/deviceAppManagement/vppTokens?$skiptoken={}", call.base_url, next.skiptoken());
+                let url = format!("{root}/deviceAppManagement/vppTokens?$skiptoken={}", next.skiptoken());
                 body["@odata.nextLink"] = json!(url);
             }
             Ok(json(200, body))
         }
         Operation::Get => Ok(json(200, wire(&collection.get(id, now, settings).ok_or_else(missing)?))),
         Operation::Create => {
-            let changes = Changes::read(object(call.payload)?, true, settings)?;
+            let changes = Changes::read(object(call.payload)?, api, true, settings)?;
             let entity = collection.create(changes, now, settings)?;
             Ok(Answer { created: Some(entity.id.clone()), ..json(201, wire(&entity)) })
         }
         Operation::Update => {
             let body = object(call.payload)?;
             collection.get(id, now, settings).ok_or_else(missing)?;
-            let changes = Changes::read(body, false, settings)?;
+            let changes = Changes::read(body, api, false, settings)?;
             let entity = collection.update(id, changes, now, settings).ok_or_else(missing)??;
             Ok(match settings.update_answer {
                 UpdateAnswer::Entity => json(200, wire(&entity)),
@@ -165,7 +167,7 @@ fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Answer, Failure> {
             let entity = collection.sync(id, now, settings).ok_or_else(missing)??;
             Ok(match settings.sync_answer {
                 SyncAnswer::Entity => json(200, wire(&entity)),
-                SyncAnswer::Wrapped => json(200, json!({"value": entity.to_wire(settings)})),
+                SyncAnswer::Wrapped => json(200, json!({"value": entity.to_wire(api, settings)})),
                 SyncAnswer::Null => json(200, Value::Null),
                 SyncAnswer::NoContent => no_content(),
             })

@@ -1,5 +1,5 @@
-//! An emulator of the part of Microsoft Graph that manages Apple VPP tokens: `deviceAppManagement/vppTokens` of v1.0,
-//! and the token endpoint of Microsoft Entra ID, on one plain HTTP port.
+//! An emulator of the part of Microsoft Graph that manages Apple VPP tokens: `deviceAppManagement/vppTokens` of v1.0
+//! and beta, and the token endpoint of Microsoft Entra ID, on one plain HTTP port.
 //!
 //! Tests start it in their own process with [`Emulator::start`], look at what it has seen and make it misbehave with
 //! [`Emulator::inject`]. The binary `graph-emulator` is the same with an admin API under `/emulator/`.
@@ -34,8 +34,8 @@ pub use faults::{Action, Fault, FaultStatus, When};
 pub use log::{Operation, Outcome, RequestRecord};
 pub use secret::{Secret, sha256};
 pub use settings::{
-    BodyKind, ExpiredFile, NeverSynced, Paging, RetryAfter, Settings, SyncAnswer, SyncWhileSyncing, Throttle,
-    TimestampStyle, TokenEncoding, Treatment, UpdateAnswer,
+    BodyKind, ExpiredFile, LocationName, NeverSynced, Paging, RetryAfter, ScopeTagOrder, Settings, SyncAnswer,
+    SyncWhileSyncing, Throttle, TimestampStyle, TokenEncoding, Treatment, UpdateAnswer,
 };
 pub use state::View;
 pub use token_file::{Malformed, TokenFile};

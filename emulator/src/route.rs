@@ -5,12 +5,29 @@ use axum::http::{Method, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-const COLLECTION: [&str; 3] = ["v1.0", "deviceAppManagement", "vppTokens"];
+/// Which view of the collection a request speaks of. Both show the same entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Api {
+    V1,
+    Beta,
+}
+
+impl Api {
+    /// The first segment of its paths.
+    pub(crate) fn segment(self) -> &'static str {
+        match self {
+            Self::V1 => "v1.0",
+            Self::Beta => "beta",
+        }
+    }
+}
 
 /// A request, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) operation: Operation,
+    /// `V1` outside the collection.
+    pub(crate) api: Api,
     /// At the token endpoint.
     pub(crate) tenant: Option<String>,
     pub(crate) id: Option<String>,
@@ -86,25 +103,32 @@ fn optional<T: std::str::FromStr>(text: &str) -> Option<Option<T>> {
 impl Route {
     /// Reads a request's head.
     pub(crate) fn of(method: &Method, uri: &Uri) -> Self {
+        let segments: Vec<&str> = uri.path().split('/').skip(1).collect();
+        let (api, rest) = match segments.as_slice() {
+            ["v1.0", "deviceAppManagement", "vppTokens", rest @ ..] => (Api::V1, Some(rest)),
+            ["beta", "deviceAppManagement", "vppTokens", rest @ ..] => (Api::Beta, Some(rest)),
+            _ => (Api::V1, None),
+        };
         let route = |operation, id: Option<&str>| Self {
             operation,
+            api,
             tenant: None,
             id: id.map(str::to_owned),
             page: (operation == Operation::List).then(|| Page::from_query(uri.query().unwrap_or_default())),
         };
-        let segments: Vec<&str> = uri.path().split('/').skip(1).collect();
         if let [tenant, "oauth2", "v2.0", "token"] = segments.as_slice() {
             let operation = if method == Method::POST { Operation::Token } else { Operation::Other };
             return Self { tenant: Some((*tenant).to_owned()), ..route(operation, None) };
         }
-        let rest = segments.strip_prefix(&COLLECTION);
+        // What has parentheses is a function, such as `getLicensesForApp(bundleId='…')`.
+        let names_entity = |id: &str| !id.is_empty() && !id.contains('(');
         match (method.as_str(), rest) {
             ("GET", Some([])) => route(Operation::List, None),
             ("POST", Some([])) => route(Operation::Create, None),
-            ("GET", Some([id])) if !id.is_empty() => route(Operation::Get, Some(id)),
-            ("PATCH", Some([id])) if !id.is_empty() => route(Operation::Update, Some(id)),
-            ("DELETE", Some([id])) if !id.is_empty() => route(Operation::Delete, Some(id)),
-            ("POST", Some([id, "syncLicenses"])) if !id.is_empty() => route(Operation::SyncLicenses, Some(id)),
+            ("GET", Some([id])) if names_entity(id) => route(Operation::Get, Some(id)),
+            ("PATCH", Some([id])) if names_entity(id) => route(Operation::Update, Some(id)),
+            ("DELETE", Some([id])) if names_entity(id) => route(Operation::Delete, Some(id)),
+            ("POST", Some([id, "syncLicenses"])) if names_entity(id) => route(Operation::SyncLicenses, Some(id)),
             _ => route(Operation::Other, None),
         }
     }
@@ -127,11 +151,17 @@ mod tests {
             ("DELETE", format!("{collection}/a"), Operation::Delete, Some("a")),
             ("POST", format!("{collection}/a/syncLicenses"), Operation::SyncLicenses, Some("a")),
             ("PUT", format!("{collection}/a"), Operation::Other, None),
-            ("GET", "/beta/deviceAppManagement/vppTokens".to_owned(), Operation::Other, None),
+            ("GET", format!("{collection}/getLicensesForApp(bundleId='a')"), Operation::Other, None),
         ] {
-            let found = Route::of(&method.parse().unwrap(), &path.parse().unwrap());
-            assert_eq!((found.operation, found.id.as_deref()), (operation, id), "{method} {path}");
+            let (method, beta) = (method.parse().unwrap(), path.replacen("/v1.0/", "/beta/", 1));
+            for (path, api) in [(&path, Api::V1), (&beta, if beta == path { Api::V1 } else { Api::Beta })] {
+                let found = Route::of(&method, &path.parse().unwrap());
+                assert_eq!((found.operation, found.id.as_deref()), (operation, id), "{method} {path}");
+                assert_eq!(found.api, api, "{method} {path}");
+            }
         }
+        let found = Route::of(&Method::GET, &"/v2.0/deviceAppManagement/vppTokens".parse().unwrap());
+        assert_eq!(found.operation, Operation::Other);
     }
 
     #[test]

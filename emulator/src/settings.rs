@@ -67,6 +67,10 @@ pub struct Settings {
     pub server_owned_properties: Treatment,
     /// Properties that are accepted and silently not kept. Default none.
     pub not_kept: BTreeSet<String>,
+    /// What beta shows as the `locationName` of an uploaded token. Default its organization's name.
+    pub location_name: LocationName,
+    /// In which order beta shows `roleScopeTagIds`. Default sorted.
+    pub scope_tag_order: ScopeTagOrder,
     /// Whether a write without `Content-Length` (or chunks) is refused with 411. Default yes.
     pub require_content_length: bool,
 
@@ -132,6 +136,8 @@ impl Default for Settings {
             unknown_properties: Treatment::Refuse,
             server_owned_properties: Treatment::Ignore,
             not_kept: BTreeSet::new(),
+            location_name: LocationName::default(),
+            scope_tag_order: ScopeTagOrder::default(),
             require_content_length: true,
             sync_duration: Duration::from_secs(3),
             sync_answer: SyncAnswer::default(),
@@ -267,6 +273,30 @@ switch! {
         Ignore,
         /// The request is refused with 400.
         Refuse,
+    }
+}
+
+switch! {
+    /// What beta shows as the `locationName` of an uploaded token.
+    LocationName {
+        /// The organization that the file names.
+        #[default]
+        Organization,
+        /// Null, unless a person sets one.
+        Null,
+    }
+}
+
+switch! {
+    /// In which order beta shows `roleScopeTagIds`.
+    ScopeTagOrder {
+        /// Sorted as text, whatever was sent.
+        #[default]
+        Sorted,
+        /// As they were sent.
+        AsSent,
+        /// Backwards.
+        Reversed,
     }
 }
 

@@ -119,6 +119,18 @@ async fn the_admin_api_does_over_http_what_tests_do_in_process() {
     assert_eq!((&seen["state"], &seen["countryOrRegion"]), (&json!("invalid"), &json!("at")));
     admin(&world, Method::PATCH, &entity, Some(json!({"state": null}))).await;
     assert_eq!(world.get(&id).await.json()["state"], "valid");
+    let changes = json!({"displayName": "Berlin", "locationName": "HQ", "roleScopeTagIds": ["7"],
+        "dataSharingConsentGranted": true, "claimTokenManagementFromExternalMdm": true,
+        "tokenActionResults": [{"actionName": "revokeLicenses", "actionState": "pending"}]});
+    let changed = admin(&world, Method::PATCH, &entity, Some(changes.clone())).await.json();
+    world.api = "beta";
+    let seen = world.get(&id).await.json();
+    world.api = "v1.0";
+    for (name, value) in changes.as_object().unwrap() {
+        assert_eq!((&changed[name], &seen[name]), (value, value), "{name}");
+    }
+    let wrong = json!({"roleScopeTagIds": [7]});
+    assert_eq!(admin(&world, Method::PATCH, &entity, Some(wrong)).await.status, 400);
     assert_eq!(admin(&world, Method::PATCH, &entity, Some(json!({"colour": "red"}))).await.status.as_u16(), 400);
     assert_eq!(admin(&world, Method::POST, &format!("{entity}/sync"), None).await.status, 202);
     assert_eq!(world.get(&id).await.json()["lastSyncStatus"], "inProgress");

@@ -138,7 +138,11 @@ async fn tenants_do_not_see_each_other() {
 async fn what_is_not_emulated_is_refused() {
     let world = World::new().await;
     for (method, path) in [
-        (Method::GET, "/beta/deviceAppManagement/vppTokens"),
+        (Method::GET, "/v2.0/deviceAppManagement/vppTokens"),
+        (Method::POST, "/beta/deviceAppManagement/vppTokens/syncLicenseCounts"),
+        (Method::GET, "/beta/deviceAppManagement/vppTokens/a/getLicensesForApp(bundleId='b')"),
+        (Method::GET, "/beta/deviceAppManagement/vppTokens/getLicensesForApp(bundleId='b')"),
+        (Method::GET, "/beta/organization/a/appleVolumePurchaseProgramTokens"),
         (Method::PUT, "/v1.0/deviceAppManagement/vppTokens"),
         (Method::GET, "/v1.0/deviceAppManagement/vppTokens?$filter=state%20eq%20'valid'"),
     ] {

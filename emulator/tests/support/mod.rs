@@ -19,6 +19,8 @@ pub struct World {
     pub emulator: Emulator,
     pub client: Client,
     pub token: String,
+    /// The version of Graph that the calls speak: `v1.0` until a test says `beta`.
+    pub api: &'static str,
 }
 
 /// One answer.
@@ -60,7 +62,7 @@ impl World {
         change(&mut settings);
         let emulator = Emulator::start(settings).await.unwrap();
         emulator.add_app(TENANT, APP, SECRET);
-        let mut world = Self { emulator, client: Client::new(), token: String::new() };
+        let mut world = Self { emulator, client: Client::new(), token: String::new(), api: "v1.0" };
         world.sign_in().await;
         world.emulator.clear_requests();
         world
@@ -77,7 +79,7 @@ impl World {
     }
 
     pub fn collection(&self) -> String {
-        format!("{}/v1.0/deviceAppManagement/vppTokens", self.emulator.url())
+        format!("{}/{}/deviceAppManagement/vppTokens", self.emulator.url(), self.api)
     }
 
     pub fn request(&self, method: Method, url: &str) -> RequestBuilder {
