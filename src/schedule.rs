@@ -1,5 +1,5 @@
 //! When the next sync is due: a cron schedule in a time zone, or an interval whose phase comes from the object's UID.
-//! Pure: no clock, no I/O.
+//! Pure: no clock, no I/O. What people may write, and what happens when clocks change: docs/schedules.md.
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
@@ -11,6 +11,11 @@ use crate::api::SyncSpec;
 
 /// The shortest interval between two syncs.
 pub const SHORTEST_INTERVAL: SignedDuration = SignedDuration::from_mins(15);
+/// The longest: a year.
+pub const LONGEST_INTERVAL: SignedDuration = SignedDuration::from_hours(8760);
+
+/// So many changes of a zone's clock are looked past for a run after a jump that croner does not look past.
+const MOST_CHANGES: usize = 32;
 
 /// A schedule that was checked.
 #[derive(Clone, Debug)]
@@ -41,14 +46,14 @@ pub enum ScheduleError {
     Cron {
         /// As written.
         schedule: String,
-        /// What the parser says.
+        /// What is wrong with it.
         why: String,
     },
     /// No such zone.
     #[error("there is no time zone \"{0}\". Write an IANA name, for example Europe/Berlin")]
     Zone(String),
-    /// Not a duration, or too short.
-    #[error("interval \"{0}\" is not a duration of at least 15 minutes. Write for example 6h or 1h30m")]
+    /// Not a duration, too short or too long.
+    #[error("interval \"{0}\" is not a duration from 15 minutes to 8760 hours. Write for example 6h or 1h30m")]
     Interval(String),
     /// Neither or both.
     #[error("sync needs exactly one of schedule and interval")]
@@ -62,23 +67,27 @@ impl Schedule {
     /// Reads `spec.sync`. `uid` spreads intervals.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// When it can't be read, or never fires.
     pub fn parse(sync: &SyncSpec, uid: &str) -> Result<Self, ScheduleError> {
         match (&sync.schedule, &sync.interval) {
             (Some(schedule), None) => {
+                let wrong = |why| ScheduleError::Cron { schedule: schedule.clone(), why };
                 let cron = CronParser::builder()
                     .seconds(Seconds::Disallowed)
                     .year(Year::Disallowed)
                     .build()
-                    .parse(schedule)
-                    .map_err(|error| ScheduleError::Cron { schedule: schedule.clone(), why: error.to_string() })?;
+                    .parse(&in_numbers(schedule).map_err(wrong)?)
+                    .map_err(|error| wrong(error.to_string()))?;
+                if !has_a_date(&cron) {
+                    return Err(ScheduleError::NeverFires(schedule.clone()));
+                }
                 let name = sync.time_zone.as_deref().unwrap_or("UTC");
                 let zone = TimeZone::get(name).map_err(|_| ScheduleError::Zone(name.into()))?;
                 Ok(Self::Cron { cron: Box::new(cron), zone })
             }
             (None, Some(interval)) => {
                 let every = duration(interval)
-                    .filter(|every| *every >= SHORTEST_INTERVAL)
+                    .filter(|every| (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(every))
                     .ok_or_else(|| ScheduleError::Interval(interval.clone()))?
                     .as_secs();
                 Ok(Self::Interval { every, phase: phase(uid, every) })
@@ -89,17 +98,31 @@ impl Schedule {
 
     /// The first time that it is due strictly after `after`.
     ///
-    /// Around daylight-saving changes: a fixed time that the clock skips fires at the first moment after the gap; a
-    /// fixed time that the clock repeats fires once.
+    /// When the clock changes, it matters whether minute and hour are each one number (a fixed time) or not:
+    ///
+    /// | | the clock skips an hour | the clock repeats an hour |
+    /// |---|---|---|
+    /// | fixed time in that hour | one run, at the first moment after the gap, if the day still matches | one run, the first time |
+    /// | anything else | no runs for what was skipped | a run each time |
+    ///
+    /// So what runs every few minutes or hours keeps running at that pace, and what runs once a day runs once that day.
+    /// Where a zone's clock jumps over more than two hours (a change of the date line), a fixed time on the skipped day
+    /// has no run.
     ///
     /// # Errors
-    /// When it never fires again.
+    /// When it never fires again: after the year 4999.
     pub fn next_after(&self, after: Timestamp) -> Result<Timestamp, ScheduleError> {
         match self {
-            Self::Cron { cron, zone } => cron
-                .find_next_occurrence(&after.to_zoned(zone.clone()), false)
-                .map(|zoned| zoned.timestamp())
-                .map_err(|_| ScheduleError::NeverFires(cron.as_str().into())),
+            Self::Cron { cron, zone } => {
+                let next = |from: Timestamp, inclusive: bool| {
+                    let found = cron.find_next_occurrence(&from.to_zoned(zone.clone()), inclusive).ok()?;
+                    Some(found.timestamp())
+                };
+                // Croner gives up at a jump of more than two hours; past it the search goes on.
+                let past_a_jump =
+                    || zone.following(after).take(MOST_CHANGES).find_map(|change| next(change.timestamp(), true));
+                next(after, false).or_else(past_a_jump).ok_or_else(|| ScheduleError::NeverFires(cron.as_str().into()))
+            }
             Self::Interval { every, phase } => {
                 let since_phase = after.as_second() - phase;
                 let next = (since_phase.div_euclid(*every) + 1) * every + phase;
@@ -120,10 +143,131 @@ fn phase(uid: &str, every: i64) -> i64 {
     number.rem_euclid(every)
 }
 
+/// One of the five fields.
+struct Field {
+    name: &'static str,
+    least: u8,
+    most: u8,
+    /// Names that stand for numbers, the first for `least`.
+    names: &'static [&'static str],
+}
+
+const FIELDS: [Field; 5] = [
+    Field { name: "minute", least: 0, most: 59, names: &[] },
+    Field { name: "hour", least: 0, most: 23, names: &[] },
+    Field { name: "day-of-month", least: 1, most: 31, names: &[] },
+    Field {
+        name: "month",
+        least: 1,
+        most: 12,
+        names: &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"],
+    },
+    Field { name: "day-of-week", least: 0, most: 7, names: &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"] },
+];
+
+/// The expression in numbers only, or what is wrong with it.
+///
+/// Croner by itself takes more than cron knows, and some of it by accident: names in any field and run together, lists with
+/// nothing in them (it searches them for thousands of years, minute by minute), `L`, `W`, `#` and `+`. What is refused here
+/// can be allowed later; the other way round is not possible.
+fn in_numbers(schedule: &str) -> Result<String, String> {
+    if schedule.trim_start().starts_with('@') {
+        return Err("names such as @daily are not taken".into());
+    }
+    let texts: Vec<&str> = schedule.split_whitespace().collect();
+    if texts.len() != FIELDS.len() {
+        return Err(format!("it has {} fields", texts.len()));
+    }
+    let fields: Result<Vec<String>, String> = FIELDS
+        .iter()
+        .zip(texts)
+        .map(|(field, text)| field.in_numbers(text).map_err(|why| format!("{} \"{text}\": {why}", field.name)))
+        .collect();
+    Ok(fields?.join(" "))
+}
+
+impl Field {
+    fn in_numbers(&self, text: &str) -> Result<String, String> {
+        let parts: Vec<String> = text.split(',').map(|part| self.part(part)).collect::<Result<_, _>>()?;
+        if parts.len() > 1 && parts.iter().any(|part| part == "*") {
+            return Err("* stands alone".into());
+        }
+        Ok(parts.join(","))
+    }
+
+    /// One part of a list: `*`, a value or a range, and a step.
+    fn part(&self, part: &str) -> Result<String, String> {
+        let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
+        let by = match step.map(|step| number(step).filter(|step| (1..=self.most).contains(step))) {
+            None => 1,
+            Some(Some(by)) => by,
+            Some(None) => return Err(format!("a step is a number from 1 to {}", self.most)),
+        };
+        let stepped = |range: String| if by == 1 { range } else { format!("{range}/{by}") };
+        match range.split_once('-') {
+            None if matches!(range, "*" | "?") => Ok(stepped("*".into())),
+            None => {
+                let value = self.value(range)?;
+                match step {
+                    None => Ok(value.to_string()),
+                    Some(_) => Err(format!("a step needs a range or *, for example {value}-{}/{by}", self.most)),
+                }
+            }
+            Some((first, last)) => {
+                let first = self.value(first)?;
+                // A week that ends with its Sunday.
+                let last = if last.eq_ignore_ascii_case("SUN") { self.value(last)? + 7 } else { self.value(last)? };
+                if first > last {
+                    return Err("the range ends before it begins; write two, separated by a comma".into());
+                }
+                // What is one number counts as one.
+                if last - first < by { Ok(first.to_string()) } else { Ok(stepped(format!("{first}-{last}"))) }
+            }
+        }
+    }
+
+    fn value(&self, text: &str) -> Result<u8, String> {
+        let named = self.names.iter().position(|name| name.eq_ignore_ascii_case(text));
+        let named = named.and_then(|index| u8::try_from(index).ok()).map(|index| index + self.least);
+        named.or_else(|| number(text)).filter(|value| (self.least..=self.most).contains(value)).ok_or_else(|| {
+            let names = match (self.names.first(), self.names.last()) {
+                (Some(first), Some(last)) => format!(" or a name from {first} to {last}"),
+                _ => String::new(),
+            };
+            format!("expected a number from {} to {}{names}", self.least, self.most)
+        })
+    }
+}
+
+fn number(text: &str) -> Option<u8> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// Whether a date exists that it names: 29 February does, 30 February does not. A named day of the week always comes.
+fn has_a_date(cron: &Cron) -> bool {
+    let pattern = &cron.pattern;
+    let first_day = pattern.days.values().first().copied().unwrap_or(u16::MAX);
+    let longest = |month: u16| match month {
+        2 => 29,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    !pattern.is_dow_wildcard() || pattern.months.values().into_iter().any(|month| first_day <= longest(month))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::civil::DateTime;
+    use jiff::tz::AmbiguousOffset;
     use proptest::prelude::*;
+    use proptest::sample::select;
+    use std::collections::BTreeSet;
+    use std::fmt;
+    use std::time::{Duration, Instant};
+
+    /// What people read is what is tested.
+    const PAGE: &str = include_str!("../docs/schedules.md");
 
     fn cron(schedule: &str, zone: &str) -> Result<Schedule, ScheduleError> {
         let sync = SyncSpec { schedule: Some(schedule.into()), time_zone: Some(zone.into()), interval: None };
@@ -138,6 +282,66 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn runs(schedule: &Schedule, after: Timestamp, count: usize) -> Vec<Timestamp> {
+        let next = |after: &Timestamp| schedule.next_after(*after).ok();
+        std::iter::successors(next(&after), next).take(count).collect()
+    }
+
+    /// The rows of the page's table under a heading, and of each cell what is written `like this`.
+    fn rows(heading: &str) -> Vec<Vec<Vec<&'static str>>> {
+        let (_, section) = PAGE.split_once(&format!("\n## {heading}\n")).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let codes = |cell: &'static str| cell.split('`').skip(1).step_by(2).collect();
+        let row = |line: &'static str| line.trim_matches('|').split('|').map(codes).collect();
+        section.lines().filter(|line| line.starts_with('|')).skip(2).map(row).collect()
+    }
+
+    #[test]
+    fn what_the_page_says_of_writing_schedules_holds() {
+        let rows = rows("What you can write");
+        assert!(rows.len() >= 9, "{rows:?}");
+        for row in rows {
+            let (written, same) = (row[0][0], row[2][0]);
+            let (first, second) = (cron(written, "UTC").unwrap(), cron(same, "UTC").unwrap());
+            let after = at("2026-01-01T00:00:00Z");
+            assert_eq!(runs(&first, after, 500), runs(&second, after, 500), "{written} and {same}");
+            assert_eq!(runs(&first, after, 500).len(), 500, "{written}");
+        }
+    }
+
+    #[test]
+    fn what_the_page_says_is_refused_is_refused_with_what_to_write() {
+        let rows = rows("What is refused");
+        assert!(rows.len() >= 9, "{rows:?}");
+        for row in rows {
+            let refused = &row[0];
+            assert!(!refused.is_empty(), "{row:?}");
+            for written in refused {
+                let error = cron(written, "UTC").unwrap_err().to_string();
+                assert!(error.contains("for example"), "{error}");
+                assert!(error.contains(row[1][0]), "{error} lacks {}", row[1][0]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_page_says_happens_when_the_clock_changes_happens() {
+        let rows = rows("When the clock changes");
+        assert!(rows.len() >= 14, "{rows:?}");
+        for row in rows {
+            let [schedule, zone] = row[1][..] else { panic!("{row:?}") };
+            let parsed = cron(schedule, zone).unwrap();
+            let zone = TimeZone::get(zone).unwrap();
+            let expected: Vec<&str> = row[2].clone();
+            assert!(expected.len() > 2, "{row:?}");
+            let first = at(&expected[0].replace(' ', "T"));
+            let fired = runs(&parsed, first - SignedDuration::from_secs(1), expected.len());
+            let fired: Vec<String> =
+                fired.iter().map(|at| at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M%:z").to_string()).collect();
+            assert_eq!(fired, expected, "{row:?}");
+        }
+    }
+
     #[test]
     fn a_schedule_follows_its_zone() {
         for (schedule, zone, after, next) in [
@@ -146,73 +350,331 @@ mod tests {
             ("0 6 * * *", "Europe/Berlin", "2026-11-21T00:00:00Z", "2026-11-21T05:00:00Z"),
             ("0 6 * * *", "Europe/Berlin", "2026-07-01T00:00:00Z", "2026-07-01T04:00:00Z"),
             ("30 9 * * MON-FRI", "America/New_York", "2026-11-20T15:00:00Z", "2026-11-23T14:30:00Z"),
-            // Spring forward: 02:30 does not exist on 29 March 2026 in Berlin.
-            ("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", "2026-03-29T01:00:00Z"),
-            // Fall back: 02:30 exists twice on 25 October 2026 in Berlin, and fires at the first.
-            ("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", "2026-10-25T00:30:00Z"),
-            ("30 2 * * *", "Europe/Berlin", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"),
+            ("0 6 * * *", "Asia/Kolkata", "2026-11-21T00:30:00Z", "2026-11-22T00:30:00Z"),
+            ("0 6 * * *", "UTC", "2026-11-21T05:59:59.999Z", "2026-11-21T06:00:00Z"),
+            ("0 6 * * *", "UTC", "2026-11-21T06:00:00.001Z", "2026-11-22T06:00:00Z"),
         ] {
             assert_eq!(cron(schedule, zone).unwrap().next_after(at(after)), Ok(at(next)), "{schedule} {zone} {after}");
         }
+        let without = SyncSpec { schedule: Some("0 6 * * *".into()), time_zone: None, interval: None };
+        let next = Schedule::parse(&without, "uid").unwrap().next_after(at("2026-07-01T00:00:00Z"));
+        assert_eq!(next, Ok(at("2026-07-01T06:00:00Z")), "without a zone: UTC");
+        assert_eq!(
+            cron("0 6 * * *", "Mars/Olympus").unwrap_err().to_string(),
+            "there is no time zone \"Mars/Olympus\". Write an IANA name, for example Europe/Berlin"
+        );
     }
 
     #[test]
-    fn what_is_not_a_schedule_is_refused_with_an_example() {
-        for (schedule, zone) in [
-            ("* * * *", "UTC"),
-            ("0 0 6 * * *", "UTC"),
-            ("0 6 * * * 2027", "UTC"),
-            ("61 * * * *", "UTC"),
-            ("0 6 * * *", "Mars/Olympus"),
+    fn errors_name_the_field_and_what_is_expected_there() {
+        for (schedule, why) in [
+            ("60 * * * *", "minute \"60\": expected a number from 0 to 59"),
+            ("0 25 * * *", "hour \"25\": expected a number from 0 to 23"),
+            ("0 6 0 * *", "day-of-month \"0\": expected a number from 1 to 31"),
+            ("0 6 * 13 *", "month \"13\": expected a number from 1 to 12 or a name from JAN to DEC"),
+            ("0 6 * * 8", "day-of-week \"8\": expected a number from 0 to 7 or a name from SUN to SAT"),
+            ("0 6-25 * * *", "hour \"6-25\": expected a number from 0 to 23"),
+            ("*/60 * * * *", "minute \"*/60\": a step is a number from 1 to 59"),
+            ("*/x * * * *", "minute \"*/x\": a step is a number from 1 to 59"),
+            ("5/15 * * * *", "minute \"5/15\": a step needs a range or *, for example 5-59/15"),
+            ("0 22-2 * * *", "hour \"22-2\": the range ends before it begins; write two, separated by a comma"),
+            ("0 *,6 * * *", "hour \"*,6\": * stands alone"),
+            ("* * * *", "it has 4 fields"),
+            (" @daily", "names such as @daily are not taken"),
         ] {
-            let error = cron(schedule, zone).unwrap_err().to_string();
-            assert!(error.contains("for example"), "{error}");
+            let error = ScheduleError::Cron { schedule: schedule.into(), why: why.into() };
+            assert_eq!(cron(schedule, "UTC").unwrap_err(), error);
         }
     }
 
     #[test]
     fn a_date_that_never_comes_never_fires() {
-        let schedule = cron("0 0 30 2 *", "UTC").unwrap();
-        assert!(matches!(schedule.next_after(at("2026-11-21T00:00:00Z")), Err(ScheduleError::NeverFires(_))));
+        for (schedule, fires) in [
+            ("0 0 30 2 *", false),
+            ("0 0 31 2,4,6,9,11 *", false),
+            ("0 0 31 4 *", false),
+            ("0 0 31 6 *", false),
+            ("0 0 31 9 *", false),
+            ("0 0 31 11 *", false),
+            ("0 0 30-31 2 *", false),
+            ("0 0 31 JUN ?", false),
+            ("0 0 29 2 *", true),
+            ("0 0 29-31 2 *", true),
+            ("0 0 30 4 *", true),
+            ("0 0 31 4-5 *", true),
+            ("0 0 31 1 *", true),
+            // Day of month or day of week: the Mondays come.
+            ("0 0 30 2 MON", true),
+        ] {
+            let parsed = cron(schedule, "UTC");
+            if fires {
+                assert!(parsed.unwrap().next_after(at("2096-03-01T00:00:00Z")).is_ok(), "{schedule}");
+            } else {
+                assert_eq!(parsed.unwrap_err(), ScheduleError::NeverFires(schedule.into()));
+            }
+        }
     }
 
     #[test]
-    fn an_interval_shorter_than_15_minutes_is_refused() {
-        for text in ["14m59s", "0s", "-1h", "soon", ""] {
-            assert!(matches!(interval(text, "uid"), Err(ScheduleError::Interval(_))), "{text}");
+    fn a_leap_day_comes_even_after_a_year_without_one() {
+        let leap = cron("0 0 29 2 *", "UTC").unwrap();
+        let expected = [at("2104-02-29T00:00:00Z"), at("2108-02-29T00:00:00Z")];
+        assert_eq!(runs(&leap, at("2096-03-01T00:00:00Z"), 2), expected);
+    }
+
+    #[test]
+    fn a_day_that_the_zone_skips_has_no_run_and_ends_nothing() {
+        // Samoa went from 29 to 31 December 2011 in one step.
+        for (schedule, after, next) in [
+            ("0 12 * * *", "2011-12-29T22:00:00Z", "2011-12-30T22:00:00Z"),
+            // With changes of the clock in between.
+            ("0 12 30 12 *", "2011-01-05T00:00:00Z", "2012-12-29T22:00:00Z"),
+            // The first moment after the jump is no exception.
+            ("0 0 30,31 12 *", "2011-12-29T22:00:00Z", "2011-12-30T10:00:00Z"),
+        ] {
+            let next_after = cron(schedule, "Pacific/Apia").unwrap().next_after(at(after));
+            assert_eq!(next_after, Ok(at(next)), "{schedule}");
+        }
+    }
+
+    #[test]
+    fn the_slowest_expressions_are_quick() {
+        for (schedule, zone, after) in [
+            ("0 0 29 2 *", "America/New_York", "2096-03-01T00:00:00Z"),
+            ("59 23 29 2 *", "Australia/Lord_Howe", "2196-03-01T00:00:00Z"),
+            ("0 0 29 2 1", "UTC", "2096-03-01T00:00:00Z"),
+            ("0 0 30 2 *", "UTC", "2026-03-01T00:00:00Z"),
+            ("0 12 30 12 *", "Pacific/Apia", "2000-01-01T00:00:00Z"),
+            ("* * * * *", "Europe/Berlin", "9999-01-01T00:00:00Z"),
+            (", * * * *", "UTC", "2026-03-01T00:00:00Z"),
+            ("0 , * * *", "UTC", "2026-03-01T00:00:00Z"),
+            ("0 0 * * L", "UTC", "2026-03-01T00:00:00Z"),
+            (&"1,".repeat(100_000), "UTC", "2026-03-01T00:00:00Z"),
+        ] {
+            let began = Instant::now();
+            let _ = cron(schedule, zone).map(|parsed| parsed.next_after(at(after)));
+            assert!(began.elapsed() < Duration::from_secs(1), "{schedule:.20} took {:?}", began.elapsed());
+        }
+    }
+
+    #[test]
+    fn an_interval_out_of_its_bounds_is_refused() {
+        for text in ["14m59s", "0s", "-1h", "-15m", "soon", "", "8760h1s", "2562047788015215h"] {
+            let error = interval(text, "uid").unwrap_err();
+            assert_eq!(error, ScheduleError::Interval(text.into()));
+            assert!(error.to_string().contains("Write for example 6h"), "{error}");
         }
         assert!(interval("15m", "uid").is_ok());
+        assert!(interval("8760h", "uid").is_ok());
+    }
+
+    #[test]
+    fn exactly_one_of_schedule_and_interval_is_needed() {
+        let neither = SyncSpec { schedule: None, time_zone: None, interval: None };
+        let both = SyncSpec { schedule: Some("0 6 * * *".into()), time_zone: None, interval: Some("6h".into()) };
+        for sync in [neither, both] {
+            assert_eq!(Schedule::parse(&sync, "uid").unwrap_err(), ScheduleError::OneOf);
+        }
     }
 
     #[test]
     fn a_thousand_objects_do_not_fire_together() {
         let after = at("2026-11-21T00:00:00Z");
-        let mut per_minute = std::collections::BTreeMap::<i64, usize>::new();
+        let mut per_minute = [0; 360];
         for n in 0..1000 {
-            let next = interval("6h", &format!("uid-{n}")).unwrap().next_after(after).unwrap();
-            *per_minute.entry((next.as_second() - after.as_second()) / 60).or_default() += 1;
+            let uid = format!("5f9ad6ad-97a4-4ca1-8d2c-0e6d4e2f{n:04x}");
+            let next = interval("6h", &uid).unwrap().next_after(after).unwrap();
+            per_minute[usize::try_from((next.as_second() - after.as_second() - 1) / 60).unwrap()] += 1;
         }
-        assert!(per_minute.values().max().unwrap() < &20, "{per_minute:?}");
+        // Fewer than three on average; each hour has about its sixth.
+        assert!(per_minute.iter().max().unwrap() <= &12, "{per_minute:?}");
+        for hour in per_minute.chunks(60) {
+            let in_hour: i32 = hour.iter().sum();
+            assert!((120..=215).contains(&in_hour), "{per_minute:?}");
+        }
+    }
+
+    #[test]
+    fn an_interval_keeps_its_phase_across_restarts_and_versions() {
+        // Written down: a change of the phase would move all syncs of everybody at an upgrade.
+        let schedule = interval("6h", "5f9ad6ad-97a4-4ca1-8d2c-0e6d4e2f7b10").unwrap();
+        let expected = [at("2026-11-21T04:53:48Z"), at("2026-11-21T10:53:48Z")];
+        assert_eq!(runs(&schedule, at("2026-11-21T00:00:00Z"), 2), expected);
+        assert_eq!(schedule.next_after(expected[0] - SignedDuration::from_nanos(1)), Ok(expected[0]));
+    }
+
+    /// A field as it is written, and the numbers that it stands for.
+    #[derive(Clone)]
+    struct Written {
+        text: String,
+        values: BTreeSet<i8>,
+    }
+
+    impl fmt::Debug for Written {
+        fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str(&self.text)
+        }
+    }
+
+    impl Written {
+        fn has(&self, value: i8) -> bool {
+            self.values.contains(&value)
+        }
+    }
+
+    fn field(least: i8, most: i8) -> impl Strategy<Value = Written> {
+        let stepped =
+            move |first: i8, last: i8, step: i8| (first..=last).step_by(usize::try_from(step).unwrap()).collect();
+        prop_oneof![
+            2 => Just(Written { text: "*".into(), values: (least..=most).collect() }),
+            4 => (least..=most).prop_map(|one| Written { text: one.to_string(), values: [one].into() }),
+            1 => (1..=most).prop_map(move |step| Written { text: format!("*/{step}"), values: stepped(least, most, step) }),
+            1 => (least..=most, least..=most).prop_map(|(a, b)| Written { text: format!("{a},{b}"), values: [a, b].into() }),
+            1 => (least..=most, least..=most, 1..=most).prop_map(move |(a, b, step)| {
+                let (first, last) = (a.min(b), a.max(b));
+                Written { text: format!("{first}-{last}/{step}"), values: stepped(first, last, step) }
+            }),
+        ]
+    }
+
+    /// The rules of the page, minute by minute.
+    struct Rules {
+        fields: [Written; 5],
+        zone: TimeZone,
+    }
+
+    impl Rules {
+        fn is_day(&self, time: DateTime) -> bool {
+            let [_, _, day, month, weekday] = &self.fields;
+            let is_star = |field: &Written| matches!(field.text.as_str(), "*" | "*/1");
+            let days = (day.has(time.day()), weekday.has(time.weekday().to_sunday_zero_offset()));
+            month.has(time.month())
+                && match (is_star(day), is_star(weekday)) {
+                    (false, false) => days.0 || days.1,
+                    _ => days.0 && days.1,
+                }
+        }
+
+        fn is_time(&self, time: DateTime) -> bool {
+            self.fields[0].has(time.minute()) && self.fields[1].has(time.hour())
+        }
+
+        fn is_fixed(&self) -> bool {
+            self.fields[..2].iter().all(|field| field.values.len() == 1)
+        }
+
+        fn fires_at(&self, at: Timestamp) -> bool {
+            let minute = SignedDuration::from_mins(1);
+            let now = at.to_zoned(self.zone.clone()).datetime();
+            let second_time = || {
+                let ambiguous = self.zone.to_ambiguous_zoned(now);
+                matches!(ambiguous.offset(), AmbiguousOffset::Fold { .. })
+                    && ambiguous.later().unwrap().timestamp() == at
+            };
+            if self.is_time(now) && self.is_day(now) && !(self.is_fixed() && second_time()) {
+                return true;
+            }
+            let mut skipped = (at - minute).to_zoned(self.zone.clone()).datetime() + minute;
+            while skipped < now {
+                if self.is_fixed() && self.is_time(skipped) && self.is_day(skipped) && self.is_day(now) {
+                    return true;
+                }
+                skipped += minute;
+            }
+            false
+        }
+
+        fn first(&self, after: Timestamp, until: Timestamp) -> Option<Timestamp> {
+            let first = Timestamp::from_second((after.as_second().div_euclid(60) + 1) * 60).unwrap();
+            std::iter::successors(Some(first), |at| Some(*at + SignedDuration::from_mins(1)))
+                .take_while(|at| *at <= until)
+                .find(|at| self.fires_at(*at))
+        }
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
-        fn the_next_time_is_after_and_within_one_interval(
-            after in 0i64..4_000_000_000, minutes in 15i64..20_000, uid in "[a-f0-9]{8}"
+        fn around_changes_of_the_clock_runs_are_those_of_the_rules(
+            minute in field(0, 59), hour in field(0, 23), day in field(1, 31), month in field(1, 12), weekday in field(0, 6),
+            (zone, change) in select(vec![
+                ("Europe/Berlin", "2026-03-29T01:00:00Z"),
+                ("Europe/Berlin", "2026-10-25T01:00:00Z"),
+                ("America/New_York", "2026-03-08T07:00:00Z"),
+                ("America/New_York", "2026-11-01T06:00:00Z"),
+                ("Australia/Lord_Howe", "2026-10-03T15:30:00Z"),
+                ("Australia/Lord_Howe", "2026-04-04T15:00:00Z"),
+                ("America/Sao_Paulo", "2018-11-04T03:00:00Z"),
+                ("America/Sao_Paulo", "2019-02-17T02:00:00Z"),
+                ("America/Nuuk", "2027-03-28T01:00:00Z"),
+                ("America/Nuuk", "2027-10-31T01:00:00Z"),
+                ("Asia/Kolkata", "2026-03-01T00:00:00Z"),
+            ]),
+            before in -10_000i64..80_000,
         ) {
-            let schedule = interval(&format!("{minutes}m"), &uid).unwrap();
-            let after = Timestamp::from_second(after).unwrap();
-            let next = schedule.next_after(after).unwrap();
-            prop_assert!(next > after && next.as_second() - after.as_second() <= minutes * 60);
-            let then = schedule.next_after(next).unwrap();
-            prop_assert_eq!(then.as_second() - next.as_second(), minutes * 60);
+            let fields = [minute, hour, day, month, weekday];
+            let text = fields.each_ref().map(|field| field.text.as_str()).join(" ");
+            let after = at(change) - SignedDuration::from_secs(before);
+            let until = after + SignedDuration::from_hours(30);
+            match cron(&text, zone) {
+                Ok(schedule) => {
+                    let rules = Rules { fields, zone: TimeZone::get(zone).unwrap() };
+                    let next = schedule.next_after(after).unwrap();
+                    let expected = rules.first(after, until);
+                    prop_assert_eq!(Some(next).filter(|next| *next <= until), expected, "{} {} {}", text, zone, after);
+                }
+                Err(error) => prop_assert_eq!(error, ScheduleError::NeverFires(text)),
+            }
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in ".{0,30}") {
-            if let Ok(schedule) = cron(&text, "UTC") {
-                let _ = schedule.next_after(Timestamp::UNIX_EPOCH);
+        fn an_interval_comes_within_its_length_and_does_not_drift(
+            after in 0i64..4_000_000_000, minutes in 15i64..=525_600, uid in "[a-f0-9]{8}"
+        ) {
+            let schedule = interval(&format!("{minutes}m"), &uid).unwrap();
+            let after = Timestamp::from_second(after).unwrap();
+            let mut last = schedule.next_after(after).unwrap();
+            prop_assert!(last > after && last.as_second() - after.as_second() <= minutes * 60);
+            for next in runs(&schedule, last, 20) {
+                prop_assert_eq!(next.as_second() - last.as_second(), minutes * 60);
+                last = next;
             }
+            // Read again, as after a restart.
+            prop_assert_eq!(interval(&format!("{minutes}m"), &uid).unwrap().next_after(after), schedule.next_after(after));
+        }
+
+        #[test]
+        fn no_time_is_too_early_or_too_late(
+            second in prop_oneof![
+                Timestamp::MIN.as_second()..Timestamp::MIN.as_second() + 100_000_000,
+                Timestamp::MAX.as_second() - 100_000_000..=Timestamp::MAX.as_second(),
+                Timestamp::MIN.as_second()..=Timestamp::MAX.as_second(),
+            ],
+            schedule in select(vec![
+                cron("0 0 29 2 *", "Pacific/Apia"), cron("* * * * *", "Asia/Kolkata"), cron("59 23 * * *", "America/Nuuk"),
+                interval("15m", "a"), interval("8760h", "b"),
+            ]),
+        ) {
+            let after = Timestamp::from_second(second).unwrap();
+            match schedule.unwrap().next_after(after) {
+                Ok(next) => prop_assert!(next > after),
+                Err(error) => prop_assert!(matches!(error, ScheduleError::NeverFires(_)) && after.as_second() > 95_000_000_000),
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(
+            text in prop_oneof![".{0,30}", "[0-9*/,?LW#+@A-Z -]{0,30}", "([0-9*/,A-Z-]{1,5} ){4}[0-9*/,A-Z-]{1,5}"]
+        ) {
+            match cron(&text, "UTC") {
+                Ok(schedule) => prop_assert!(schedule.next_after(Timestamp::UNIX_EPOCH).is_ok(), "{}", text),
+                Err(error) => {
+                    let is_expected = matches!(error, ScheduleError::Cron { .. } | ScheduleError::NeverFires(_));
+                    prop_assert!(is_expected, "{}", error);
+                }
+            }
+            prop_assert_eq!(in_numbers(&text).is_ok(), !matches!(cron(&text, "UTC"), Err(ScheduleError::Cron { .. })));
         }
     }
 }
