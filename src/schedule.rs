@@ -139,7 +139,7 @@ pub fn duration(text: &str) -> Option<SignedDuration> {
 
 fn phase(uid: &str, every: i64) -> i64 {
     let digest = Sha256::digest(uid.as_bytes());
-    let number = digest.iter().take(7).fold(0i64, |number, byte| (number << 8) | i64::from(*byte));
+    let number = digest.iter().take(7).fold(0i64, |number, byte| number * 256 + i64::from(*byte));
     number.rem_euclid(every)
 }
 
@@ -340,6 +340,18 @@ mod tests {
                 fired.iter().map(|at| at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M%:z").to_string()).collect();
             assert_eq!(fired, expected, "{row:?}");
         }
+    }
+
+    #[test]
+    fn however_one_number_is_written_the_time_is_fixed() {
+        // 02:30 comes twice on this day.
+        let day = at("2026-10-24T22:00:00Z");
+        for schedule in ["30 2 25 * *", "30-30 2 25 * *", "30-45/20 02 25 * *", "30 2-3/2 25 * *", "30,30 2 25 * *"] {
+            let fired = runs(&cron(schedule, "Europe/Berlin").unwrap(), day, 2);
+            assert_eq!(fired, [at("2026-10-25T00:30:00Z"), at("2026-11-25T01:30:00Z")], "{schedule}");
+        }
+        let several = runs(&cron("30-50/20 2 25 * *", "Europe/Berlin").unwrap(), day, 2);
+        assert_eq!(several, [at("2026-10-25T00:30:00Z"), at("2026-10-25T00:50:00Z")]);
     }
 
     #[test]
