@@ -65,6 +65,7 @@ announce:
 	@case $$(uname) in Darwin) cache=$$HOME/Library/Caches ;; *) cache=$$HOME/.cache ;; esac; \
 	  cache=$${XDG_CACHE_HOME:-$$cache}/vpptoken-operator; \
 	  echo "Builds this workspace into $(TARGET)/, and what of etcd, kube-apiserver, kube-controller-manager, kubectl and"; \
-	  echo "helm is not there yet into $$cache (once, some minutes). Nothing else is installed."; \
+	  echo "helm, and for the tests kstatus, is not there yet into $$cache (once, some minutes)."; \
+	  echo "Nothing else is installed."; \
 	  [ -d "$$cache" ] || [ -n "$$KUBEBUILDER_ASSETS" ] || command -v go >/dev/null || \
 	  echo "Go is not on PATH: without it, only a download of these binaries can help (KUBEBUILDER_ASSETS names your own)."

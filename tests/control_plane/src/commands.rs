@@ -58,12 +58,13 @@ pub async fn up() -> Result<ExitCode> {
 pub async fn tools() -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let progress = Progress::stderr();
-    let tools = match signals.or(tools::ensure(&progress)).await {
-        Ok(tools) => tools?,
+    let both = async { Ok::<_, Error>((tools::ensure(&progress).await?, tools::kstatus(&progress).await?)) };
+    let (tools, kstatus) = match signals.or(both).await {
+        Ok(both) => both?,
         Err(signal) => return Ok(ended_by(signal)),
     };
     println!("{:<24} {:<9} {:<26} PATH", "TOOL", "VERSION", "FROM");
-    for (name, tool) in tools.all() {
+    for (name, tool) in tools.all().into_iter().chain([("kstatus", &kstatus)]) {
         println!("{name:<24} {:<9} {:<26} {}", tool.version.to_string(), tool.source, tool.path.display());
     }
     Ok(ExitCode::SUCCESS)
@@ -97,6 +98,10 @@ async fn run_command(
         .env("CONTROL_PLANE_AUDIT_LOG", plane.audit_log())
         .env(tools::HANDED_DOWN, tools.to_hand_down())
         .kill_on_drop(true);
+    // Only a test needs it, so that a demo does not wait until it is built.
+    if let Some(kstatus) = tools::cached_kstatus() {
+        prepared.env(tools::KSTATUS_HANDED_DOWN, kstatus.path);
+    }
     if own_group {
         prepared.process_group(0);
     }

@@ -12,6 +12,17 @@ pub enum Error {
     #[error("{0}")]
     Unavailable(Box<Attempts>),
 
+    /// The program that judges objects could not be built.
+    #[error(
+        "no kstatus, with which a test judges objects. It is built from Go modules: {why}\n\
+         What helps: install Go {go} or later and let it reach a Go module proxy, then run this again.",
+        go = crate::tools::go_version()
+    )]
+    NoKstatus {
+        /// Why not.
+        why: String,
+    },
+
     /// The archive is not the one whose digest is committed: never used, and never passed over.
     #[error(
         "{url} is not the archive that was expected: its SHA-512 is\n  {actual}\nbut envtest.sha512 says\n  {expected}\n\

@@ -29,8 +29,9 @@ enum Command {
     /// Run a command against a control plane of its own, then take the control plane down.
     ///
     /// The command gets KUBECONFIG (cluster administrator), PATH with kubectl and helm in front,
-    /// CONTROL_PLANE_AUDIT_LOG (requests to the group vpptoken.io, a JSON line each) and CONTROL_PLANE_TOOLS (with which
-    /// a test can start further control planes at once). The exit code is the command's, or 128 + N where signal N
+    /// CONTROL_PLANE_AUDIT_LOG (requests to the group vpptoken.io, a JSON line each), CONTROL_PLANE_TOOLS (with which
+    /// a test can start further control planes at once) and, where `tools` has built it, CONTROL_PLANE_KSTATUS (a program
+    /// that judges objects, for a test). The exit code is the command's, or 128 + N where signal N
     /// ended it.
     Run {
         /// The command and its arguments, after `--`.
@@ -40,6 +41,8 @@ enum Command {
     /// Start a control plane, print how to use it, and keep it until Ctrl-C.
     Up,
     /// Find or build the tools, and print where each is and where it came from.
+    ///
+    /// To those of the control plane this adds kstatus, which only a test needs.
     Tools,
 }
 

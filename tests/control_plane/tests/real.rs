@@ -157,8 +157,9 @@ fn signal(child: &Child, name: &str) {
 #[tokio::test]
 async fn run_gives_the_command_what_it_needs_and_exits_as_it_does() {
     let tools = tools().await;
+    tools::kstatus(&Progress::stderr()).await.unwrap();
     let script = r#"kubectl get namespaces -o name && command -v helm && test -f "$CONTROL_PLANE_AUDIT_LOG" &&
-        test -n "$CONTROL_PLANE_TOOLS" && echo "folder=$KUBECONFIG"; sleep 300 & exit 7"#;
+        test -n "$CONTROL_PLANE_TOOLS" && test -x "$CONTROL_PLANE_KSTATUS" && echo "folder=$KUBECONFIG"; sleep 300 & exit 7"#;
     let output = binary(&tools, &["run", "--", "sh", "-c", script]).output().unwrap();
     assert_eq!(output.status.code(), Some(7));
     let printed = String::from_utf8(output.stdout).unwrap();

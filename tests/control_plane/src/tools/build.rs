@@ -1,5 +1,5 @@
-//! The tools built from Go modules. Runs `go` in a scratch folder that holds nothing but the committed `go.mod` and
-//! `go.sum`, and moves each finished binary into the cache in one step.
+//! The tools built from Go modules. Runs `go` in a scratch folder that holds nothing but the committed `go.mod`, `go.sum`
+//! and, of kstatus, `main.go`, and moves each finished binary into the cache in one step.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    KSTATUS,
     choose::Program,
     pins::{self, Pins},
 };
@@ -28,6 +29,8 @@ struct Job<'a> {
     expected: &'static str,
     go_mod: &'static str,
     go_sum: &'static str,
+    /// Source files of our own, with their names.
+    sources: Vec<(&'static str, &'static str)>,
     ldflags: String,
     /// Package and the name that its binary shall have.
     packages: Vec<(&'static str, &'static str)>,
@@ -42,6 +45,21 @@ pub(super) async fn build(
     folders: Folders<'_>,
     progress: &Progress,
 ) -> Result<(), String> {
+    build_all(go, &jobs(pins, missing, folders), folders.scratch, progress).await
+}
+
+/// Builds kstatus into a folder; on failure says why. The caller holds the cache's lock.
+pub(super) async fn build_kstatus(
+    go: &OsStr,
+    pins: &Pins,
+    into: &Path,
+    scratch: &Path,
+    progress: &Progress,
+) -> Result<(), String> {
+    build_all(go, &[kstatus_job(pins, into)], scratch, progress).await
+}
+
+async fn build_all(go: &OsStr, jobs: &[Job<'_>], scratch: &Path, progress: &Progress) -> Result<(), String> {
     let has = tokio::process::Command::new(go).arg("version").stdin(Stdio::null()).output().await;
     let has = has.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("there is no `{}` on PATH", go.display()),
@@ -50,12 +68,12 @@ pub(super) async fn build(
     if !has.status.success() {
         return Err(format!("`{} version` fails: {}", go.display(), last_lines(&has.stderr)));
     }
-    remove_leftovers(folders.scratch);
+    remove_leftovers(scratch);
     // One after the other: both would compile the same standard library, and each alone keeps all cores busy.
-    for job in jobs(pins, missing, folders) {
+    for job in jobs {
         progress.line(format!("building {} from Go modules ({})", job.what, job.expected));
         let what = format!("building {}", job.what);
-        progress.during(&what, run(go, &job, folders.scratch)).await.map_err(|why| format!("{what}: {why}"))?;
+        progress.during(&what, run(go, job, scratch)).await.map_err(|why| format!("{what}: {why}"))?;
     }
     Ok(())
 }
@@ -94,6 +112,7 @@ fn jobs<'a>(pins: &Pins, missing: &[Program], folders: Folders<'a>) -> Vec<Job<'
             expected: "about 5 minutes on two cores, done once",
             go_mod: pins::KUBERNETES_GO_MOD,
             go_sum: pins::KUBERNETES_GO_SUM,
+            sources: Vec::new(),
             ldflags: format!("-s -w {}", stamps.join(" ")),
             packages: of_kubernetes,
             into: folders.kubernetes,
@@ -112,6 +131,7 @@ fn jobs<'a>(pins: &Pins, missing: &[Program], folders: Folders<'a>) -> Vec<Job<'
             expected: "about 70 seconds on two cores, done once",
             go_mod: pins::HELM_GO_MOD,
             go_sum: pins::HELM_GO_SUM,
+            sources: Vec::new(),
             ldflags: format!(
                 "-s -w -X helm.sh/helm/v3/internal/version.version={} -X \
                  helm.sh/helm/v3/internal/version.gitTreeState=clean {}",
@@ -123,6 +143,20 @@ fn jobs<'a>(pins: &Pins, missing: &[Program], folders: Folders<'a>) -> Vec<Job<'
         });
     }
     jobs
+}
+
+fn kstatus_job<'a>(pins: &Pins, into: &'a Path) -> Job<'a> {
+    Job {
+        what: format!("{KSTATUS} ({})", pins.kstatus),
+        expected: "about 30 seconds on two cores, done once",
+        go_mod: pins::KSTATUS_GO_MOD,
+        go_sum: pins::KSTATUS_GO_SUM,
+        sources: vec![("main.go", pins::KSTATUS_MAIN)],
+        ldflags: "-s -w".into(),
+        // The module is called as the program.
+        packages: vec![(KSTATUS, KSTATUS)],
+        into,
+    }
 }
 
 const SCRATCH_PREFIX: &str = ".build-";
@@ -144,6 +178,9 @@ async fn run(go: &OsStr, job: &Job<'_>, scratch: &Path) -> Result<(), String> {
     fs::create_dir(&out).map_err(io)?;
     fs::write(module.path().join("go.mod"), job.go_mod).map_err(io)?;
     fs::write(module.path().join("go.sum"), job.go_sum).map_err(io)?;
+    for (name, text) in &job.sources {
+        fs::write(module.path().join(name), text).map_err(io)?;
+    }
 
     let mut out_argument = OsString::from(&out);
     out_argument.push("/"); // a folder even for a single package
@@ -195,6 +232,7 @@ mod tests {
         assert_eq!(go_names("go.etcd.io/etcd/server/v3"), "server");
         assert_eq!(go_names("k8s.io/kubernetes/cmd/kubectl"), "kubectl");
         assert_eq!(go_names("helm.sh/helm/v3/cmd/helm"), "helm");
+        assert_eq!(go_names(KSTATUS), "kstatus");
     }
 
     #[test]

@@ -32,6 +32,12 @@ pub const HANDED_DOWN: &str = "CONTROL_PLANE_TOOLS";
 /// Takes the place of the official folder that the envtest archive is downloaded from.
 pub const ENVTEST_BASE_URL: &str = "ENVTEST_BASE_URL";
 
+/// Names kstatus to a child process, so that [`kstatus`] there finds it at once and says nothing.
+pub const KSTATUS_HANDED_DOWN: &str = "CONTROL_PLANE_KSTATUS";
+
+/// The program around kstatus, as its module and its binary are called.
+const KSTATUS: &str = "kstatus";
+
 /// One binary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tool {
@@ -124,6 +130,28 @@ pub async fn ensure(progress: &Progress) -> Result<Tools> {
     Setting::of_this_process()?.ensure(progress).await
 }
 
+/// Finds the program that judges objects as kubectl's and GitOps tools' own library does, and builds it from Go modules
+/// where the cache lacks it. No control plane needs it, only a test.
+///
+/// # Errors
+/// [`Error::NoKstatus`] where it can't be built.
+pub async fn kstatus(progress: &Progress) -> Result<Tool> {
+    let setting = Setting::of_this_process()?;
+    if let Some(path) = env::var_os(KSTATUS_HANDED_DOWN).map(PathBuf::from) {
+        if is_executable(&path) {
+            return Ok(setting.kstatus_at(path));
+        }
+        progress.line(format!("the kstatus that {KSTATUS_HANDED_DOWN} names is gone; looking anew"));
+    }
+    setting.kstatus(progress).await
+}
+
+/// The same program where the cache has it; nothing is built.
+#[must_use]
+pub fn cached_kstatus() -> Option<Tool> {
+    Setting::of_this_process().ok()?.cached_kstatus()
+}
+
 /// Where to look. A value, so that tests can look elsewhere.
 struct Setting {
     pins: Pins,
@@ -162,6 +190,34 @@ impl Setting {
         archive.as_ref().map(|archive| self.cache.join(format!("envtest-{}-{platform}", archive.version)))
     }
 
+    fn built_kstatus(&self) -> PathBuf {
+        let Pins { kstatus, kstatus_digest, platform, .. } = &self.pins;
+        self.cache.join(format!("kstatus-{kstatus}-{kstatus_digest}-{platform}"))
+    }
+
+    fn kstatus_at(&self, path: PathBuf) -> Tool {
+        Tool { path, version: self.pins.kstatus, source: Source::Build }
+    }
+
+    fn cached_kstatus(&self) -> Option<Tool> {
+        let path = self.built_kstatus().join(KSTATUS);
+        is_executable(&path).then(|| self.kstatus_at(path))
+    }
+
+    async fn kstatus(&self, progress: &Progress) -> Result<Tool> {
+        if let Some(tool) = self.cached_kstatus() {
+            return Ok(tool);
+        }
+        let _lock = self.lock(progress).await?;
+        if let Some(tool) = self.cached_kstatus() {
+            return Ok(tool); // another invocation built it meanwhile
+        }
+        build::build_kstatus(&self.go, &self.pins, &self.built_kstatus(), &self.cache, progress)
+            .await
+            .map_err(|why| Error::NoKstatus { why })?;
+        self.cached_kstatus().ok_or_else(|| Error::NoKstatus { why: "the build made none".into() })
+    }
+
     async fn ensure(&self, progress: &Progress) -> Result<Tools> {
         let outside = self.survey_outside().await;
         let survey = self.survey_cache(outside.clone()).await;
@@ -169,7 +225,6 @@ impl Setting {
             return Ok(tools);
         }
 
-        fs::create_dir_all(&self.cache).map_err(Error::io(format!("can't make {}", self.cache.display())))?;
         let _lock = self.lock(progress).await?;
         let mut survey = self.survey_cache(outside.clone()).await; // another invocation may have filled the cache meanwhile
         let mut missing = survey.choose(self.pins.kubernetes).missing();
@@ -323,6 +378,7 @@ impl Setting {
 
     /// Held until dropped, and let go by the system when a process ends, however it ends.
     async fn lock(&self, progress: &Progress) -> Result<File> {
+        fs::create_dir_all(&self.cache).map_err(Error::io(format!("can't make {}", self.cache.display())))?;
         let path = self.cache.join(".lock");
         let lock = File::options()
             .create(true)

@@ -1,6 +1,8 @@
 //! The committed versions and digests, read from the files that the build itself uses, so that each is named once.
 //! Pure: the files are part of the program.
 
+use sha2::{Digest as _, Sha256};
+
 use super::version::Version;
 use crate::{Error, Result};
 
@@ -12,6 +14,12 @@ pub(super) const KUBERNETES_GO_SUM: &str = include_str!("../../go.sum");
 pub(super) const HELM_GO_MOD: &str = include_str!("../../helm/go.mod");
 /// Its `go.sum`.
 pub(super) const HELM_GO_SUM: &str = include_str!("../../helm/go.sum");
+/// `go.mod` for kstatus, which asks for libraries of another Kubernetes version.
+pub(super) const KSTATUS_GO_MOD: &str = include_str!("../../../kstatus/go.mod");
+/// Its `go.sum`.
+pub(super) const KSTATUS_GO_SUM: &str = include_str!("../../../kstatus/go.sum");
+/// The program around it.
+pub(super) const KSTATUS_MAIN: &str = include_str!("../../../kstatus/main.go");
 /// Digests of the official archives, as `sha512sum` prints them.
 const ENVTEST_DIGESTS: &str = include_str!("../../envtest.sha512");
 
@@ -43,6 +51,10 @@ pub(super) struct Pins {
     pub(super) helm: Version,
     /// The Kubernetes version that helm takes for the cluster's when it can't ask one.
     pub(super) helm_kubernetes: Version,
+    /// The version of the library that the program kstatus is made of.
+    pub(super) kstatus: Version,
+    /// Of the whole source of the program, whose version alone does not say what is in it.
+    pub(super) kstatus_digest: String,
     /// `None` where none is published for this platform.
     pub(super) archive: Option<Archive>,
     /// `OS-ARCH` in Go's words.
@@ -58,6 +70,8 @@ impl Pins {
             etcd: go_mod_version(KUBERNETES_GO_MOD, "go.mod", "go.etcd.io/etcd/server/v3")?,
             helm: go_mod_version(HELM_GO_MOD, "helm/go.mod", "helm.sh/helm/v3")?,
             helm_kubernetes: Version { major: 1, ..client_go },
+            kstatus: go_mod_version(KSTATUS_GO_MOD, "../kstatus/go.mod", "sigs.k8s.io/cli-utils")?,
+            kstatus_digest: short_digest(&[KSTATUS_GO_MOD, KSTATUS_GO_SUM, KSTATUS_MAIN]),
             archive: archive_for(ENVTEST_DIGESTS, &platform)?,
             platform,
         })
@@ -67,6 +81,16 @@ impl Pins {
 /// The Go version that the builds ask for at least.
 pub(crate) fn go_version() -> &'static str {
     KUBERNETES_GO_MOD.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or("1.26")
+}
+
+/// The beginning of a SHA-256 of some texts, in hexadecimal.
+fn short_digest(texts: &[&str]) -> String {
+    let mut digest = Sha256::new();
+    for text in texts {
+        digest.update(text.len().to_be_bytes());
+        digest.update(text);
+    }
+    digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn platform() -> String {
@@ -134,6 +158,16 @@ mod tests {
             );
             let url = archive.url(None);
             assert!(url.starts_with(RELEASES) && url.ends_with(&format!("-{platform}.tar.gz")), "{url}");
+        }
+    }
+
+    #[test]
+    fn another_source_has_another_digest() {
+        let digest = short_digest(&["go.mod", "go.sum"]);
+        assert_eq!(digest.len(), 12);
+        assert_eq!(digest, short_digest(&["go.mod", "go.sum"]));
+        for other in [&["go.mod", "go.sun"], &["go.mo", "dgo.sum"]] {
+            assert_ne!(digest, short_digest(other));
         }
     }
 

@@ -287,6 +287,35 @@ async fn two_invocations_at_once_build_once() {
 }
 
 #[tokio::test]
+async fn kstatus_is_built_once_into_a_folder_that_is_named_after_its_source() {
+    let place = Place::bare().await.with_go();
+    assert_eq!(place.setting.cached_kstatus(), None);
+    let silent = Progress::silent();
+    let (one, two) = tokio::join!(place.setting.kstatus(&silent), place.setting.kstatus(&silent));
+    let tool = one.unwrap();
+    assert_eq!((two.unwrap(), place.setting.cached_kstatus()), (tool.clone(), Some(tool.clone())));
+    assert_eq!((tool.source, tool.version), (Source::Build, place.setting.pins.kstatus));
+    let builds = place.builds();
+    assert!(builds.len() == 1 && builds[0].ends_with(" kstatus"), "{builds:?}");
+
+    let mut changed = place;
+    changed.setting.pins.kstatus_digest = "another".into();
+    assert_ne!(changed.setting.kstatus(&Progress::silent()).await.unwrap().path, tool.path);
+    assert_eq!(changed.builds().len(), 2);
+}
+
+#[tokio::test]
+async fn without_kstatus_the_error_says_why_and_what_to_do() {
+    let failing = Place::bare().await.with_failing_go();
+    for (place, why) in [(Place::bare().await, "there is no `"), (failing, "module lookup refused")] {
+        let text = place.setting.kstatus(&Progress::silent()).await.unwrap_err().to_string();
+        for part in ["no kstatus", why, "install Go 1.26"] {
+            assert!(text.contains(part), "{part:?} is missing in\n{text}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn assets_win_and_lean_on_a_build_for_what_they_lack() {
     use Source::{Assets, Build};
     let place = Place::bare().await.with_go().with_assets(&[
