@@ -499,7 +499,8 @@ proptest! {
         prop_assert_eq!(observed.spec.deletion_policy, DeletionPolicy::Delete);
         prop_assert!(tenant.allowed.contains(&Permission::Delete));
         prop_assert_eq!(observed.status.token_id.as_ref(), Some(id));
-        prop_assert_eq!(observed.status.tenant.as_ref(), Some(&tenant.identity));
+        let lives_in = observed.status.tenant.as_ref().unwrap();
+        prop_assert_eq!((lives_in.cloud, &lives_in.tenant_id), (tenant.identity.cloud, &tenant.identity.tenant_id));
         prop_assert!(!observed.others.claimed.contains_key(id));
     }
 
@@ -758,7 +759,8 @@ proptest! {
             return Ok(());
         };
         let lives_in = observed.status.tenant.as_ref().filter(|_| observed.status.token_id.is_some());
-        if lives_in.is_some_and(|it| *it != tenant.identity) || tenant.view.snapshot.read_at().is_none() {
+        let place = |it: &VppTokenTenant| (it.cloud, it.tenant_id.clone());
+        if lives_in.is_some_and(|it| place(it) != place(&tenant.identity)) || tenant.view.snapshot.read_at().is_none() {
             prop_assert!(is_local);
         }
         if tenant.view.problem.is_some() {
