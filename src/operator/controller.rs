@@ -251,9 +251,11 @@ fn wake(context: &Context, names: Vec<Name>) {
 /// A VppToken went: its token may now be had by one that was held because of it.
 fn wake_rivals(context: &Context) {
     for object in context.caches.all_tokens() {
-        let is_held = object.status.as_ref().is_some_and(|status| {
-            find(&status.conditions, ConditionType::Ready)
-                .is_some_and(|ready| ready.reason == Reason::ClaimedByAnother.as_str())
+        // Whatever else holds one without a token may be said before that.
+        let is_held = object.status.as_ref().is_none_or(|status| {
+            status.token_id.is_none()
+                || find(&status.conditions, ConditionType::Ready)
+                    .is_some_and(|ready| ready.reason == Reason::ClaimedByAnother.as_str())
         });
         if is_held {
             (context.wake)(&object.namespace().unwrap_or_default(), &object.name_any());

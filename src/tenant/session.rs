@@ -376,7 +376,8 @@ impl Session {
         outcome: Result<Option<Entity>, GraphError>,
         written: &[(Field, String)],
     ) -> Result<(), GraphError> {
-        write.ended(outcome.as_ref().ok().and_then(Option::as_ref), written);
+        let accepted = if outcome.is_ok() { written } else { &[] };
+        write.ended(outcome.as_ref().ok().and_then(Option::as_ref), accepted);
         if matches!(outcome, Ok(None)) {
             self.want_list_after(clock::now());
         }

@@ -94,10 +94,13 @@ impl Entry {
         self.in_flight > 0 || self.last_write.is_some_and(|ended| ended >= list_began)
     }
 
-    /// A write of ours was answered.
-    fn answered(&mut self, entity: Entity, written: &[(Field, String)], now: Timestamp) {
+    /// A write of ours was answered with the token.
+    fn answered(&mut self, entity: Entity, now: Timestamp) {
         self.absent = 0;
         self.show(entity, now);
+    }
+
+    fn remember(&mut self, written: &[(Field, String)], now: Timestamp) {
         let written = written.iter().map(|(field, value)| (*field, Written { value: value.clone(), at: now }));
         self.written.extend(written);
     }
@@ -229,13 +232,15 @@ impl Snapshot {
         }
     }
 
-    /// A write to a token ended: with Graph's answer, or without one that can be used.
+    /// A write to a token ended: with Graph's answer, or without one. `written` is what Graph accepted, with or without
+    /// showing it.
     pub fn write_ended(&mut self, id: &str, answer: Option<Entity>, written: &[(Field, String)], now: Timestamp) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.in_flight = entry.in_flight.saturating_sub(1);
         entry.last_write = Some(now);
+        entry.remember(written, now);
         if let Some(entity) = answer {
-            entry.answered(entity, written, now);
+            entry.answered(entity, now);
         }
     }
 
@@ -243,7 +248,8 @@ impl Snapshot {
     pub fn created(&mut self, entity: Entity, written: &[(Field, String)], now: Timestamp) {
         let entry = self.entries.entry(entity.id.clone()).or_default();
         entry.last_write = Some(now);
-        entry.answered(entity, written, now);
+        entry.remember(written, now);
+        entry.answered(entity, now);
     }
 
     /// A token was asked for by its id: here it is.

@@ -155,7 +155,7 @@ impl Actor<'_> {
     fn announce(&self, pending: &PendingCreate) -> Result<Acted, Error> {
         let who = (namespace(self.object)?.to_owned(), self.object.name_any());
         let tenant = &self.tenant.identity;
-        if !self.context.desk.take_turn(&tenant_name(tenant), &pending.apple_id, self.uid, who) {
+        if !self.context.desk.take_turn(&tenant_name(tenant), &pending.apple_id, self.uid, who, clock::now()) {
             return Ok(Acted::default());
         }
         announced(self.context, self.uid, pending);

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
+
 use super::facts::Done;
 use super::plan::Plan;
 use super::world::{FileFacts, FileProblem, Inputs, Memory};
@@ -71,13 +73,14 @@ struct State {
 struct Turn {
     holder: String,
     waiting: BTreeSet<(String, String)>,
+    taken: Timestamp,
     /// A create is on its way: the turn lasts until its answer, even if the object goes.
     is_sending: bool,
 }
 
 impl Turn {
-    fn of(uid: &str) -> Self {
-        Self { holder: uid.to_owned(), waiting: BTreeSet::new(), is_sending: false }
+    fn of(uid: &str, now: Timestamp) -> Self {
+        Self { holder: uid.to_owned(), waiting: BTreeSet::new(), taken: now, is_sending: false }
     }
 }
 
@@ -135,13 +138,13 @@ impl Desk {
 
     /// Takes the turn to create with an Apple ID in a tenant. False when another object has it; `who` (namespace and name)
     /// is then told when it is free. Never for an object that is gone.
-    pub fn take_turn(&self, tenant: &str, apple_id: &str, uid: &str, who: (String, String)) -> bool {
+    pub fn take_turn(&self, tenant: &str, apple_id: &str, uid: &str, who: (String, String), now: Timestamp) -> bool {
         let mut state = self.state();
         let key = (tenant.to_owned(), apple_id.trim().to_lowercase());
         if !state.pages.contains_key(uid) {
             return false;
         }
-        let turn = state.turns.entry(key).or_insert_with(|| Turn::of(uid));
+        let turn = state.turns.entry(key).or_insert_with(|| Turn::of(uid, now));
         if turn.holder == uid {
             return true;
         }
@@ -161,21 +164,32 @@ impl Desk {
         }
     }
 
-    /// Says that a create is on its way, or is not any more. False when the object is gone.
+    /// Says that a create is on its way, or is not any more. False when the object, or its turn, is gone.
     pub fn keep_turn(&self, uid: &str, is_sending: bool) -> bool {
         let mut state = self.state();
+        let mut has_turn = false;
         for turn in state.turns.values_mut().filter(|turn| turn.holder == uid) {
             turn.is_sending = is_sending;
+            has_turn = true;
         }
-        state.pages.contains_key(uid)
+        has_turn && state.pages.contains_key(uid)
     }
 
     /// Ends the turn of an object, unless its create is on its way. Returns who waited for it.
     pub fn end_turn(&self, uid: &str) -> Vec<(String, String)> {
-        let mut state = self.state();
+        self.end_turns(|turn| turn.holder == uid)
+    }
+
+    /// Ends the turns that were taken before a time: a create of unknown outcome that nobody can look for must not keep the
+    /// others waiting for ever. Whatever it made is told from others by `knownIds` and the claims. Returns who waited.
+    pub fn end_turns_before(&self, time: Timestamp) -> Vec<(String, String)> {
+        self.end_turns(|turn| turn.taken < time)
+    }
+
+    fn end_turns(&self, is_over: impl Fn(&Turn) -> bool) -> Vec<(String, String)> {
         let mut waited = Vec::new();
-        state.turns.retain(|_, turn| {
-            if turn.holder != uid || turn.is_sending {
+        self.state().turns.retain(|_, turn| {
+            if !is_over(turn) || turn.is_sending {
                 return true;
             }
             waited.extend(std::mem::take(&mut turn.waiting));
@@ -207,6 +221,10 @@ impl Desk {
 mod tests {
     use super::*;
 
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
     fn desk() -> Desk {
         let desk = Desk::default();
         for uid in ["a", "b", "c"] {
@@ -219,12 +237,25 @@ mod tests {
     fn a_turn_lasts_until_the_answer_though_its_object_goes() {
         let desk = desk();
         let who = |name: &str| ("ns".to_owned(), name.to_owned());
-        assert!(desk.take_turn("t", "a@b.example", "a", who("a")) && desk.keep_turn("a", true));
+        assert!(desk.take_turn("t", "a@b.example", "a", who("a"), at(0)) && desk.keep_turn("a", true));
         assert!(desk.forget("a").is_empty());
-        assert!(!desk.take_turn("t", "a@b.example", "b", who("b")));
+        assert!(!desk.take_turn("t", "a@b.example", "b", who("b"), at(0)));
         assert!(!desk.keep_turn("a", false));
         assert_eq!(desk.end_turn("a"), [who("b")]);
-        assert!(desk.take_turn("t", "a@b.example", "b", who("b")));
+        assert!(desk.take_turn("t", "a@b.example", "b", who("b"), at(0)));
+    }
+
+    #[test]
+    fn a_turn_that_nobody_ends_is_over_after_a_while_but_not_while_its_create_is_on_its_way() {
+        let desk = desk();
+        let who = |name: &str| ("ns".to_owned(), name.to_owned());
+        assert!(desk.take_turn("t", "a@b.example", "a", who("a"), at(0)) && desk.keep_turn("a", true));
+        assert!(!desk.take_turn("t", "a@b.example", "b", who("b"), at(1)));
+        assert!(desk.end_turns_before(at(100)).is_empty(), "it is on its way");
+        assert!(desk.keep_turn("a", false));
+        assert!(desk.end_turns_before(at(0)).is_empty(), "it is young");
+        assert_eq!(desk.end_turns_before(at(100)), [who("b")]);
+        assert!(desk.take_turn("t", "a@b.example", "b", who("b"), at(101)));
     }
 
     #[test]
@@ -242,11 +273,11 @@ mod tests {
     fn creates_with_one_apple_id_take_turns() {
         let desk = desk();
         let who = |name: &str| ("ns".to_owned(), name.to_owned());
-        assert!(desk.take_turn("t", "A@b.example", "a", who("a")));
-        assert!(!desk.take_turn("t", "a@B.example", "b", who("b")));
+        assert!(desk.take_turn("t", "A@b.example", "a", who("a"), at(0)));
+        assert!(!desk.take_turn("t", "a@B.example", "b", who("b"), at(0)));
         assert!(desk.is_anothers_turn("t", "a@b.example", "c", who("c")));
-        assert!(desk.take_turn("t", "other@b.example", "b", who("b")));
+        assert!(desk.take_turn("t", "other@b.example", "b", who("b"), at(0)));
         assert_eq!(desk.end_turn("a"), [who("b"), who("c")]);
-        assert!(desk.take_turn("t", "a@b.example", "b", who("b")));
+        assert!(desk.take_turn("t", "a@b.example", "b", who("b"), at(0)));
     }
 }

@@ -153,6 +153,10 @@ fn others(context: &Context, object: &VppToken, identity: &VppTokenTenant) -> Re
         (Rival::of(object, uid), leads_here)
     });
     let mut others = others_of(&own, rivals, &name, &context.desk.claims(&name), clock::now(), context.timings);
+    let overdue = clock::now().checked_sub(context.timings.unknown_outcome).unwrap_or(Timestamp::MIN);
+    for (namespace, name) in context.desk.end_turns_before(overdue) {
+        (context.wake)(&namespace, &name);
+    }
     let who = (namespace(object)?.to_owned(), object.name_any());
     if object
         .spec
@@ -211,6 +215,7 @@ pub fn others_of<'a>(
             && tenant_name(tenant) == name
         {
             others.claimed.insert(id.clone(), (created, uid.to_owned()));
+            others.files.extend(status.uploaded.as_ref().map(|uploaded| uploaded.sha256.clone()));
         }
         // One that is older than that has been decided upon, or can't be; `knownIds` and the claims tell what came of it.
         let is_recent = |pending: &PendingCreate| now.duration_since(pending.since) < timings.unknown_outcome;

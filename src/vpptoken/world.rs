@@ -135,6 +135,8 @@ impl From<AllowedOperation> for Permission {
 pub struct Others {
     /// Tokens that another VppToken has: when that one was created, and its UID.
     pub claimed: BTreeMap<String, (Timestamp, String)>,
+    /// Digests of the files that other VppTokens uploaded to their tokens.
+    pub files: BTreeSet<String>,
     /// Another VppToken with the same Apple ID is creating, and goes first.
     pub creating: bool,
 }
@@ -164,7 +166,9 @@ pub struct UnsentCreate {
 pub enum StepKind {
     /// Creating.
     Create,
-    /// Changing or renewing.
+    /// Uploading a new file onto a token.
+    Upload,
+    /// Changing settings.
     Update,
     /// Syncing.
     Sync,
@@ -217,7 +221,7 @@ impl Memory {
         }
     }
 
-    /// A step failed: it waits out a delay that grows while it fails in the same way. `jitter` is from 0 to 1.
+    /// A step failed: it waits out a delay that grows until it succeeds or its inputs change. `jitter` is from 0 to 1.
     pub fn failed(
         &mut self,
         kind: StepKind,
@@ -228,8 +232,9 @@ impl Memory {
         jitter: f64,
     ) {
         let before = self.failures.get(&kind);
-        let before = before.filter(|before| before.kind == error.kind && before.inputs == inputs);
+        let before = before.filter(|before| before.inputs == inputs);
         let count = before.map_or(1, |before| before.count.saturating_add(1));
+        let before = before.filter(|before| is_about_access(before.kind) == is_about_access(error.kind));
         let failure = Failure {
             kind: error.kind,
             message: super::plan::failure_sentence(&error.sentence, error.code.as_deref()),
@@ -243,6 +248,11 @@ impl Memory {
         };
         self.failures.insert(kind, failure);
     }
+}
+
+/// Credentials and permissions: whichever of them Microsoft names, it is one cause for a person.
+fn is_about_access(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Credentials | ErrorKind::Unauthorized | ErrorKind::Forbidden)
 }
 
 /// How long a failed step waits: what Graph asks for, or a time that doubles, with jitter so that many objects that failed

@@ -30,6 +30,9 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// Even if nothing is said to have changed, look again.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// How often a tenant whose object is gone is listed, while nothing needs it.
+const QUIET: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A session and what it was opened with.
 struct Opened {
     connection: TenantConnection,
@@ -136,7 +139,8 @@ impl Keeper {
         for key in used {
             let before = self.directory().find(&key);
             let tenant = match objects::find(&self.caches, &key) {
-                None if self.serves_a_deletion(&key) => {
+                None if self.may_serve_a_deletion(&key) => {
+                    self.keep_for_deletions(&key);
                     before.clone().flatten().map(|tenant| Tenant { is_gone: true, ..tenant })
                 }
                 None => {
@@ -158,13 +162,32 @@ impl Keeper {
         }
     }
 
-    /// Whether the credentials in memory are all that a VppToken with our finalizer has for deleting its token.
-    fn serves_a_deletion(&self, key: &TenantKey) -> bool {
-        self.opened.contains_key(key)
-            && self.context.caches.all_tokens().any(|object| {
-                tenant_key(&object).as_ref() == Some(key)
-                    && object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
-            })
+    /// Whether the credentials in memory are all that a VppToken with our finalizer will have for deleting its token.
+    fn may_serve_a_deletion(&self, key: &TenantKey) -> bool {
+        self.opened.contains_key(key) && self.context.caches.all_tokens().any(|object| is_finalized(&object, key))
+    }
+
+    /// Nothing is asked of Graph for a tenant object that is gone, until a VppToken of it is being deleted.
+    fn keep_for_deletions(&self, key: &TenantKey) {
+        let Some(opened) = self.opened.get(key) else { return };
+        let is_needed = self
+            .context
+            .caches
+            .all_tokens()
+            .any(|object| is_finalized(&object, key) && object.metadata.deletion_timestamp.is_some());
+        let mut settings = self.session_settings(&opened.connection);
+        if !is_needed {
+            settings.poll_interval = QUIET;
+        }
+        opened.session.set_settings(settings);
+    }
+
+    fn session_settings(&self, connection: &TenantConnection) -> SessionSettings {
+        SessionSettings {
+            poll_interval: duration(&connection.poll_interval)
+                .map_or(Duration::from_secs(300), |interval| interval.unsigned_abs()),
+            timings: self.settings.timings,
+        }
     }
 
     async fn open(&mut self, key: &TenantKey, found: TenantObject) -> Tenant {
@@ -176,11 +199,7 @@ impl Keeper {
     }
 
     async fn session(&mut self, key: &TenantKey, connection: &TenantConnection) -> Result<Arc<Session>, Unusable> {
-        let settings = SessionSettings {
-            poll_interval: duration(&connection.poll_interval)
-                .map_or(Duration::from_secs(300), |interval| interval.unsigned_abs()),
-            timings: self.settings.timings,
-        };
+        let settings = self.session_settings(connection);
         let secret_ref = &connection.credentials.client_secret_ref;
         let version = self.context.caches.secret_version(self.secret_namespace(key), &secret_ref.name);
         let is_same_app = |opened: &Opened| {
@@ -310,6 +329,11 @@ impl Keeper {
     fn directory(&self) -> &Directory {
         &self.context.directory
     }
+}
+
+/// Whether a VppToken of a tenant object has our finalizer.
+fn is_finalized(object: &VppToken, key: &TenantKey) -> bool {
+    tenant_key(object).as_ref() == Some(key) && object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
 fn is_same(before: &Tenant, now: &Tenant) -> bool {

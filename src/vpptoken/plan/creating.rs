@@ -2,8 +2,10 @@
 //! Graph is looked through after that.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Draft, Step, same, same_second, saying};
+use crate::api::conditions::{ConditionType, find};
 use crate::api::{CreationPolicy, PendingCreate, Reason, Uploaded};
 use crate::tenant::Entry;
 use crate::vpptoken::world::{FileFacts, KnownTenant, Permission, StepKind};
@@ -31,11 +33,20 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
             draft.say_working(Reason::Updating, format!("The token {id} is being taken over."));
             draft.step(Step::Bind { id });
         }
+        // It may have come since the last list: asked for once.
+        None if !snapshot.is_gone(&id)
+            && stalled_before(draft).is_none()
+            && draft.unreachable.is_none()
+            && draft.observed.failure(StepKind::Confirm).is_none() =>
+        {
+            draft.wait(Reason::TokenNotFound, format!("The token {id} is being looked for."));
+            draft.try_step(Step::Confirm { id });
+        }
         None => draft.hold(
             Reason::TokenNotFound,
             format!(
                 "There is no token {id} in this tenant: it was deleted, or tokenId is wrong. Compare it with the ids that \
-                 Intune shows."
+                 Intune shows; tokenId can't be changed, so delete this VppToken and create it again with the right one."
             ),
         ),
     }
@@ -138,6 +149,10 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
     let found: Vec<&Entry> = candidates(draft, tenant, &pending.apple_id, &pending.organization_name)
         .into_iter()
         .filter(|entry| !pending.known_ids.contains(&entry.entity.id))
+        // A new token shows its file's expiry, or none yet: one with another expiry is somebody else's.
+        .filter(|entry| {
+            entry.entity.expiration.is_none() || same_second(entry.entity.expiration, pending.expiration_date_time)
+        })
         .collect();
     match found.as_slice() {
         [] => {}
@@ -155,7 +170,7 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
         several => {
             let message = format!(
                 "A create was sent whose answer was lost, and Graph now has several tokens that could be its result: {}. \
-                 Remove all but one in Intune.",
+                 Set tokenId to the right one, or remove the others in Intune.",
                 saying::list_of(several)
             );
             draft.hold(Reason::AmbiguousMatch, message);
@@ -176,7 +191,7 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
         Reason::CreateOutcomeUnknown,
         format!(
             "A create was sent at {} and its answer never came{why}. Graph is being searched for the token; without a \
-             result it is created again after {}.",
+             result it counts as not carried out after {}.",
             saying::time(pending.since),
             saying::time(until)
         ),
@@ -199,16 +214,16 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
 /// neither, or when it stops.
 fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &str) -> Option<Step> {
     let is_exact = |entry: &&Entry| same_second(entry.entity.expiration, file.expiration);
-    let taken = tenant.view.snapshot.not_gone().find(|entry| {
-        draft.observed.others.claimed.contains_key(&entry.entity.id)
-            && entry.entity.apple_id.is_some()
-            && entry.entity.organization_name.is_some()
-            && looks_like(entry, apple_id, &file.organization_name)
-            && is_exact(entry)
+    let others = &draft.observed.others;
+    let taken = tenant.view.snapshot.not_gone().filter(|entry| {
+        others.claimed.contains_key(&entry.entity.id) && looks_like(entry, apple_id, &file.organization_name)
     });
-    if let Some(entry) = taken {
-        let id = entry.entity.id.clone();
-        claimed(draft, &id);
+    let taken: Vec<&Entry> = taken.collect();
+    // Once held for this, it stays: the two files may be renewed one after the other, and they are still of one location.
+    let is_anothers = others.files.contains(&file.sha256) || is_held_as_anothers(draft);
+    let exact = taken.iter().find(|entry| is_exact(entry));
+    if let Some(entry) = exact.or(taken.first().filter(|_| is_anothers)) {
+        claimed_by_file(draft, &entry.entity.id);
         return None;
     }
     let similar = candidates(draft, tenant, apple_id, &file.organization_name);
@@ -236,9 +251,10 @@ fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &
     if !similar.is_empty() && draft.observed.spec.creation_policy == CreationPolicy::Unique {
         let message = format!(
             "Graph has tokens with this Apple ID and organization that belong to no VppToken: {}. One of them may be an \
-             older file of the same location, and two tokens of one location stop its syncing. Set tokenId to take one over, \
-             or creationPolicy: Always to create another one all the same.",
-            saying::list_of(&similar)
+             older file of the same location, and two tokens of one location stop its syncing. Set tokenId to take one \
+             over{}, or creationPolicy: Always to create another one all the same.",
+            saying::list_of(&similar),
+            if tenant.allowed.contains(&Permission::Bind) { "" } else { " (once the ClusterGraphTenant allows Bind)" },
         );
         draft.hold(Reason::SimilarTokenExists, message);
     }
@@ -311,6 +327,30 @@ fn say_creating(draft: &mut Draft) {
         }
         None => draft.say_working(Reason::Creating, "The token is being created in Graph."),
     }
+}
+
+/// Whether the status says of this very manifest that its file is of a token that another VppToken has.
+fn is_held_as_anothers(draft: &Draft) -> bool {
+    draft.observed.spec.creation_policy == CreationPolicy::Unique
+        && stalled_before(draft).is_some_and(|stalled| stalled.reason == Reason::ClaimedByAnother.as_str())
+}
+
+/// What the status says of this very manifest, if it says that it needs a person.
+fn stalled_before<'a>(draft: &Draft<'a>) -> Option<&'a Condition> {
+    let before = &draft.observed.status;
+    find(&before.conditions, ConditionType::Stalled)
+        .filter(|_| before.observed_generation == Some(draft.observed.object.generation))
+}
+
+/// Another VppToken has the token that the file belongs to.
+fn claimed_by_file(draft: &mut Draft, id: &str) {
+    draft.hold(
+        Reason::ClaimedByAnother,
+        format!(
+            "The token file belongs to the token {id} in Graph, which another VppToken has. Delete one of the two. If the \
+             Secret has the file of another location by now, set creationPolicy: Always."
+        ),
+    );
 }
 
 /// Another VppToken has the token.

@@ -47,7 +47,9 @@ pub(super) fn plan(draft: &mut Draft) {
         Some(id) => delete(draft, tenant, &id),
         None => creating::resolve(draft, tenant),
     }
-    say_how_to_let_go(draft);
+    if draft.step.is_none() {
+        give_up_or_wait(draft);
+    }
 }
 
 fn delete(draft: &mut Draft, tenant: &KnownTenant, id: &str) {
@@ -72,10 +74,8 @@ fn give_up_or_wait(draft: &mut Draft) {
     let until = observed.object.deleting.and_then(|since| since.checked_add(PATIENCE).ok());
     match until.filter(|_| observed.object.namespace_deleting) {
         Some(until) if observed.now >= until => {
-            let_go(
-                draft,
-                Some("The namespace is being deleted and Graph can't be reached, so the token stays in Graph."),
-            );
+            let why = draft.holds.first().map(|hold| format!(" {}", hold.message)).unwrap_or_default();
+            let_go(draft, Some(&format!("The namespace is being deleted, so the token stays in Graph.{why}")));
         }
         Some(until) => {
             draft.look_at(until);

@@ -21,6 +21,7 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
     }
     let upload = upload_is_due(draft, entry);
     let fields = due_fields(draft, tenant, entry);
+    let is_due = upload || !fields.is_empty();
     let names: Vec<&str> = fields.keys().map(|field| field.as_str()).collect();
     if draft.observed.spec.suspend {
         if upload {
@@ -31,17 +32,19 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
                 .hold(Reason::Suspended, format!("While suspend is true, not written to Graph: {}.", names.join(", ")));
         }
         saying::judge_token(draft, entry);
-    } else if upload || !fields.is_empty() {
-        let (reason, message) = if upload {
-            (Reason::Uploading, "The new token file is being uploaded onto the same token.".to_owned())
-        } else {
-            (Reason::Updating, format!("Being written to Graph: {}.", names.join(", ")))
-        };
-        if draft.try_step(Step::Update { id: entry.entity.id.clone(), upload, fields }) {
-            draft.say_working(reason, message);
-        }
     } else {
-        saying::judge_token(draft, entry);
+        // One after the other: what Graph refuses of one must not keep the other from it.
+        let id = &entry.entity.id;
+        if upload && draft.try_step(Step::Update { id: id.clone(), upload, fields: BTreeMap::new() }) {
+            draft.say_working(Reason::Uploading, "The new token file is being uploaded onto the same token.");
+        }
+        let message = format!("Being written to Graph: {}.", names.join(", "));
+        if !fields.is_empty() && draft.try_step(Step::Update { id: id.clone(), upload: false, fields }) {
+            draft.say_working(Reason::Updating, message);
+        }
+        if !is_due {
+            saying::judge_token(draft, entry);
+        }
     }
     syncing::plan(draft, entry);
 }
@@ -118,15 +121,20 @@ fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMa
     let mut differing = BTreeSet::new();
     for (field, wanted) in wanted(observed) {
         let found = found(entry, field);
+        // No verdict before a list that began after the settling time says so.
+        let unsettled = entry
+            .written
+            .get(&field)
+            .filter(|written| written.value == wanted)
+            .and_then(|written| Some((written, written.at.checked_add(observed.timings.settling).ok()?)))
+            .filter(|(_, settled)| tenant.view.snapshot.last_list().is_none_or(|began| began <= *settled));
         if is_kept(field, found.as_deref(), &wanted) {
+            // Graph may only have echoed it.
+            differing.extend(unsettled.map(|_| field));
             continue;
         }
         differing.insert(field);
-        // No verdict before a list that began after the settling time says so.
-        if let Some(written) = entry.written.get(&field).filter(|written| written.value == wanted)
-            && let Ok(settled) = written.at.checked_add(observed.timings.settling)
-            && tenant.view.snapshot.last_list().is_none_or(|began| began <= settled)
-        {
+        if let Some((written, settled)) = unsettled {
             draft.wait(Reason::Settling, format!("{} was written; Graph does not show it yet.", field.as_str()));
             let after = if observed.now < settled { written.at } else { settled };
             if observed.now < settled {

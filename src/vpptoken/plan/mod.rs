@@ -105,6 +105,7 @@ impl Step {
     pub fn kind(&self) -> Option<StepKind> {
         Some(match self {
             Self::Create => StepKind::Create,
+            Self::Update { upload: true, .. } => StepKind::Upload,
             Self::Update { .. } => StepKind::Update,
             Self::Sync { .. } => StepKind::Sync,
             Self::Delete { .. } => StepKind::Delete,
@@ -154,7 +155,7 @@ pub struct Plan {
     pub list_after: Option<Timestamp>,
     /// What is stopped.
     pub holds: Vec<Hold>,
-    /// Settings that Graph has otherwise than the manifest asks; none when they were not compared.
+    /// Settings that Graph has otherwise than the manifest asks, or may only have echoed; none when they were not compared.
     pub differing: Option<BTreeSet<Field>>,
     /// When the list that this was planned on began.
     pub planned_on: Option<Timestamp>,
@@ -241,7 +242,8 @@ fn alive(draft: &mut Draft) {
 fn hold_another_token_id(draft: &mut Draft, id: &str) {
     if let Some(other) = draft.observed.spec.token_id.as_ref().filter(|other| !other.eq_ignore_ascii_case(id)) {
         let message = format!(
-            "This VppToken has the token {id}, and tokenId names {other}. To take that one over, create another VppToken."
+            "This VppToken has the token {id}, and tokenId names {other}. To take that one over, delete this VppToken and \
+             create it again; with deletionPolicy: Retain its token stays in Graph."
         );
         draft.hold(Reason::AlreadyBound, message);
     }
@@ -255,7 +257,10 @@ fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Option<&'a KnownTenant> {
             let (kind, name) = (reference.kind, &reference.name);
             draft.wait(
                 Reason::TenantNotFound,
-                format!("{kind} \"{name}\" is not there. Create it, or correct tenantRef."),
+                format!(
+                    "{kind} \"{name}\" is not there. Create it; tenantRef can't be changed, so if that is wrong, delete this \
+                     VppToken and create it again."
+                ),
             );
             None
         }
@@ -382,6 +387,7 @@ fn vanished(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> bool {
 fn forget_vanished(draft: &mut Draft) {
     draft.vanished = draft.status.token_id.take();
     draft.status.uploaded = None;
+    draft.status.last_sync_trigger_time = None;
     draft.status.tenant = None;
     clear_mirror(&mut draft.status);
 }

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::syncing::STUCK_AFTER;
+use super::syncing::{STUCK_AFTER, running_since};
 use super::{Draft, Hold, same};
 use crate::api::conditions::{ConditionStatus, ConditionType, Saying};
 use crate::api::{Reason, TokenSecretRef, Uploaded, VppTokenSpec};
@@ -144,8 +144,9 @@ pub(super) fn file_may_be_sent(draft: &mut Draft, file: &FileFacts, onto: Option
     }
     draft.look_at(file.expiration);
     let Some(entity) = onto else { return true };
-    let uploaded = not_shown_yet(draft, entity).map(|(uploaded, _)| uploaded.expiration_date_time);
-    if let Some(expiration) = uploaded.or(entity.expiration)
+    // Graph may show the old expiry for a while after a renewal, or none at all.
+    let uploaded = draft.status.uploaded.as_ref().map(|uploaded| uploaded.expiration_date_time);
+    if let Some(expiration) = uploaded.max(entity.expiration)
         && file.expiration.as_second() < expiration.as_second()
     {
         let message = format!(
@@ -190,7 +191,7 @@ pub(super) fn not_shown_yet(draft: &Draft, entity: &Entity) -> Option<(Uploaded,
     let uploaded = draft.status.uploaded.clone()?;
     let until = uploaded.time.saturating_add(RENEWAL_LAG).unwrap_or(Timestamp::MAX);
     let lags = entity.expiration.is_some_and(|shown| shown.as_second() < uploaded.expiration_date_time.as_second());
-    (lags && draft.observed.now < until).then_some((uploaded, until))
+    lags.then_some((uploaded, until))
 }
 
 fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
@@ -201,8 +202,20 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
     if let Some((uploaded, until)) = not_shown_yet(draft, entity)
         && matches!(state, "valid" | "expired" | "unknown")
     {
-        let status = if state == "valid" && !has_expired { ConditionStatus::True } else { ConditionStatus::Unknown };
-        draft.look_at(until);
+        let is_valid = state == "valid" && !has_expired;
+        if !is_valid && now >= until {
+            let message = format!(
+                "The file that expires at {} was uploaded at {}, and Graph still shows the old one, which has expired. Look \
+                 at the token in Intune.",
+                time(uploaded.expiration_date_time),
+                time(uploaded.time)
+            );
+            return saying(ConditionStatus::False, Reason::Expired, message);
+        }
+        let status = if is_valid { ConditionStatus::True } else { ConditionStatus::Unknown };
+        if now < until {
+            draft.look_at(until);
+        }
         if let Some(expiration) = entity.expiration.filter(|expiration| *expiration > now) {
             draft.look_at(expiration);
         }
@@ -212,9 +225,14 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
         );
         return saying(status, Reason::RenewalNotShownYet, message);
     }
+    let renew = if draft.observed.spec.only_observes() {
+        "Download a new file from Apple and upload it in Intune."
+    } else {
+        "Download a new file from Apple and replace the Secret."
+    };
     match state {
-        "expired" => expired(entity, saying),
-        "valid" if has_expired => expired(entity, saying),
+        "expired" => expired(entity, renew, saying),
+        "valid" if has_expired => expired(entity, renew, saying),
         "valid" => {
             let Some(expiration) = entity.expiration else {
                 return saying(ConditionStatus::True, Reason::Valid, "The token is valid.".into());
@@ -222,8 +240,7 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
             let soon = expiration.saturating_sub(EXPIRING_SOON).unwrap_or(Timestamp::MIN);
             if now >= soon {
                 draft.look_at(expiration);
-                let message =
-                    format!("The token expires at {}. Renew it at Apple and replace the Secret.", time(expiration));
+                let message = format!("The token expires at {}. {renew}", time(expiration));
                 saying(ConditionStatus::True, Reason::ExpiringSoon, message)
             } else {
                 draft.look_at(soon);
@@ -233,9 +250,10 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
         "invalid" => saying(
             ConditionStatus::False,
             Reason::Invalid,
-            "Apple does not accept the token: it was revoked, or its Managed Apple ID or the password was changed or \
-             disabled. Download a new token and replace the Secret."
-                .into(),
+            format!(
+                "Apple does not accept the token: it was revoked, or its Managed Apple ID or the password was changed or \
+                 disabled. {renew}"
+            ),
         ),
         "assignedToExternalMDM" => saying(
             ConditionStatus::False,
@@ -260,9 +278,9 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
     }
 }
 
-fn expired(entity: &Entity, saying: impl Fn(ConditionStatus, Reason, String) -> Saying) -> Saying {
+fn expired(entity: &Entity, renew: &str, saying: impl Fn(ConditionStatus, Reason, String) -> Saying) -> Saying {
     let when = entity.expiration.map(|expiration| format!(" at {}", time(expiration))).unwrap_or_default();
-    let message = format!("The token in Graph expired{when}. Download a new file from Apple and replace the Secret.");
+    let message = format!("The token in Graph expired{when}. {renew}");
     saying(ConditionStatus::False, Reason::Expired, message)
 }
 
@@ -355,7 +373,7 @@ pub(super) fn conclude(draft: &mut Draft) {
 
 fn syncing_since(draft: &Draft, id: &str) -> Option<Timestamp> {
     match &draft.observed.tenant {
-        crate::vpptoken::world::TenantState::Known(tenant) => tenant.view.snapshot.entry(id)?.syncing_since,
+        crate::vpptoken::world::TenantState::Known(tenant) => running_since(draft, tenant.view.snapshot.entry(id)?),
         _ => None,
     }
 }

@@ -14,13 +14,18 @@ pub(super) const STUCK_AFTER: SignedDuration = LONGEST_SYNC;
 
 pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
     acknowledge_lost_answer(draft, entry);
+    let uploaded = draft.status.uploaded.as_ref().map(|uploaded| uploaded.time);
+    if uploaded.is_some() && uploaded == entry.entity.last_sync {
+        // It was taken over as it was, and had been synced.
+        draft.status.last_sync_trigger_time = draft.status.last_sync_trigger_time.max(uploaded);
+    }
     if only_reads(&draft.observed.spec).is_some() {
         return;
     }
     let scheduled = schedule(draft, entry);
     let request = open_request(draft);
-    let synced = last_sync(draft, entry);
-    let uploaded = draft.status.uploaded.as_ref().is_some_and(|uploaded| synced.is_none_or(|at| at < uploaded.time));
+    // A sync that ended since then may have begun with the old file, so only one of ours counts.
+    let uploaded = uploaded.is_some_and(|at| draft.status.last_sync_trigger_time.is_none_or(|synced| synced < at));
     let due = scheduled.filter(|time| *time <= draft.observed.now);
     if let Some(time) = scheduled.filter(|_| due.is_none()) {
         draft.look_at(time);
@@ -28,7 +33,7 @@ pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
     if request.is_none() && !uploaded && due.is_none() {
         return;
     }
-    if let Some(since) = entry.syncing_since {
+    if let Some(since) = running_since(draft, entry) {
         let stuck_at = since.saturating_add(STUCK_AFTER).unwrap_or(Timestamp::MAX);
         if draft.observed.now < stuck_at {
             draft.look_at(stuck_at);
@@ -47,6 +52,16 @@ pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
     if let Some(hold) = said.into_iter().next() {
         draft.sync_held = Some(hold);
     }
+}
+
+/// Since when a sync runs: since it was first seen, or since we started it, which outlives a restart.
+pub(super) fn running_since(draft: &Draft, entry: &Entry) -> Option<Timestamp> {
+    let seen = entry.syncing_since?;
+    let started = draft
+        .status
+        .last_sync_trigger_time
+        .filter(|started| entry.entity.last_sync.is_none_or(|ended| ended < *started));
+    Some(started.map_or(seen, |started| started.min(seen)))
 }
 
 /// The request for a sync that was not answered yet.
@@ -76,13 +91,23 @@ fn acknowledge_lost_answer(draft: &mut Draft, entry: &Entry) {
     }
 }
 
-/// When the schedule is due after the last sync, of whoever; also into the status.
+/// When the schedule is due; also into the status, where it is a promise: a run that was announced there is made up for if it
+/// is missed. A schedule that is new, or changed, begins now, so that many that come together do not fire together.
 fn schedule(draft: &mut Draft, entry: &Entry) -> Option<Timestamp> {
     let observed = draft.observed;
     let sync = observed.spec.sync.as_ref();
     let base = last_sync(draft, entry).unwrap_or(observed.object.created).max(observed.object.created);
-    let next =
-        sync.map(|sync| Schedule::parse(sync, &observed.object.uid).and_then(|schedule| schedule.next_after(base)));
+    let promised = observed.status.next_sync_time;
+    let is_same_manifest = observed.status.observed_generation == Some(observed.object.generation);
+    let next = sync.map(|sync| {
+        let schedule = Schedule::parse(sync, &observed.object.uid)?;
+        let next = schedule.next_after(base)?;
+        match promised {
+            Some(promised) if is_same_manifest && promised > base => Ok(promised),
+            Some(promised) if is_same_manifest || promised == next => Ok(next),
+            _ => schedule.next_after(base.max(observed.now)),
+        }
+    });
     match next {
         None => {
             draft.status.next_sync_time = None;

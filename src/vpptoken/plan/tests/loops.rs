@@ -16,7 +16,19 @@ struct Loop {
     /// How long Graph shows what it had before a write.
     lag: SignedDuration,
     shown_from: Vec<(Timestamp, Entity)>,
+    answers: Answers,
     gone: bool,
+}
+
+/// What Graph answers to a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// The token as lists show it.
+    AsShown,
+    /// Nothing.
+    Nothing,
+    /// The token as it was asked for, and then it keeps what it had.
+    Echo,
 }
 
 impl Loop {
@@ -28,6 +40,7 @@ impl Loop {
             steps: Vec::new(),
             lag: SignedDuration::ZERO,
             shown_from: Vec::new(),
+            answers: Answers::AsShown,
             gone: false,
         }
     }
@@ -71,7 +84,11 @@ impl Loop {
                 if self.gone {
                     return plan;
                 }
-                self.observed.status = self.plan().status;
+                let plan = self.plan();
+                if let Some(differing) = &plan.differing {
+                    self.observed.memory.tries.retain(|field, _| differing.contains(field));
+                }
+                self.observed.status = plan.status;
                 assert!(self.steps.len() < MOST_STEPS, "no end: {:?}", self.steps);
                 continue;
             }
@@ -111,12 +128,20 @@ impl Loop {
         let mut entity = on_its_way.map_or(&self.graph[at], |(_, entity)| entity).clone();
         change(&mut entity);
         self.snapshot.write_begins(id);
-        if self.lag.is_zero() {
-            self.graph[at] = entity;
-        } else {
-            self.shown_from.push((now + self.lag, entity));
+        let echo = entity.clone();
+        if self.answers != Answers::Echo {
+            if self.lag.is_zero() {
+                self.graph[at] = entity;
+            } else {
+                self.shown_from.push((now + self.lag, entity));
+            }
         }
-        self.snapshot.write_ended(id, Some(self.graph[at].clone()), written, now);
+        let answer = match self.answers {
+            Answers::AsShown => Some(self.graph[at].clone()),
+            Answers::Nothing => None,
+            Answers::Echo => Some(echo),
+        };
+        self.snapshot.write_ended(id, answer, written, now);
     }
 
     fn act(&mut self, step: &Step) -> Option<Done> {
@@ -297,6 +322,26 @@ fn a_setting_that_graph_does_not_keep_is_sent_three_times_and_then_reported() {
 }
 
 #[test]
+fn a_setting_that_graph_echoes_and_does_not_keep_is_reported_too() {
+    let mut looped = Loop::of(&drift());
+    looped.answers = Answers::Echo;
+    let mut plan = looped.run();
+    for _ in 0..5 {
+        looped.observed.now += MINUTE * 5;
+        plan = looped.run();
+    }
+    assert_eq!(looped.steps, ["Update", "Update", "Update"]);
+    assert_eq!(plan.holds[0].reason, Reason::SettingNotAccepted);
+}
+
+#[test]
+fn a_write_that_is_answered_with_nothing_is_not_sent_again() {
+    let mut looped = Loop::of(&drift());
+    (looped.answers, looped.lag) = (Answers::Nothing, SECOND * 30);
+    assert_eq!(arrives(looped).0, ["Update"]);
+}
+
+#[test]
 fn a_token_that_was_deleted_in_the_portal_is_created_again() {
     let mut world = World::ready();
     world.tokens.clear();
@@ -362,7 +407,7 @@ fn what_was_due_while_suspended_is_done_when_it_is_over() {
     assert_eq!(plan.holds[0].reason, Reason::Suspended);
     assert_eq!(looped.steps, ["DeclineSync"]);
     looped.observed.spec.suspend = false;
-    assert_eq!(arrives(looped).0, ["DeclineSync", "Upload", "Sync"]);
+    assert_eq!(arrives(looped).0, ["DeclineSync", "Upload", "Update", "Sync"]);
 }
 
 #[test]

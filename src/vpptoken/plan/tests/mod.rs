@@ -73,6 +73,13 @@ impl DerefMut for World {
 }
 
 impl World {
+    /// The schedule was due five days ago, as the status had promised.
+    fn missed(&mut self) {
+        self.token().last_sync = Some("2026-11-15T18:00:03Z".parse().unwrap());
+        self.status.next_sync_time = Some("2026-11-16T06:00:00Z".parse().unwrap());
+        self.status.observed_generation = Some(3);
+    }
+
     /// Graph has exactly what the manifest asks for, and the status knows it.
     fn ready() -> Self {
         let token = token(OURS);
@@ -85,6 +92,7 @@ impl World {
             organization_name: ORGANIZATION.into(),
             time: ago(DAY * 20),
         });
+        world.status.last_sync_trigger_time = Some(ago(DAY * 20));
         world.tokens = vec![token];
         world
     }

@@ -689,7 +689,7 @@ proptest! {
         let Some(Step::Sync { request, priority, .. }) = &plan.step else { return Ok(()) };
         let entry = own_entry(&observed).unwrap();
         prop_assert!(entry.syncing_since.is_none_or(|since| observed.now >= since + HOUR));
-        let last = observed.status.last_sync_trigger_time.max(entry.entity.last_sync);
+        let last = plan.status.last_sync_trigger_time;
         let is_new_request = observed.object.sync_request.is_some()
             && observed.object.sync_request != observed.status.last_handled_sync_request;
         prop_assert_eq!(request.is_some(), is_new_request);

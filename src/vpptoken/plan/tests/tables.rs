@@ -431,10 +431,18 @@ fn a_new_object_is_announced_then_looked_for_then_created() {
             (
                 "a tokenId was set meanwhile",
                 |w| w.spec.token_id = Some("t9".into()),
-                stalled(Reason::TokenNotFound).step(Step::Withdraw).no_token(),
+                waiting(Reason::TokenNotFound).step(Step::Withdraw).no_token(),
             ),
         ],
     );
+}
+
+/// It was said that another VppToken has the token of the file.
+fn held_as_anothers(world: &mut World) {
+    world.tokens = vec![token("t2")];
+    world.claimed("t2", ago(DAY), "uid-9");
+    world.observed.status = plan(&world.observe()).status;
+    assert_eq!(world.status.conditions[0].reason, "ClaimedByAnother");
 }
 
 #[test]
@@ -537,6 +545,58 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                     w.spec.creation_policy = CreationPolicy::Always;
                 },
                 stalled(Reason::AmbiguousMatch).no_token(),
+            ),
+            (
+                "the exact match is another's, though Graph does not name its Apple ID and organization",
+                |w| {
+                    w.tokens = vec![Entity { apple_id: None, organization_name: None, ..token("t2") }];
+                    w.claimed("t2", ago(DAY), "uid-9");
+                },
+                stalled(Reason::ClaimedByAnother).no_token(),
+            ),
+            (
+                "another VppToken uploaded the very file, and Graph shows another expiry",
+                |w| {
+                    w.tokens = vec![older("t2")];
+                    w.claimed("t2", ago(DAY), "uid-9");
+                    w.others.files.insert("digest-1".into());
+                    w.spec.creation_policy = CreationPolicy::Always;
+                },
+                stalled(Reason::ClaimedByAnother).no_token(),
+            ),
+            (
+                "held because of another's token, which was renewed since",
+                |w| {
+                    held_as_anothers(w);
+                    w.tokens = vec![older("t2")];
+                },
+                stalled(Reason::ClaimedByAnother).no_token(),
+            ),
+            (
+                "so held, and a person says that it is of another location",
+                |w| {
+                    held_as_anothers(w);
+                    w.tokens = vec![older("t2")];
+                    w.spec.creation_policy = CreationPolicy::Always;
+                },
+                working(Reason::Creating).step(announce(&["t2"])).no_token(),
+            ),
+            (
+                "so held, and the other lets go",
+                |w| {
+                    held_as_anothers(w);
+                    w.others.claimed.clear();
+                },
+                working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
+            ),
+            (
+                "so held, and the manifest changed",
+                |w| {
+                    held_as_anothers(w);
+                    w.tokens = vec![older("t2")];
+                    w.status.observed_generation = Some(2);
+                },
+                working(Reason::Creating).step(announce(&["t2"])).no_token(),
             ),
             (
                 "another VppToken has the very file",
@@ -654,6 +714,16 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                 working(Reason::Creating).step(Step::Withdraw).no_token(),
             ),
             (
+                "a new one with another expiry is somebody else's",
+                |w| w.tokens = vec![older("t2")],
+                waiting(Reason::CreateOutcomeUnknown).no_token(),
+            ),
+            (
+                "a new one without an expiry is ours",
+                |w| w.tokens = vec![Entity { expiration: None, ..token("t2") }],
+                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+            ),
+            (
                 "a tokenId was set meanwhile",
                 |w| {
                     w.tokens = vec![token("t2")];
@@ -687,7 +757,29 @@ fn a_token_that_the_manifest_names_is_bound_by_its_id() {
                 bind(),
             ),
             ("a similar one is there too", |w| w.tokens.push(token("t2")), bind()),
-            ("it is not there", |w| w.tokens.clear(), stalled(Reason::TokenNotFound).no_token()),
+            (
+                "it is not in the list: asked for, it may have come since",
+                |w| w.tokens.clear(),
+                waiting(Reason::TokenNotFound).step(Step::Confirm { id: named().token().id.clone() }).no_token(),
+            ),
+            (
+                "it is not there",
+                |w| {
+                    w.tokens.clear();
+                    w.gone = vec![(named().token().id.clone(), ago(SECOND))];
+                },
+                stalled(Reason::TokenNotFound).no_token(),
+            ),
+            (
+                "it is still not there: not asked for again",
+                |w| {
+                    w.tokens.clear();
+                    w.gone = vec![(named().token().id.clone(), ago(SECOND))];
+                    w.observed.status = plan(&w.observe()).status;
+                    w.gone.clear();
+                },
+                stalled(Reason::TokenNotFound).no_token(),
+            ),
             ("binding is not allowed", |w| w.forbid(Permission::Bind), stalled(Reason::OperationNotAllowed).no_token()),
             (
                 "another VppToken has it",
@@ -732,9 +824,41 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
         &[
             ("a newer file", |_| {}, working(Reason::Uploading).step(update(true, &[]))),
             (
-                "with a setting that differs, in one request",
+                "with a setting that differs: one after the other",
                 |w| w.token().country_or_region = Some("fr".into()),
-                working(Reason::Uploading).step(update(true, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                working(Reason::Uploading).step(update(true, &[])),
+            ),
+            (
+                "Graph refuses the file: the setting is put back all the same",
+                |w| {
+                    w.token().country_or_region = Some("fr".into());
+                    w.failed(StepKind::Upload, ErrorKind::Refused);
+                },
+                stalled(Reason::GraphRefused).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "Graph refuses the setting: the file is uploaded all the same",
+                |w| {
+                    w.token().country_or_region = Some("fr".into());
+                    w.failed(StepKind::Update, ErrorKind::Refused);
+                },
+                stalled(Reason::GraphRefused).step(update(true, &[])),
+            ),
+            (
+                "older than the last upload, and Graph shows no expiry",
+                |w| {
+                    w.token().expiration = None;
+                    w.file().expiration = expiry() - DAY;
+                },
+                stalled(Reason::TokenFileOlder),
+            ),
+            (
+                "older than an upload that Graph has not shown for days",
+                |w| {
+                    w.token().expiration = Some(in_(DAY));
+                    w.file().expiration = expiry() - DAY;
+                },
+                stalled(Reason::TokenFileOlder).valid(True, Reason::RenewalNotShownYet),
             ),
             (
                 "the same file in another encoding",
@@ -763,7 +887,7 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
                     w.file().expiration = expiry() - SECOND;
                     w.token().expiration = Some(in_(DAY * 10));
                     w.uploaded().time = ago(HOUR);
-                    w.token().last_sync = Some(ago(MINUTE));
+                    w.status.last_sync_trigger_time = Some(ago(MINUTE));
                 },
                 stalled(Reason::TokenFileOlder).valid(True, Reason::RenewalNotShownYet),
             ),
@@ -831,7 +955,7 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
                 |w| {
                     w.file = Err(FileProblem::Malformed("at byte 7".into()));
                     w.schedule("0 6,18 * * *");
-                    w.token().last_sync = Some(ago(DAY));
+                    w.missed();
                 },
                 stalled(Reason::TokenFileMalformed).step(scheduled_sync()),
             ),
@@ -879,6 +1003,7 @@ fn a_renewal_tells_its_three_stages_apart() {
             time: ago(HOUR),
         });
         world.token().last_sync = Some(ago(MINUTE * 50));
+        world.status.last_sync_trigger_time = Some(ago(MINUTE * 51));
         world
     }
     check(
@@ -915,6 +1040,11 @@ fn a_renewal_tells_its_three_stages_apart() {
             ),
         ],
     );
+    let mut world = lagging();
+    world.uploaded().time = ago(DAY * 2);
+    world.token().state = Some("expired".into());
+    let message = plan(&world.observe()).holds[0].message.clone();
+    assert!(message.contains("Look at the token in Intune") && !message.contains("Download"), "{message}");
 }
 
 #[test]
@@ -1569,14 +1699,30 @@ fn a_sync_follows_each_upload_and_each_request_once() {
                 ready(),
             ),
             (
-                "uploaded, and Intune ended a sync since",
+                "uploaded, and Intune ended a sync since, which may have begun before",
                 |w| {
                     w.uploaded().time = ago(HOUR);
                     w.token().last_sync = Some(ago(MINUTE * 50));
                 },
+                ready().step(person_sync()),
+            ),
+            (
+                "taken over as it was, and synced before",
+                |w| {
+                    w.status.last_sync_trigger_time = None;
+                    w.uploaded().time = ago(HOUR * 3);
+                },
                 ready(),
             ),
-            ("never synced", |w| w.token().last_sync = None, ready().step(person_sync())),
+            (
+                "taken over as it was, and never synced",
+                |w| {
+                    w.status.last_sync_trigger_time = None;
+                    w.uploaded().time = now();
+                    w.token().last_sync = None;
+                },
+                ready().step(person_sync()),
+            ),
         ],
     );
     check(
@@ -1599,6 +1745,14 @@ fn a_sync_follows_each_upload_and_each_request_once() {
                 |w| {
                     w.token().last_sync_status = Some("inProgress".into());
                     w.lists = vec![(ago(HOUR + SECOND), BTreeSet::new()), (ago(MINUTE), BTreeSet::new())];
+                },
+                ready().step(sync(Priority::Person, Some("now"))).synced(False, Reason::SyncStuck),
+            ),
+            (
+                "while one is stuck that this operator started before its restart: now",
+                |w| {
+                    w.token().last_sync_status = Some("inProgress".into());
+                    w.status.last_sync_trigger_time = Some(ago(HOUR + SECOND));
                 },
                 ready().step(sync(Priority::Person, Some("now"))).synced(False, Reason::SyncStuck),
             ),
@@ -1638,14 +1792,39 @@ fn a_schedule_is_followed_and_a_missed_run_caught_up_once() {
         scheduled,
         &[
             ("due in six hours", |_| {}, ready().again(HOUR * 6)),
-            ("missed", |w| w.token().last_sync = Some(ago(DAY * 5)), ready().step(scheduled_sync())),
+            ("missed", |w| w.missed(), ready().step(scheduled_sync())),
             (
                 "missed, and caught up",
                 |w| {
-                    w.token().last_sync = Some(ago(DAY * 5));
+                    w.missed();
                     w.status.last_sync_trigger_time = Some(now());
                 },
                 ready().again(HOUR * 6),
+            ),
+            (
+                "new: it begins now, whatever was synced when",
+                |w| {
+                    w.missed();
+                    w.status.next_sync_time = None;
+                },
+                ready().again(HOUR * 6),
+            ),
+            (
+                "changed: it begins now",
+                |w| {
+                    w.missed();
+                    w.schedule("0 8,20 * * *");
+                    w.status.observed_generation = Some(2);
+                },
+                ready().again(HOUR * 8),
+            ),
+            (
+                "missed, and another part of the manifest changed",
+                |w| {
+                    w.missed();
+                    w.status.observed_generation = Some(2);
+                },
+                ready().step(scheduled_sync()),
             ),
             (
                 "never synced, and created after the last run",
@@ -1660,7 +1839,7 @@ fn a_schedule_is_followed_and_a_missed_run_caught_up_once() {
             (
                 "due, and one runs",
                 |w| {
-                    w.token().last_sync = Some(ago(DAY));
+                    w.missed();
                     w.token().last_sync_status = Some("inProgress".into());
                 },
                 ready().synced(Unknown, Reason::SyncInProgress),
@@ -1668,7 +1847,7 @@ fn a_schedule_is_followed_and_a_missed_run_caught_up_once() {
             (
                 "due, and one is stuck",
                 |w| {
-                    w.token().last_sync = Some(ago(DAY));
+                    w.missed();
                     w.token().last_sync_status = Some("inProgress".into());
                     w.lists = vec![(ago(HOUR + SECOND), BTreeSet::new()), (ago(MINUTE), BTreeSet::new())];
                 },
@@ -1717,7 +1896,7 @@ fn a_schedule_is_followed_and_a_missed_run_caught_up_once() {
             (
                 "the scheduled sync can't be started: only Synced tells",
                 |w| {
-                    w.token().last_sync = Some(ago(DAY));
+                    w.missed();
                     w.failed(StepKind::Sync, ErrorKind::Unavailable).at = ago(MINUTE * 4);
                 },
                 ready().synced(False, Reason::GraphUnavailable).again(MINUTE),
@@ -1825,13 +2004,31 @@ fn nothing_is_sent_while_graph_asked_to_wait() {
 
 #[test]
 fn a_namespace_that_is_being_deleted_ends_after_ten_minutes() {
-    for (minutes, lets_go) in [(9, false), (10, true)] {
-        let mut world = deleting();
-        world.observed.object.namespace_deleting = true;
-        world.observed.object.deleting = Some(ago(MINUTE * minutes));
-        world.observed.tenant = TenantState::NotFound;
-        let step = plan(&world.observe()).step;
-        assert_eq!(matches!(step, Some(Step::RemoveFinalizer { warning: Some(_) })), lets_go, "{minutes}: {step:?}");
+    let causes: [fn(&mut World); 5] = [
+        |w| w.tenant = TenantState::NotFound,
+        |w| w.forbid(Permission::Delete),
+        |w| {
+            w.failed(StepKind::Delete, ErrorKind::Refused);
+        },
+        |w| w.problem(ErrorKind::Unreachable, ago(HOUR)),
+        |w| {
+            w.status = unknown().status.clone();
+            w.tokens = vec![token("t2"), token("t3")];
+        },
+    ];
+    for (cause, change) in causes.into_iter().enumerate() {
+        for (minutes, is_deleted, lets_go) in [(9, true, false), (10, true, true), (10, false, false)] {
+            let mut world = deleting();
+            change(&mut world);
+            world.observed.object.namespace_deleting = is_deleted;
+            world.observed.object.deleting = Some(ago(MINUTE * minutes));
+            let plan = plan(&world.observe());
+            let is_let_go = matches!(&plan.step, Some(Step::RemoveFinalizer { warning: Some(_) }));
+            assert_eq!(is_let_go, lets_go, "{cause}, {minutes}: {:?}", plan.step);
+            let ready = find(&plan.status.conditions, ConditionType::Ready).unwrap();
+            let says_how = ready.message.contains("deletionPolicy: Retain");
+            assert!(lets_go || says_how, "{cause}, {minutes}: {}", ready.message);
+        }
     }
 }
 
@@ -1942,7 +2139,14 @@ fn an_observed_token_is_shown_and_nothing_is_written() {
         &[
             ("it is there", |_| {}, working(Reason::Updating).step(Step::Bind { id: OURS.into() }).no_token()),
             ("binding is not allowed", |w| w.forbid(Permission::Bind), stalled(Reason::OperationNotAllowed).no_token()),
-            ("it is not there", |w| w.tokens.clear(), stalled(Reason::TokenNotFound).no_token()),
+            (
+                "it is not there",
+                |w| {
+                    w.tokens.clear();
+                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                },
+                stalled(Reason::TokenNotFound).no_token(),
+            ),
         ],
     );
     check(
