@@ -254,6 +254,11 @@ impl Snapshot {
 
     /// A token was asked for by its id: here it is.
     pub fn found(&mut self, entity: Entity, began: Timestamp, now: Timestamp) {
+        // Deleted while it was asked for.
+        if self.deleted.get(&entity.id).is_some_and(|gone| *gone >= began) {
+            return;
+        }
+        self.deleted.remove(&entity.id);
         let entry = self.entries.entry(entity.id.clone()).or_default();
         if !entry.keeps_its_answer(began) {
             entry.absent = 0;
@@ -295,6 +300,58 @@ mod tests {
         snapshot.merge(at(began), at(ended), entities.to_vec(), SETTLING)
     }
 
+    fn writes(snapshot: &mut Snapshot, id: &str, country: &str, ended: i64) {
+        snapshot.write_begins(id);
+        let written = [(Field::CountryOrRegion, country.to_owned())];
+        snapshot.write_ended(id, Some(entity(id, country)), &written, at(ended));
+    }
+
+    fn has_a(country: &str) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        list(&mut snapshot, 0, 1, &[entity("a", country)]);
+        snapshot
+    }
+
+    fn ids<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<&'a str> {
+        entries.map(|entry| entry.entity.id.as_str()).collect()
+    }
+
+    // Rule 1, as far as it is this room's: a list is the whole truth of all that rules 2 to 4 do not keep.
+
+    #[test]
+    fn a_list_is_taken_over_whole_and_says_what_it_changed() {
+        let mut snapshot = Snapshot::default();
+        assert_eq!((snapshot.read_at(), snapshot.last_list()), (None, None));
+        let merged = list(&mut snapshot, 0, 1, &[entity("a", "de"), entity("b", "de"), entity("c", "de")]);
+        assert_eq!(merged.changed, ["a", "b", "c"].map(str::to_owned).into(), "new");
+        assert_eq!((snapshot.read_at(), snapshot.last_list()), (Some(at(1)), Some(at(0))));
+        let merged = list(&mut snapshot, 2, 3, &[entity("a", "de"), entity("b", "fr")]);
+        assert_eq!(merged.changed, ["b", "c"].map(str::to_owned).into(), "different, and absent");
+        assert_eq!(merged.doubtful, [""; 0]);
+        assert_eq!((snapshot.read_at(), snapshot.last_list()), (Some(at(3)), Some(at(2))));
+        assert_eq!(ids(snapshot.entries()), ["a", "b"]);
+        assert_eq!(ids(snapshot.not_gone()), ["a", "b", "c"]);
+        assert_eq!(country(&snapshot, "b").as_deref(), Some("fr"));
+        assert!(snapshot.entry("a").unwrap().is_present() && !snapshot.entry("c").unwrap().is_present());
+        assert_eq!(snapshot.entry("d"), None);
+    }
+
+    #[test]
+    fn lists_are_counted_from_a_time_on_and_only_the_last_few() {
+        let mut snapshot = Snapshot::default();
+        for second in 0..5 {
+            list(&mut snapshot, second, second + 1, &[]);
+        }
+        assert_eq!([-1, 0, 2, 4].map(|second| snapshot.lists_since(at(second))), [5, 4, 2, 0]);
+        for second in 5..20 {
+            list(&mut snapshot, second, second + 1, &[]);
+        }
+        assert_eq!(snapshot.lists_since(at(-1)), 8);
+        assert_eq!(snapshot.lists_since(at(17)), 2, "the last ones are kept");
+    }
+
+    // Rule 2.
+
     #[test]
     fn a_list_that_began_before_a_create_ended_does_not_remove_it() {
         let mut snapshot = Snapshot::default();
@@ -308,49 +365,169 @@ mod tests {
 
     #[test]
     fn a_list_that_began_before_a_write_ended_does_not_change_the_entry() {
-        let mut snapshot = Snapshot::default();
-        list(&mut snapshot, 0, 1, &[entity("a", "de")]);
+        let mut snapshot = has_a("de");
         snapshot.write_begins("a");
         list(&mut snapshot, 2, 4, &[entity("a", "old")]);
-        assert_eq!(country(&snapshot, "a").as_deref(), Some("de"));
+        assert_eq!(country(&snapshot, "a").as_deref(), Some("de"), "while the write is in flight");
         snapshot.write_ended("a", Some(entity("a", "fr")), &[], at(5));
-        list(&mut snapshot, 3, 6, &[entity("a", "old")]);
-        assert_eq!(country(&snapshot, "a").as_deref(), Some("fr"));
-        let merged = list(&mut snapshot, 7, 8, &[entity("a", "it")]);
+        for began in [3, 5] {
+            assert_eq!(list(&mut snapshot, began, 6, &[entity("a", "old")]), Merged::default());
+            assert_eq!(country(&snapshot, "a").as_deref(), Some("fr"), "began at {began}");
+        }
+        let merged = list(&mut snapshot, 6, 8, &[entity("a", "it")]);
         assert_eq!(country(&snapshot, "a").as_deref(), Some("it"));
         assert!(merged.changed.contains("a"));
     }
 
     #[test]
-    fn a_deleted_token_does_not_come_back_with_an_older_list() {
+    fn of_several_writes_in_flight_the_last_counts() {
+        let mut snapshot = has_a("de");
+        snapshot.write_begins("a");
+        snapshot.write_begins("a");
+        snapshot.write_ended("a", Some(entity("a", "fr")), &[], at(3));
+        list(&mut snapshot, 4, 5, &[entity("a", "old")]);
+        assert_eq!(country(&snapshot, "a").as_deref(), Some("fr"), "one is still in flight");
+        snapshot.write_ended("a", Some(entity("a", "it")), &[], at(6));
+        list(&mut snapshot, 5, 7, &[entity("a", "old")]);
+        assert_eq!(country(&snapshot, "a").as_deref(), Some("it"));
+        list(&mut snapshot, 7, 8, &[entity("a", "es")]);
+        assert_eq!(country(&snapshot, "a").as_deref(), Some("es"), "none is in flight any more");
+    }
+
+    #[test]
+    fn a_write_without_an_answer_also_keeps_older_lists_out() {
+        let mut snapshot = has_a("de");
+        snapshot.write_begins("a");
+        snapshot.write_ended("a", None, &[(Field::CountryOrRegion, "fr".into())], at(5));
+        let entry = snapshot.entry("a").unwrap();
+        assert_eq!(
+            (entry.last_write, entry.written.len()),
+            (Some(at(5)), 0),
+            "whether it was carried out is not known"
+        );
+        assert_eq!(list(&mut snapshot, 4, 6, &[]), Merged::default());
+        assert_eq!(country(&snapshot, "a").as_deref(), Some("de"));
+        list(&mut snapshot, 6, 7, &[entity("a", "fr")]);
+        assert_eq!(country(&snapshot, "a").as_deref(), Some("fr"));
+    }
+
+    #[test]
+    fn a_write_to_a_token_that_is_not_known_leaves_no_trace() {
         let mut snapshot = Snapshot::default();
-        list(&mut snapshot, 0, 1, &[entity("a", "de")]);
+        writes(&mut snapshot, "a", "de", 5);
+        assert_eq!(snapshot, Snapshot::default());
+    }
+
+    #[test]
+    fn what_was_asked_for_before_a_write_ended_does_not_change_the_entry() {
+        let mut snapshot = has_a("de");
+        writes(&mut snapshot, "a", "fr", 5);
+        for began in [4, 5] {
+            snapshot.found(entity("a", "old"), at(began), at(6));
+            assert_eq!(country(&snapshot, "a").as_deref(), Some("fr"));
+        }
+        snapshot.found(entity("a", "it"), at(6), at(7));
+        assert_eq!(country(&snapshot, "a").as_deref(), Some("it"));
+        snapshot.found(entity("b", "de"), at(6), at(7));
+        assert_eq!(ids(snapshot.entries()), ["a", "b"], "also one that was not known");
+    }
+
+    #[test]
+    fn a_deleted_token_does_not_come_back_with_what_was_asked_for_before() {
+        let mut snapshot = has_a("de");
         snapshot.gone("a", at(5));
-        list(&mut snapshot, 4, 6, &[entity("a", "de")]);
-        assert_eq!(country(&snapshot, "a"), None);
-        list(&mut snapshot, 70, 71, &[entity("a", "de")]);
+        assert!(snapshot.is_gone("a") && !snapshot.is_gone("b"));
+        for began in [4, 5] {
+            snapshot.found(entity("a", "de"), at(began), at(6));
+            assert_eq!(snapshot.entry("a"), None, "a GET that began at {began}");
+        }
+        for began in [4, 6, 64] {
+            assert_eq!(list(&mut snapshot, began, 70, &[entity("a", "de")]), Merged::default());
+            assert!(snapshot.is_gone("a") && snapshot.entry("a").is_none(), "a list that began at {began}");
+        }
+        let merged = list(&mut snapshot, 65, 71, &[entity("a", "de")]);
+        assert_eq!(merged.changed, ["a".to_owned()].into(), "after the settling time Graph is believed");
+        assert!(!snapshot.is_gone("a"));
         assert_eq!(country(&snapshot, "a").as_deref(), Some("de"));
     }
+
+    #[test]
+    fn a_get_that_began_after_a_delete_is_believed() {
+        let mut snapshot = has_a("de");
+        snapshot.gone("a", at(5));
+        snapshot.found(entity("a", "de"), at(6), at(7));
+        assert_eq!(ids(snapshot.entries()), ["a"]);
+        assert!(!snapshot.is_gone("a"));
+    }
+
+    // Rule 3.
+
+    #[test]
+    fn what_was_written_and_when_is_known_as_long_as_the_token_is() {
+        let mut snapshot = Snapshot::default();
+        snapshot.created(
+            entity("a", "de"),
+            &[(Field::AppleId, "x".into()), (Field::CountryOrRegion, "de".into())],
+            at(5),
+        );
+        writes(&mut snapshot, "a", "fr", 9);
+        list(&mut snapshot, 10, 11, &[entity("a", "it")]);
+        let entry = snapshot.entry("a").unwrap();
+        let written = |value: &str, second| Written { value: value.into(), at: at(second) };
+        let expected = [(Field::AppleId, written("x", 5)), (Field::CountryOrRegion, written("fr", 9))];
+        assert_eq!(entry.written, expected.into());
+        assert_eq!(entry.last_write, Some(at(9)));
+        list(&mut snapshot, 12, 13, &[]);
+        assert_eq!(snapshot.entry("a").unwrap().written.len(), 2);
+        snapshot.gone("a", at(14));
+        list(&mut snapshot, 80, 81, &[entity("a", "de")]);
+        assert!(snapshot.entry("a").unwrap().written.is_empty());
+    }
+
+    // Rule 4.
 
     #[test]
     fn absent_twice_after_settling_is_doubtful_and_not_yet_gone() {
         let mut snapshot = Snapshot::default();
         snapshot.created(entity("a", "de"), &[], at(0));
-        assert!(list(&mut snapshot, 30, 31, &[]).doubtful.is_empty());
-        assert!(list(&mut snapshot, 61, 62, &[]).doubtful.is_empty());
-        assert_eq!(list(&mut snapshot, 63, 64, &[]).doubtful, ["a"]);
-        assert!(snapshot.entry("a").is_some());
+        for began in [30, 59] {
+            assert_eq!(list(&mut snapshot, began, 62, &[]), Merged::default(), "within the settling time");
+        }
+        assert_eq!(ids(snapshot.entries()), ["a"]);
+        let first = list(&mut snapshot, 60, 63, &[]);
+        assert_eq!((first.changed, first.doubtful), (["a".to_owned()].into(), Vec::new()));
+        for began in [61, 63] {
+            let next = list(&mut snapshot, began, 64, &[]);
+            assert_eq!((next.changed, next.doubtful), (BTreeSet::new(), vec!["a".to_owned()]), "until it is asked for");
+        }
+        assert!(snapshot.entry("a").is_some() && !snapshot.is_gone("a"));
         assert_eq!(snapshot.entries().count(), 0);
+        snapshot.gone("a", at(65));
+        assert!(snapshot.entry("a").is_none() && snapshot.is_gone("a"), "only a 404 makes it gone");
+        assert_eq!(list(&mut snapshot, 66, 67, &[]), Merged::default());
     }
 
     #[test]
     fn a_token_that_shows_again_is_present_again() {
-        let mut snapshot = Snapshot::default();
-        list(&mut snapshot, 0, 1, &[entity("a", "de")]);
-        list(&mut snapshot, 2, 3, &[]);
-        let merged = list(&mut snapshot, 4, 5, &[entity("a", "de")]);
-        assert!(merged.changed.contains("a"));
-        assert!(list(&mut snapshot, 6, 7, &[]).doubtful.is_empty());
+        type Show = fn(&mut Snapshot);
+        let shows: [(&str, Show); 3] = [
+            ("in a list", |snapshot| {
+                let merged = list(snapshot, 4, 5, &[entity("a", "de")]);
+                assert_eq!(merged.changed, ["a".to_owned()].into());
+                assert_eq!(list(snapshot, 4, 5, &[entity("a", "de")]), Merged::default(), "and is no news twice");
+            }),
+            ("when asked for", |snapshot| snapshot.found(entity("a", "de"), at(4), at(5))),
+            ("in the answer to a write", |snapshot| writes(snapshot, "a", "de", 5)),
+        ];
+        for (how, show) in shows {
+            let mut snapshot = has_a("de");
+            list(&mut snapshot, 2, 3, &[]);
+            assert!(!snapshot.entry("a").unwrap().is_present());
+            show(&mut snapshot);
+            assert!(snapshot.entry("a").unwrap().is_present(), "{how}");
+            assert!(list(&mut snapshot, 66, 67, &[]).doubtful.is_empty(), "{how}: absences are counted from the start");
+            assert_eq!(list(&mut snapshot, 68, 69, &[]).doubtful, ["a"], "{how}");
+        }
     }
 
     #[test]
@@ -358,23 +535,56 @@ mod tests {
         let many: Vec<Entity> = (0..MOST_DOUBTFUL * 2).map(|n| entity(&format!("t{n}"), "de")).collect();
         let mut snapshot = Snapshot::default();
         list(&mut snapshot, 0, 1, &many);
-        list(&mut snapshot, 2, 3, &[]);
-        assert_eq!(list(&mut snapshot, 4, 5, &[]).doubtful.len(), MOST_DOUBTFUL);
+        let merged = list(&mut snapshot, 2, 3, &[]);
+        assert_eq!((merged.changed.len(), merged.doubtful.len()), (MOST_DOUBTFUL * 2, 0));
+        let first = list(&mut snapshot, 4, 5, &[]).doubtful;
+        assert_eq!(first.len(), MOST_DOUBTFUL);
+        for id in &first {
+            snapshot.gone(id, at(6));
+        }
+        let second = list(&mut snapshot, 7, 8, &[]).doubtful;
+        assert_eq!(second.len(), MOST_DOUBTFUL);
+        assert!(second.iter().all(|id| !first.contains(id)), "the others come after them");
     }
+
+    // And what a snapshot tells besides.
 
     #[test]
     fn the_time_a_sync_was_first_seen_running_is_kept() {
         let running = Entity { last_sync_status: Some("inProgress".into()), ..entity("a", "de") };
         let mut snapshot = Snapshot::default();
         list(&mut snapshot, 0, 1, std::slice::from_ref(&running));
-        list(&mut snapshot, 2, 3, &[running]);
+        list(&mut snapshot, 2, 3, std::slice::from_ref(&running));
         assert_eq!(snapshot.entry("a").unwrap().syncing_since, Some(at(1)));
         assert!(snapshot.is_syncing_since(at(0)));
-        list(&mut snapshot, 4, 5, &[entity("a", "de")]);
+        assert!(!snapshot.is_syncing_since(at(1)), "not after the time that it was seen");
+        list(&mut snapshot, 4, 5, &[Entity { last_sync_status: Some("completed".into()), ..entity("a", "de") }]);
         assert!(!snapshot.is_syncing_since(at(0)));
+        assert_eq!(snapshot.entry("a").unwrap().syncing_since, None);
+        snapshot.found(running, at(6), at(7));
+        assert_eq!(snapshot.entry("a").unwrap().syncing_since, Some(at(7)), "the next sync");
+    }
+
+    #[test]
+    fn fields_are_called_as_in_graph() {
+        let names: [(Field, &str, bool); 8] = [
+            (Field::AppleId, "appleId", false),
+            (Field::AccountType, "vppTokenAccountType", false),
+            (Field::CountryOrRegion, "countryOrRegion", false),
+            (Field::AutomaticallyUpdateApps, "automaticallyUpdateApps", false),
+            (Field::DisplayName, "displayName", true),
+            (Field::RoleScopeTagIds, "roleScopeTagIds", true),
+            (Field::DataSharingConsentGranted, "dataSharingConsentGranted", true),
+            (Field::ClaimTokenManagement, "claimTokenManagementFromExternalMdm", true),
+        ];
+        for (field, name, is_beta) in names {
+            assert_eq!((field.as_str(), field.is_beta()), (name, is_beta));
+        }
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn no_list_changes_or_removes_what_was_written_after_it_began(
             history in proptest::collection::vec((0u8..4, 0i64..100, 0i64..100, 0u8..3), 1..60)
