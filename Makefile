@@ -12,7 +12,7 @@ SMALL := $(filter-out it,$(sort \
   $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-up test bench generate deny clean check in-control-plane announce
+.PHONY: help demo demo-up test bench mutants generate deny clean check in-control-plane announce
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,15 @@ in-control-plane:
 bench: announce ## Measure how long a new object and a replaced Secret take to reach Graph
 	cargo build --locked --workspace --bins
 	@$(CONTROL_PLANE) run -- cargo bench --locked --profile dev --bench latency
+
+# ONLY=src/schedule.rs for one file, ONLY=next_after for one function. The settings are in .cargo/mutants.toml.
+mutants: ## Change the code in small ways and see that the tests notice (needs cargo-mutants)
+	@command -v cargo-mutants >/dev/null || { echo "cargo-mutants is missing: cargo install --locked cargo-mutants" >&2; exit 1; }
+	@mkdir -p $(TARGET)
+	@PROPTEST_CASES=$${PROPTEST_CASES:-32} cargo mutants --output $(TARGET) $(if $(ONLY),--re '$(ONLY)'); status=$$?; \
+	  cd $(TARGET)/mutants.out && caught=$$(cat caught.txt timeout.txt | wc -l) && missed=$$(cat missed.txt | wc -l) && \
+	  total=$$((caught + missed)) && { [ $$total -eq 0 ] || echo "caught $$caught of $$total: $$((100 * caught / total)) %"; } && \
+	  cat missed.txt; exit $$status
 
 generate: announce ## Write the CustomResourceDefinitions from src/api into crds/ and the chart
 	cargo build --locked --workspace --bins
