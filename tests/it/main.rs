@@ -9,6 +9,7 @@ mod at_scale;
 mod conflicts;
 mod crashes;
 mod drift;
+mod kstatus;
 mod main_job;
 mod manifests;
 mod outages;
