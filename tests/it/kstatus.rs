@@ -363,6 +363,15 @@ async fn kstatus_agrees_with_every_version_of_a_token_from_creation_to_deletion(
     let overtaken = versions.iter().any(|object| row(object)[0] == "True" && !is_observed(object));
     assert!(overtaken, "no version that was ready for an older generation");
 
+    // Nor does what it did for a manifest that was changed again while it was at it.
+    let held = life.world.emulator.inject(Fault::new(Action::Hold { when: When::Before }).on(Operation::Update).once());
+    life.world.patch("berlin", json!({ "spec": { "countryOrRegion": "fr" } })).await;
+    assert!(held.wait_hit(LIMIT).await, "{}", life.world.operator.log_end());
+    life.world.patch("berlin", json!({ "spec": { "countryOrRegion": "it" } })).await;
+    assert_eq!(life.judge().await, "InProgress");
+    held.release();
+    life.current_when("changed twice", |status| status.country_or_region.as_deref() == Some("it")).await;
+
     // A new file is not in the manifest: the object may stay Current, with the file that Graph has.
     let renewed = life.world.token("Contoso", &RENEWED);
     let renewing = async |world: &World| world.write_secret("berlin", "token", &renewed.text()).await;
