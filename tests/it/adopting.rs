@@ -1,12 +1,12 @@
 //! What Graph has already is taken over, and nothing is written for that: after a restore that lost the status, in a
 //! cluster that was built anew. Where it is not certain that it is the same, it stops and says which one it may be.
 
-use graph_emulator::{Operation, sha256};
+use graph_emulator::{NewEntity, Operation, sha256};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use vpptoken_operator::api::conditions::ConditionType;
 
-use crate::support::{EXPIRES, READY, RENEWED, STALLED, Setup, World, condition, row};
+use crate::support::{EXPIRES, READY, RENEWED, STALLED, Second, Setup, World, condition, row, through};
 
 /// What a backup keeps of an object: no status, and nothing that the API server adds.
 fn backup(object: &Value) -> Value {
@@ -165,5 +165,52 @@ async fn two_exact_matches_stop_until_a_token_id_says_which() {
     assert_eq!(world.entities().len(), 2);
     assert_eq!(world.emulator.entity(&world.tenant_id, &first.id), Some(first));
     assert_eq!(world.emulator.count(Operation::Create), 0);
+    world.finish().await;
+}
+
+/// A wrong id never leads to a new token beside the one that was meant, nor to one of somebody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_id_that_this_tenant_does_not_have_or_has_no_more_is_said_and_nothing_is_created() {
+    let world = World::new().await;
+    let second = Second::make(&world, "second").await;
+    let foreign = NewEntity {
+        organization_name: Some("Contoso".to_owned()),
+        expiration_date_time: Some(EXPIRES.parse().unwrap()),
+        apple_id: Some("vpp.foreign@contoso.example".to_owned()),
+        ..NewEntity::default()
+    };
+    let foreign = world.emulator.create_by_hand(&second.tenant_id, foreign);
+    let bound = world.by_hand("bound", &EXPIRES);
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("bound", &file, json!({ "tokenId": bound.id })).await;
+    world.wait_synced("bound").await;
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("has-one", &file, json!({})).await;
+    let own = world.wait_synced("has-one").await.token_id.unwrap();
+    // Somebody uses the second tenant too, so that its tokens are known.
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("beside", &file, through("second")).await;
+    world.wait_synced("beside").await;
+    world.emulator.clear_requests();
+
+    // The id of another tenant.
+    let file = world.token("Contoso", &RENEWED);
+    world.create("foreign", &file, json!({ "tokenId": foreign.id })).await;
+    // One that was there: deleted in the portal.
+    assert!(world.emulator.remove(&world.tenant_id, &bound.id));
+    for (name, id) in [("foreign", &foreign.id), ("bound", &bound.id)] {
+        let status = world.wait_reason(name, "TokenNotFound").await;
+        assert_eq!((row(&status), &status.token_id), (STALLED, &None), "{name}");
+        let said = condition(&status, ConditionType::Ready).message;
+        assert!(said.contains(id.as_str()), "{name}: {said}");
+    }
+    // One that has a token, and is told to have another one.
+    world.patch("has-one", json!({ "spec": { "tokenId": foreign.id } })).await;
+    let status = world.wait_reason("has-one", "AlreadyBound").await;
+    assert_eq!((row(&status), status.token_id.as_ref()), (STALLED, Some(&own)));
+    world.wait_lists(4).await;
+    assert_eq!(world.written(), []);
+    assert_eq!(world.entities().len(), 1);
+    assert_eq!(world.emulator.entity(&second.tenant_id, &foreign.id), Some(foreign));
     world.finish().await;
 }

@@ -11,7 +11,7 @@ use vpptoken_operator::api::conditions::ConditionType;
 use vpptoken_operator::api::{ClusterGraphTenant, FINALIZER, VppToken};
 
 use crate::support::{
-    EXPIRES, LIMIT, Plane, READY, RECONCILING, RENEWED, STALLED, Setup, World, condition, row, until,
+    EXPIRES, LIMIT, Plane, READY, RECONCILING, RENEWED, STALLED, Second, Setup, World, condition, row, through, until,
 };
 
 /// A world whose tenant object has other settings.
@@ -134,6 +134,12 @@ async fn delete_that_the_tenant_does_not_allow_is_said_and_not_done() {
     world.finish().await;
 }
 
+/// Applies a manifest that names its namespace.
+async fn apply(plane: &Plane, manifest: &Value) {
+    let applied = plane.kubectl_with(&["apply", "-f", "-"], &manifest.to_string()).await;
+    assert!(applied.ok, "{}", applied.stderr);
+}
+
 /// On a control plane of its own: it looks after all namespaces, and then the definition goes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_goes_with_its_objects_and_a_crd_takes_nothing_along() {
@@ -143,16 +149,28 @@ async fn a_namespace_goes_with_its_objects_and_a_crd_takes_nothing_along() {
     let devices = "devices";
     plane.create_namespace(&world.client, devices).await;
     let tokens: Api<VppToken> = Api::namespaced(world.client.clone(), devices);
-    for (name, policy) in [("retained", "Retain"), ("deleted", "Delete")] {
+    let secret = |name: &str, key: &str, value: &str| {
+        let metadata = json!({ "name": name, "namespace": devices });
+        json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": { key: value } })
+    };
+    // One of them by a tenant object that goes with the namespace, and its client secret too.
+    let own = Second { tenant_id: uuid::Uuid::new_v4().to_string(), client_id: uuid::Uuid::new_v4().to_string() };
+    world.must_not_leak("the-client-secret-that-goes");
+    world.emulator.add_app(&own.tenant_id, &own.client_id, "the-client-secret-that-goes");
+    let mut tenant = own.manifest("own", "5s");
+    tenant["metadata"]["namespace"] = json!(devices);
+    apply(&plane, &secret("own", "clientSecret", "the-client-secret-that-goes")).await;
+    apply(&plane, &tenant).await;
+    for (name, policy) in [("retained", "Retain"), ("deleted", "Delete"), ("own", "Delete")] {
         let file = world.token("Contoso", &EXPIRES);
-        let secret = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name, "namespace": devices },
-            "stringData": { "token": file.text() },
-        });
-        let created = plane.kubectl_with(&["create", "-f", "-"], &secret.to_string()).await;
-        assert!(created.ok, "{}", created.stderr);
+        let file_secret = format!("file-of-{name}");
+        apply(&plane, &secret(&file_secret, "token", &file.text())).await;
         let mut spec = world.spec(name);
         spec["deletionPolicy"] = json!(policy);
+        spec["tokenSecretRef"]["name"] = json!(file_secret);
+        if name == "own" {
+            spec["tenantRef"] = through("own")["tenantRef"].clone();
+        }
         let object = VppToken::new(name, serde_json::from_value(spec).unwrap());
         tokens.create(&PostParams::default(), &object).await.unwrap();
         let ready = ["wait", "--for=condition=Ready", &format!("vpptoken/{name}"), "-n", devices, "--timeout=60s"];
@@ -170,7 +188,8 @@ async fn a_namespace_goes_with_its_objects_and_a_crd_takes_nothing_along() {
     assert!(gone, "{:#?}\n{}", namespaces.get(devices).await, world.operator.log_end());
     assert!(world.emulator.entity(&world.tenant_id, &retained).is_some(), "Retain leaves it alone");
     assert_eq!(world.emulator.entity(&world.tenant_id, &deleted), None, "Delete deletes it");
-    assert_eq!(world.emulator.count(Operation::Delete), 1);
+    assert_eq!(own.entities(&world), [], "also with the credentials that are only in memory by then");
+    assert_eq!(world.emulator.count(Operation::Delete), 2);
 
     // Deleting the definition marks every object for deletion; that is nobody's wish for the tokens.
     for name in ["berlin", "munich", "hamburg"] {
@@ -185,7 +204,7 @@ async fn a_namespace_goes_with_its_objects_and_a_crd_takes_nothing_along() {
     let gone = until(LIMIT, || async { crds.get_opt(VppToken::crd_name()).await.unwrap().is_none() }).await;
     assert!(gone, "{}", world.operator.log_end());
     assert_eq!(world.entities(), before);
-    assert_eq!(world.emulator.count(Operation::Delete), 1, "no more than before");
+    assert_eq!(world.emulator.count(Operation::Delete), 2, "no more than before");
     for name in ["berlin", "munich", "hamburg"] {
         world.wait_event(name, "TokenRetained").await;
     }

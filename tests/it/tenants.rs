@@ -7,49 +7,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use vpptoken_operator::api::ClusterGraphTenant;
 
-use crate::support::{EXPIRES, LIMIT, READY, RENEWED, Setup, World, row, until};
-
-/// A second Entra tenant with an app, reached by a GraphTenant of the test's namespace.
-struct Second {
-    tenant_id: String,
-    client_id: String,
-}
-
-impl Second {
-    fn entities(&self, world: &World) -> Vec<graph_emulator::Entity> {
-        world.emulator.entities(&self.tenant_id)
-    }
-
-    fn requests(&self, world: &World) -> usize {
-        let requests = world.emulator.requests().into_iter();
-        requests.filter(|record| record.tenant.as_deref() == Some(self.tenant_id.as_str())).count()
-    }
-}
-
-/// Makes the GraphTenant NAME with the Secret NAME, and the tenant behind it.
-async fn second(world: &World, name: &str) -> Second {
-    let second = Second { tenant_id: uuid::Uuid::new_v4().to_string(), client_id: uuid::Uuid::new_v4().to_string() };
-    let secret = format!("second-{}", uuid::Uuid::new_v4().simple());
-    world.must_not_leak(&secret);
-    world.emulator.add_app(&second.tenant_id, &second.client_id, secret.as_str());
-    world.write_secret(name, "clientSecret", &secret).await;
-    world
-        .apply(&json!({
-            "apiVersion": "vpptoken.io/v1alpha1", "kind": "GraphTenant", "metadata": { "name": name },
-            "spec": {
-                "tenantId": second.tenant_id,
-                "clientId": second.client_id,
-                "credentials": { "clientSecretRef": { "name": name } },
-                "pollInterval": "5s",
-            },
-        }))
-        .await;
-    second
-}
-
-fn through(name: &str) -> Value {
-    json!({ "tenantRef": { "kind": "GraphTenant", "name": name } })
-}
+use crate::support::{EXPIRES, LIMIT, READY, RENEWED, Second, Setup, World, row, through, until};
 
 /// Waits until the status of a tenant object holds.
 async fn wait_tenant(world: &World, kind: &str, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
@@ -79,7 +37,7 @@ async fn change_tenant(world: &World, change: Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_graph_tenant_serves_its_namespace_with_its_own_secret() {
     let world = World::new().await;
-    let second = second(&world, "own").await;
+    let second = Second::make(&world, "own").await;
     let mut more = through("own");
     more["deletionPolicy"] = json!("Delete");
     let file = world.token("Contoso", &EXPIRES);
@@ -110,7 +68,7 @@ async fn a_graph_tenant_serves_its_namespace_with_its_own_secret() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_tenants_share_nothing_and_show_what_they_have() {
     let world = World::new().await;
-    let second = second(&world, "second").await;
+    let second = Second::make(&world, "second").await;
     // The same Apple ID, organization and expiry in both: two tokens, since a tenant knows only its own.
     for (name, mut more) in [("first", json!({})), ("second", through("second"))] {
         more["appleId"] = json!("vpp@contoso.example");
@@ -236,7 +194,7 @@ async fn other_credentials_count_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_object_that_nobody_uses_is_left_alone() {
     let world = World::new().await;
-    let (idle, used) = (second(&world, "idle").await, second(&world, "used").await);
+    let (idle, used) = (Second::make(&world, "idle").await, Second::make(&world, "used").await);
     for (name, more) in [("berlin", json!({})), ("munich", through("used"))] {
         let file = world.token("Contoso", &EXPIRES);
         world.create(name, &file, more).await;

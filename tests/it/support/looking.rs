@@ -156,8 +156,13 @@ impl World {
 
     /// Applies a manifest with kubectl.
     pub async fn apply(&self, manifest: &Value) {
-        let applied =
-            self.plane.kubectl_with(&["apply", "-n", &self.namespace, "-f", "-"], &manifest.to_string()).await;
+        self.apply_to("", manifest).await;
+    }
+
+    /// Applies a manifest with kubectl, in the namespace that a name belongs to.
+    pub async fn apply_to(&self, name: &str, manifest: &Value) {
+        let (namespace, _) = self.place(name);
+        let applied = self.plane.kubectl_with(&["apply", "-n", namespace, "-f", "-"], &manifest.to_string()).await;
         assert!(applied.ok, "{}", applied.stderr);
     }
 

@@ -4,6 +4,7 @@ mod history;
 mod looking;
 mod operator;
 mod plane;
+mod second;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -25,6 +26,7 @@ pub use history::History;
 pub use looking::{EXPIRES, READY, RECONCILING, RENEWED, STALLED, condition, in_days, row};
 pub use operator::Operator;
 pub use plane::Plane;
+pub use second::{Second, through};
 
 /// How long anything may take before a test fails.
 pub const LIMIT: Duration = Duration::from_secs(60);

@@ -1,0 +1,154 @@
+//! Deletions: `Retain` never waits, whatever is gone; `Delete` goes by what it has, says what it lacks, and never leaves a
+//! token behind that nobody knows of; and uninstalling takes nothing along.
+
+use graph_emulator::{Action, Fault, Operation, When};
+use kube::Api;
+use kube::api::DeleteParams;
+use serde_json::json;
+use vpptoken_operator::api::conditions::ConditionType;
+use vpptoken_operator::api::{ClusterGraphTenant, FINALIZER};
+
+use crate::support::{EXPIRES, LIMIT, RECONCILING, Setup, World, condition, row};
+
+async fn delete_tenant(world: &World) {
+    let tenants: Api<ClusterGraphTenant> = Api::all(world.client.clone());
+    tenants.delete(&world.tenant, &DeleteParams::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retain_never_waits_and_delete_says_what_it_lacks_and_how_to_let_go() {
+    let world = World::new().await;
+    for (name, policy) in [("plain", "Retain"), ("turned", "Delete"), ("paused", "Delete")] {
+        let file = world.token("Contoso", &EXPIRES);
+        world.create(name, &file, json!({ "deletionPolicy": policy })).await;
+        world.wait_synced(name).await;
+    }
+    let before = world.entities();
+    world.emulator.clear_requests();
+    // Everything goes that a deletion could wait for; and what a process has in memory, with it.
+    world.operator.kill();
+    world.emulator.down().await.unwrap();
+    for name in ["plain", "turned", "paused", "graph"] {
+        world.remove_secret(name).await;
+    }
+    delete_tenant(&world).await;
+    world.operator.start().await;
+    for name in ["plain", "turned", "paused"] {
+        world.delete(name).await;
+    }
+    world.wait_gone("plain").await;
+    for name in ["turned", "paused"] {
+        let status = world.wait_reason(name, "Deleting").await;
+        assert_eq!(row(&status), RECONCILING);
+        let said = condition(&status, ConditionType::Ready).message;
+        let tenant = format!("ClusterGraphTenant \"{}\" is not there", world.tenant);
+        for part in [tenant.as_str(), "deletionPolicy: Retain"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert_eq!(world.finalizers(name).await, [FINALIZER]);
+    }
+    // Both ways out.
+    world.patch("turned", json!({ "spec": { "deletionPolicy": "Retain" } })).await;
+    world.patch("paused", json!({ "spec": { "suspend": true } })).await;
+    world.wait_gone("turned").await;
+    world.wait_gone("paused").await;
+    world.wait_event("paused", "TokenRetained").await;
+    world.emulator.up().await.unwrap();
+    assert_eq!(world.entities(), before);
+    assert_eq!(world.written(), []);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_uses_the_credentials_that_are_still_in_memory() {
+    let world = World::new().await;
+    for (name, policy) in [("berlin", "Delete"), ("munich", "Delete"), ("stays", "Retain")] {
+        let file = world.token("Contoso", &EXPIRES);
+        world.create(name, &file, json!({ "deletionPolicy": policy, "countryOrRegion": "de" })).await;
+        world.wait_synced(name).await;
+    }
+    let stays = world.entity("stays").await;
+    world.emulator.clear_requests();
+    // First the client secret goes, then the tenant object.
+    world.remove_secret("graph").await;
+    world.delete("berlin").await;
+    world.wait_gone("berlin").await;
+    delete_tenant(&world).await;
+    for name in ["munich", "stays"] {
+        assert_eq!(row(&world.wait_reason(name, "TenantNotFound").await), RECONCILING, "{name}");
+    }
+    // That memory serves deletions and nothing else.
+    world.patch("stays", json!({ "spec": { "countryOrRegion": "fr" } })).await;
+    world.request_sync("stays", "now").await;
+    let generation = world.tokens().get("stays").await.unwrap().metadata.generation;
+    world.wait_status("stays", "looked at", |status| status.observed_generation == generation).await;
+    world.delete("munich").await;
+    world.wait_gone("munich").await;
+    world.wait_event("munich", "Deleted").await;
+    assert_eq!(world.entities(), [stays]);
+    assert_eq!((world.emulator.count(Operation::Delete), world.emulator.writes()), (2, 2));
+    world.finish().await;
+}
+
+/// Whether there is a token to delete is found out first: neither one that nobody knows of nor a second one is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_of_unknown_outcome_is_resolved_before_its_object_goes() {
+    let world = World::new().await;
+    let delete = json!({ "deletionPolicy": "Delete" });
+    let cut = |when| Fault::new(Action::Cut { when }).on(Operation::Create).once();
+    // Carried out, and the answer lost; and never carried out.
+    for (name, when) in [("carried-out", When::After), ("never", When::Before)] {
+        let fault = world.emulator.inject(cut(when));
+        let file = world.token("Contoso", &EXPIRES);
+        world.create(name, &file, delete.clone()).await;
+        assert!(fault.wait_hit(LIMIT).await, "{}", world.operator.log_end());
+        world.delete(name).await;
+        world.wait_gone(name).await;
+        assert_eq!(world.entities(), [], "{name}");
+    }
+    assert_eq!(world.emulator.count(Operation::Create), 2);
+    assert_eq!(world.emulator.count(Operation::Delete), 1);
+    assert_eq!(world.event_reasons("carried-out").await, ["Adopted", "Deleted"]);
+
+    // Deleted while the operator is dead, which died over the create.
+    let fault = world.emulator.inject(Fault::new(Action::Hold { when: When::After }).on(Operation::Create).once());
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("orphaned", &file, delete).await;
+    assert!(fault.wait_hit(LIMIT).await, "{}", world.operator.log_end());
+    world.operator.kill();
+    world.delete("orphaned").await;
+    fault.remove();
+    assert_eq!(world.entities().len(), 1, "the answer is what it never heard");
+    world.operator.start().await;
+    world.wait_gone("orphaned").await;
+    assert_eq!(world.entities(), []);
+    assert_eq!((world.emulator.count(Operation::Create), world.emulator.count(Operation::Delete)), (3, 2));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uninstalling_the_chart_takes_nothing_along() {
+    let world = World::with(Setup { by_helm: true, ..Setup::default() }).await;
+    for (name, policy) in [("berlin", "Delete"), ("munich", "Retain")] {
+        let file = world.token("Contoso", &EXPIRES);
+        world.create(name, &file, json!({ "deletionPolicy": policy })).await;
+        world.wait_synced(name).await;
+    }
+    let (before, ids) = (world.entities(), [world.entity("berlin").await.id, world.entity("munich").await.id]);
+    world.emulator.clear_requests();
+    // The operator still runs while its release goes, tenant object and rights included: that is as bad as it gets.
+    world.plane.uninstall_chart(&world.namespace).await;
+    world.wait_lists(2).await;
+    world.operator.kill();
+    let tenants: Api<ClusterGraphTenant> = Api::all(world.client.clone());
+    assert!(tenants.get_opt(&world.tenant).await.unwrap().is_none(), "the tenant object is of the release");
+    for (name, id) in ["berlin", "munich"].into_iter().zip(ids) {
+        let object = world.tokens().get(name).await.unwrap();
+        assert_eq!(object.metadata.deletion_timestamp, None, "{name}");
+        assert_eq!(object.status.unwrap().token_id, Some(id), "{name}");
+    }
+    assert_eq!(world.written(), []);
+    assert_eq!(world.entities(), before);
+    world.patch("berlin", json!({ "metadata": { "finalizers": null } })).await;
+    world.finish().await;
+}
