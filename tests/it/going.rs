@@ -152,3 +152,42 @@ async fn uninstalling_the_chart_takes_nothing_along() {
     world.patch("berlin", json!({ "metadata": { "finalizers": null } })).await;
     world.finish().await;
 }
+
+/// So many writes are due that leave for the next has to be waited for. What is deleted while it waits is not created
+/// afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_while_it_waits_for_leave_to_write_leaves_nothing_in_graph() {
+    const BUSY: usize = 46;
+    let world = World::new().await;
+    let busy: Vec<String> = (0..BUSY).map(|n| format!("busy-{n}")).collect();
+    futures::future::join_all(busy.iter().map(|name| {
+        let (world, file) = (&world, world.token("Contoso", &EXPIRES));
+        async move { world.create(name, &file, json!({})).await }
+    }))
+    .await;
+    // Its window is full: 90 writes, and the others wait.
+    world.wait_graph("as many writes as a window takes", |seen| seen.writes() >= 90).await;
+    let doomed: Vec<String> = (0..12).map(|n| format!("doomed-{n}")).collect();
+    for (n, name) in doomed.iter().enumerate() {
+        let policy = if n % 2 == 0 { "Retain" } else { "Delete" };
+        let file = world.token("Contoso", &EXPIRES);
+        world.create(name, &file, json!({ "deletionPolicy": policy })).await;
+    }
+    // Some have announced their create, some have not looked yet.
+    world.wait_status(&doomed[5], "announced", |status| status.pending_create.is_some()).await;
+    for name in &doomed {
+        world.delete(name).await;
+    }
+    assert!(world.emulator.writes() <= 92, "the window was not full any more");
+    for name in &doomed {
+        world.wait_gone(name).await;
+    }
+    for name in &busy {
+        world.wait_synced(name).await;
+    }
+    world.wait_lists(2).await;
+    assert_eq!(world.entities().len(), BUSY, "{:#?}", world.entities());
+    assert_eq!(world.emulator.count(Operation::Create), BUSY);
+    assert_eq!(world.emulator.count(Operation::Delete), 0, "there was nothing to delete");
+    world.finish().await;
+}

@@ -6,17 +6,21 @@
 
 mod adopting;
 mod at_scale;
+mod calendar;
 mod conflicts;
 mod crashes;
 mod drift;
 mod going;
 mod kstatus;
+mod late;
 mod main_job;
 mod manifests;
+mod namespaces;
 mod observing;
 mod outages;
 mod policies;
 mod races;
+mod refusals;
 mod renewing;
 mod secrets;
 mod support;

@@ -91,8 +91,22 @@ impl Operator {
 
     /// Tells it to stop with SIGTERM, as Kubernetes does.
     pub fn terminate(&self) {
-        let id = self.child().as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.signal("-TERM");
+    }
+
+    /// Stops it in the middle of everything, until it is resumed.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.process().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
     /// Waits until it has ended by itself, and returns its exit code.

@@ -1,0 +1,121 @@
+//! Several namespaces, and watches that lost their place.
+
+use graph_emulator::{Operation, sha256};
+use serde_json::json;
+use vpptoken_operator::api::VppTokenStatus;
+
+use crate::support::{EXPIRES, Plane, READY, RENEWED, STALLED, Setup, World, row};
+
+fn has_file(status: &VppTokenStatus, digest: &str) -> bool {
+    row(status) == READY && status.uploaded.as_ref().is_some_and(|uploaded| uploaded.sha256 == digest)
+}
+
+/// Two namespaces with objects and Secrets of the same names. The tenant is listed once an hour, so that whatever happens
+/// was told by the watch of the one namespace that it happened in.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_two_watched_namespaces_what_happens_in_one_wakes_its_own() {
+    let world = World::with(Setup { poll_interval: "1h", elsewhere: true, ..Setup::default() }).await;
+    let names = ["berlin", "elsewhere/berlin"];
+    for name in names {
+        let file = world.token("Contoso", &EXPIRES);
+        let (namespace, _) = world.place(name);
+        world.create(name, &file, json!({ "appleId": format!("vpp@{namespace}.example") })).await;
+        world.wait_synced(name).await;
+    }
+    let ids = [world.entity(names[0]).await.id, world.entity(names[1]).await.id];
+    assert_ne!(ids[0], ids[1]);
+    for (name, id) in names.into_iter().zip(&ids) {
+        let file = world.token("Contoso", &RENEWED);
+        world.emulator.clear_requests();
+        let to_it = |operation| (operation, Some(id.clone()));
+        // A Secret.
+        world.write_secret(name, "token", &file.text()).await;
+        let digest = sha256(&file.text());
+        world
+            .wait_status(name, "renewed and synced", |status| {
+                has_file(status, &digest)
+                    && status.last_sync_status.as_deref() == Some("completed")
+                    && status.last_sync_date_time >= status.uploaded.as_ref().map(|file| file.time)
+            })
+            .await;
+        assert_eq!(world.written(), [to_it(Operation::Update), to_it(Operation::SyncLicenses)], "{name}");
+        // A manifest, and an annotation.
+        world.patch(name, json!({ "spec": { "countryOrRegion": "de" } })).await;
+        world.wait_status(name, "changed", |status| status.country_or_region.as_deref() == Some("de")).await;
+        world.request_sync(name, "now").await;
+        world.wait_status(name, "acknowledged", |status| status.last_handled_sync_request.is_some()).await;
+        let all = [Operation::Update, Operation::SyncLicenses, Operation::Update, Operation::SyncLicenses];
+        assert_eq!(world.written(), all.map(to_it), "{name}");
+    }
+    // One that goes leaves the other of its name alone.
+    world.patch("elsewhere/berlin", json!({ "spec": { "deletionPolicy": "Delete" } })).await;
+    world.wait_status("elsewhere/berlin", "looked at", |status| status.observed_generation == Some(3)).await;
+    world.delete("elsewhere/berlin").await;
+    world.wait_gone("elsewhere/berlin").await;
+    let left: Vec<String> = world.entities().into_iter().map(|entity| entity.id).collect();
+    assert_eq!(left, ids[..1]);
+    assert_eq!(row(&world.wait_ready("berlin").await), READY);
+    world.finish().await;
+}
+
+/// The operator is stopped in the middle of everything, and the API server forgets what happened meanwhile: the watches
+/// are told that their place is gone, and begin anew with a list.
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_that_lost_their_place_miss_nothing_that_happened_meanwhile() {
+    let plane = Plane::own().await;
+    let world = World::on(plane.clone(), Setup { poll_interval: "1h", ..Setup::default() }).await;
+    let same = json!({ "appleId": "vpp@contoso.example" });
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("owner", &file, same.clone()).await;
+    let id = world.wait_synced("owner").await.token_id.unwrap();
+    world.create("heir", &file, same).await;
+    assert_eq!(row(&world.wait_reason("heir", "ClaimedByAnother").await), STALLED);
+    for name in ["renewed", "changed", "namesake", "secretless"] {
+        let file = world.token("Contoso", &EXPIRES);
+        world.create(name, &file, json!({})).await;
+        world.wait_synced(name).await;
+    }
+    let namesake = world.entity("namesake").await.id;
+    world.emulator.clear_requests();
+
+    world.operator.pause();
+    world.delete("owner").await;
+    let renewed = world.token("Contoso", &RENEWED);
+    world.write_secret("renewed", "token", &renewed.text()).await;
+    world.patch("changed", json!({ "spec": { "countryOrRegion": "de" } })).await;
+    world.request_sync("changed", "now").await;
+    world.remove_secret("secretless").await;
+    // One goes, and another one has its name.
+    world.delete("namesake").await;
+    world.wait_gone("namesake").await;
+    world.create_token("namesake", json!({})).await;
+    let new = world.token("Contoso", &EXPIRES);
+    world.create("new", &new, json!({})).await;
+    // An API server that has just started knows of no change before its start.
+    plane.stop_api_server().await;
+    plane.start_api_server().await;
+    world.operator.resume();
+
+    world.wait_status("heir", "the owner", |status| status.token_id.as_ref() == Some(&id)).await;
+    let digest = sha256(&renewed.text());
+    world.wait_status("renewed", "renewed", |status| has_file(status, &digest)).await;
+    world
+        .wait_status("changed", "changed and synced", |status| {
+            status.country_or_region.as_deref() == Some("de")
+                && status.last_handled_sync_request.as_deref() == Some("now")
+        })
+        .await;
+    world.wait_reason("secretless", "SecretNotFound").await;
+    let status = world.wait_ready("namesake").await;
+    assert_eq!(status.token_id.as_ref(), Some(&namesake));
+    world.wait_synced("new").await;
+    let log = world.operator.log();
+    for watch in ["VppTokens", "the watch of the Secrets"] {
+        let lost = |line: &&str| line.contains("too old resource version") && line.contains(watch);
+        assert!(log.lines().any(|line| lost(&line)), "{watch} did not lose its place\n{log}");
+    }
+    assert_eq!(world.emulator.count(Operation::Create), 1, "{:#?}", world.emulator.requests());
+    assert_eq!(world.entities().len(), 6);
+    world.finish().await;
+    plane.shutdown().await;
+}
