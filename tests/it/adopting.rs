@@ -45,7 +45,7 @@ async fn a_status_lost_in_a_restore_takes_the_same_token_over_without_a_write() 
         assert_eq!(status.token_id, before.token_id, "{name}");
         let digest = |status: &vpptoken_operator::api::VppTokenStatus| status.uploaded.clone().map(|file| file.sha256);
         assert_eq!(digest(&status), digest(&before), "{name}");
-        assert_eq!(world.event_reasons(name).await, ["Created", "Adopted"], "{name}");
+        world.wait_events(name, &["Created", "Adopted"]).await;
     }
     world.wait_lists(2).await;
     assert_eq!(world.written(), [], "nothing had to be written");
@@ -134,7 +134,7 @@ async fn a_rebuilt_cluster_takes_over_all_its_tokens_without_a_write() {
     for (name, id) in names.into_iter().zip(ids) {
         let status = world.wait_synced(name).await;
         assert_eq!((row(&status), &status.token_id), (READY, &id), "{name}");
-        assert_eq!(world.event_reasons(name).await, ["Adopted"]);
+        world.wait_events(name, &["Adopted"]).await;
     }
     world.wait_lists(2).await;
     assert_eq!(world.written(), []);
@@ -157,7 +157,7 @@ async fn two_exact_matches_stop_until_a_token_id_says_which() {
     }
     world.wait_lists(2).await;
     assert_eq!(world.written(), []);
-    assert_eq!(world.event_reasons("berlin").await, ["AmbiguousMatch"]);
+    world.wait_events("berlin", &["AmbiguousMatch"]).await;
 
     world.patch("berlin", json!({ "spec": { "tokenId": second.id } })).await;
     let status = world.wait_synced("berlin").await;

@@ -64,13 +64,13 @@ async fn with_the_same_file_in_two_namespaces_one_has_the_token_and_the_other_ta
         true => ("rome", "elsewhere/paris"),
         false => ("elsewhere/paris", "rome"),
     };
-    assert_eq!(world.event_reasons(first).await, ["ClaimedByAnother", "Adopted"]);
+    world.wait_events(first, &["ClaimedByAnother", "Adopted"]).await;
     let (namespace, name) = world.place(first);
     is_held(&world, second, &id, &[namespace, name]).await;
     world.delete(first).await;
     world.wait_gone(first).await;
     world.wait_status(second, "the owner", |status| has(status, &id)).await;
-    assert_eq!(world.event_reasons(second).await, ["ClaimedByAnother", "Adopted"]);
+    world.wait_events(second, &["ClaimedByAnother", "Adopted"]).await;
     world.wait_lists(2).await;
     assert_eq!(world.written(), [], "whoever has it has nothing to write");
     assert_eq!(world.entities().len(), 1);

@@ -74,8 +74,8 @@ async fn named_settings_are_put_back_in_one_patch_and_nothing_else_is_touched() 
     for name in ["berlin", "calm", "left-out"] {
         assert_eq!(row(&world.wait_ready(name).await), READY, "{name}");
     }
-    assert_eq!(world.event_reasons("calm").await, ["Created"]);
-    assert_eq!(world.event_reasons("left-out").await, ["Created"]);
+    world.wait_events("calm", &["Created"]).await;
+    world.wait_events("left-out", &["Created"]).await;
     world.finish().await;
 }
 

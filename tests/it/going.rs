@@ -108,7 +108,7 @@ async fn a_create_of_unknown_outcome_is_resolved_before_its_object_goes() {
     }
     assert_eq!(world.emulator.count(Operation::Create), 2);
     assert_eq!(world.emulator.count(Operation::Delete), 1);
-    assert_eq!(world.event_reasons("carried-out").await, ["Adopted", "Deleted"]);
+    world.wait_events("carried-out", &["Adopted", "Deleted"]).await;
 
     // Deleted while the operator is dead, which died over the create.
     let fault = world.emulator.inject(Fault::new(Action::Hold { when: When::After }).on(Operation::Create).once());

@@ -41,7 +41,7 @@ async fn an_observed_token_is_shown_as_it_is_and_never_written_to() {
         assert_eq!((status.next_sync_time, &status.uploaded), (None, &None), "{name}");
         assert_eq!(condition(&status, ConditionType::Synced).reason, "NeverSynced", "{name}");
         assert_eq!(world.finalizers(name).await, Vec::<String>::new(), "{name}");
-        assert_eq!(world.event_reasons(name).await, ["Bound"], "{name}");
+        world.wait_events(name, &["Bound"]).await;
     }
     // People change it, sync it and renew it by hand; that is shown.
     for there in [&named, &bare] {

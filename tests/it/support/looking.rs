@@ -129,6 +129,12 @@ impl World {
         events.into_iter().map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default())).collect()
     }
 
+    /// Waits until the events of an object are these, in order of time. They are written after the status that they belong to.
+    pub async fn wait_events(&self, name: &str, reasons: &[&str]) {
+        let there = until(LIMIT, || async { self.event_reasons(name).await == reasons }).await;
+        assert!(there, "the events of {name} are {:?} and not {reasons:?}", self.event_reasons(name).await);
+    }
+
     /// Waits until there is an event about an object.
     pub async fn wait_event(&self, name: &str, reason: &str) {
         let there = until(LIMIT, || async { self.event_reasons(name).await.iter().any(|found| found == reason) }).await;
