@@ -164,7 +164,7 @@ fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMa
 }
 
 /// What the manifest names and the tenant's API knows, as Graph writes it.
-pub(crate) fn wanted(observed: &Observed) -> Vec<(Field, String)> {
+pub fn wanted(observed: &Observed) -> Vec<(Field, String)> {
     let knows_beta = matches!(&observed.tenant, TenantState::Known(tenant) if tenant.identity.api == GraphApi::Beta);
     named(&observed.spec).into_iter().filter(|(field, _)| knows_beta || !field.is_beta()).collect()
 }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-pub(crate) use managing::wanted;
+pub use managing::wanted;
 pub(crate) use saying::{failure_sentence, permission_sentence};
 
 use super::world::{KnownTenant, Observed, Permission, StepKind, TenantState};

@@ -1,0 +1,335 @@
+//! Random histories: a seed makes the same history again, and a failure is shortened before it is told.
+
+use std::collections::BTreeMap;
+
+use crate::people::{Deed, manifest};
+use crate::process::{Call, Stage};
+use crate::rules::Broken;
+use crate::universe::{APPLE_IDS, COUNTRIES, FILES};
+use crate::world::{Action, Fate, MOODS, Tally, Treatment, World};
+
+/// SplitMix64: small, good enough, and the same everywhere.
+pub struct Dice(u64);
+
+impl Dice {
+    /// From a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % u64::try_from(limit.max(1)).unwrap_or(1)).unwrap_or(0)
+    }
+
+    fn small(&mut self, limit: usize) -> u8 {
+        u8::try_from(self.below(limit)).unwrap_or(0)
+    }
+
+    /// True in so many of a hundred cases.
+    fn percent(&mut self, chance: usize) -> bool {
+        self.below(100) < chance
+    }
+}
+
+/// A history: what it begins with, and what happens.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// The world at the beginning.
+    pub slots: usize,
+    /// Processes that there may be.
+    pub processes: usize,
+    /// What people did before the first process started, and then everything else.
+    pub actions: Vec<Action>,
+}
+
+/// What came of a history.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Which rule was broken, if any.
+    pub broken: Option<Broken>,
+    /// How often what happened.
+    pub tally: BTreeMap<&'static str, u64>,
+}
+
+/// A world that a history begins with.
+fn empty(slots: usize, processes: usize) -> World {
+    let mut world = World::new(slots, processes, true);
+    world.tally = Tally(Some(BTreeMap::new()));
+    if let Some(spec) = manifest() {
+        (0..slots).for_each(|slot| world.create(slot, spec.clone()));
+    }
+    world
+}
+
+impl History {
+    /// Makes a history up, and runs it.
+    pub fn random(seed: u64) -> (Self, Told) {
+        let mut dice = Dice::new(seed);
+        let slots = 1 + usize::from(dice.percent(60));
+        let processes = 1 + usize::from(dice.percent(30));
+        let mut world = empty(slots, processes);
+        let mut history = Self { slots, processes, actions: Vec::new() };
+        for slot in 0..slots {
+            history.act(&mut world, Action::Person(Deed::Secret(slot, dice.small(2))));
+        }
+        for _ in 0..dice.below(6) {
+            let deed = deed(&mut dice, &world);
+            history.act(&mut world, Action::Person(deed));
+        }
+        history.act(&mut world, Action::Start(0));
+        // Some histories are long and calm, others short and wild.
+        let length = 20 + dice.below(180);
+        let mischief = [2, 5, 12, 25][dice.below(4)];
+        let people = [1, 3, 8][dice.below(3)];
+        let times = [10, 25][dice.below(2)];
+        for _ in 0..length {
+            if world.broken.is_some() {
+                break;
+            }
+            let action = choose(&mut dice, &world, mischief, people, times);
+            if let Some(action) = action {
+                history.act(&mut world, action);
+            }
+        }
+        let told = history.end(world);
+        (history, told)
+    }
+
+    fn act(&mut self, world: &mut World, action: Action) {
+        if world.is_possible(&action) {
+            world.count(kind(&action));
+            world.apply(&action);
+            self.actions.push(action);
+        }
+    }
+
+    fn end(&self, mut world: World) -> Told {
+        if world.broken.is_none() {
+            world.heal();
+            world.arrives();
+        }
+        world.count("histories");
+        Told { broken: world.broken.take(), tally: world.tally.0.take().unwrap_or_default() }
+    }
+
+    /// Runs a history; what is not possible (any more) is passed over.
+    pub fn run(&self) -> Told {
+        let mut world = empty(self.slots, self.processes);
+        for action in &self.actions {
+            if world.broken.is_some() {
+                break;
+            }
+            if world.is_possible(action) {
+                world.apply(action);
+            }
+        }
+        self.end(world)
+    }
+
+    /// The actions that are possible, of those that are written down.
+    fn trimmed(&self) -> Self {
+        let mut world = empty(self.slots, self.processes);
+        let mut actions = Vec::new();
+        for action in &self.actions {
+            if world.broken.is_some() {
+                break;
+            }
+            if world.is_possible(action) {
+                world.apply(action);
+                actions.push(action.clone());
+            }
+        }
+        Self { actions, ..self.clone() }
+    }
+
+    /// The shortest history found that breaks the same rule: by leaving out more and more of it, as long as that does.
+    pub fn shrunk(&self, rule: &'static str) -> Self {
+        let breaks = |history: &Self| history.run().broken.is_some_and(|broken| broken.rule == rule);
+        let mut best = self.trimmed();
+        if !breaks(&best) {
+            return self.clone();
+        }
+        loop {
+            let before = best.actions.len();
+            let mut chunk = (before / 2).max(1);
+            loop {
+                let mut at = 0;
+                while at < best.actions.len() {
+                    let end = (at + chunk).min(best.actions.len());
+                    let mut shorter = best.clone();
+                    shorter.actions.drain(at..end);
+                    if breaks(&shorter) {
+                        best = shorter.trimmed();
+                    } else {
+                        at = end;
+                    }
+                }
+                if chunk == 1 {
+                    break;
+                }
+                chunk /= 2;
+            }
+            if best.processes > 1 {
+                let fewer = Self { processes: best.processes - 1, ..best.clone() };
+                if breaks(&fewer) {
+                    best = fewer.trimmed();
+                }
+            }
+            if best.actions.len() >= before {
+                return best;
+            }
+        }
+    }
+}
+
+/// What happens next.
+fn choose(dice: &mut Dice, world: &World, mischief: usize, people: usize, times: usize) -> Option<Action> {
+    let p = dice.below(world.processes.len());
+    let slot = dice.below(world.slots());
+    if dice.percent(people) {
+        return Some(Action::Person(deed(dice, world)));
+    }
+    if dice.percent(mischief) {
+        let action = match dice.below(16) {
+            0 => Action::Crash(p),
+            1 => Action::Start(p),
+            2 => Action::Relist(p),
+            3 => Action::Run(p, slot, Fate::LostBefore),
+            4 | 5 => Action::Run(p, slot, Fate::LostAfter),
+            6 => Action::Run(p, slot, Fate::Late),
+            7 => {
+                let treatments =
+                    [Treatment::Unavailable, Treatment::UnavailableAfter, Treatment::Throttled, Treatment::Conflict];
+                Action::Effect(p, slot, treatments[dice.below(treatments.len())])
+            }
+            8..=10 => Action::LoseAnswer(p, slot),
+            11 => Action::Orphan(dice.below(2)),
+            12 => Action::LateChange(dice.below(2)),
+            13 => Action::ListFails(p),
+            14 => Action::ListTaken(p, 1 + dice.below(3)),
+            _ => Action::Mood(if dice.percent(60) { 0 } else { dice.small(MOODS.len()) }),
+        };
+        return Some(action);
+    }
+    if world.graph.mood != MOODS[0] && dice.percent(4) {
+        return Some(Action::Mood(0));
+    }
+    if !world.processes[p].is_alive {
+        return dice.percent(10).then_some(Action::Start(p));
+    }
+    if dice.percent(times) || is_idle(world, p) && dice.percent(70) {
+        let milliseconds =
+            [200, 1_000, 2_000, 5_000, 20_000, 31_000, 61_000, 130_000, 300_000, 600_000, 960_000, 3_700_000];
+        // Short times are more likely than long ones.
+        let at = dice.below(milliseconds.len());
+        return Some(Action::Tick(milliseconds[at.min(dice.below(milliseconds.len() + 4))]));
+    }
+    let action = match dice.below(12) {
+        0 | 1 => Action::Deliver(p, slot),
+        2 => Action::DeliverSecret(p, slot),
+        3 => Action::DeliverTenant(p),
+        4 | 5 => {
+            if world.is_possible(&Action::Effect(p, slot, Treatment::Fine)) {
+                Action::Effect(p, slot, Treatment::Fine)
+            } else {
+                Action::Answer(p, slot)
+            }
+        }
+        6 | 7 => match &world.processes[p].session.call {
+            None => Action::ListBegins(p),
+            Some(Call::List { taken: None, .. } | Call::Confirm { outcome: None, .. }) => Action::ListTaken(p, 0),
+            Some(_) => Action::ListAnswered(p),
+        },
+        _ => Action::Run(p, slot, Fate::Fine),
+    };
+    Some(action)
+}
+
+/// Whether a process only waits for time to pass.
+fn is_idle(world: &World, p: usize) -> bool {
+    let process = &world.processes[p];
+    process.session.call.is_none()
+        && process.session.next_list(world.now) > world.now
+        && process.events.iter().all(|events| events.is_empty())
+        && process.due.iter().zip(&process.running).all(|(due, running)| match running {
+            None => due.is_none_or(|due| due > world.now),
+            Some(reconcile) => matches!(reconcile.stage, Stage::Leave(_)),
+        })
+}
+
+fn deed(dice: &mut Dice, world: &World) -> Deed {
+    let slot = dice.below(world.slots());
+    let token = dice.below(world.graph.tokens().len().max(1));
+    let files = FILES.len();
+    match dice.below(34) {
+        0..=3 => Deed::Secret(slot, dice.small(3)),
+        4 | 5 => Deed::Secret(slot, dice.small(files + 3)),
+        6 => Deed::Country(slot, dice.small(2)),
+        7 => Deed::Country(slot, dice.small(COUNTRIES.len() + 1)),
+        8 => Deed::UpdateApps(slot, dice.small(3)),
+        9 => Deed::AccountType(slot),
+        10 => Deed::AppleId(slot, dice.small(APPLE_IDS.len())),
+        11 => Deed::Organization(slot, dice.small(3)),
+        12 | 13 => Deed::DeletionPolicy(slot, dice.percent(75)),
+        14 => Deed::CreationPolicy(slot, dice.percent(50)),
+        15 => Deed::Suspend(slot, dice.percent(40)),
+        16 => Deed::Observe(slot, dice.percent(50)),
+        17 => Deed::TokenId(slot, dice.below(4)),
+        18 | 19 => Deed::Sync(slot),
+        20 => Deed::Schedule(slot, dice.percent(60)),
+        21..=23 => Deed::Delete(slot),
+        24..=26 => Deed::Create(slot),
+        27 => {
+            if dice.percent(30) {
+                Deed::Definition
+            } else {
+                Deed::Allow(dice.small(4))
+            }
+        }
+        28 => Deed::PortalDelete(token),
+        29 => Deed::PortalAppleId(token, dice.small(2)),
+        30 => Deed::PortalCountry(token, dice.small(2)),
+        31 => Deed::PortalRenew(token, dice.small(3)),
+        32 => Deed::PortalCreate(dice.small(files), dice.small(2)),
+        _ => Deed::PortalSync(token),
+    }
+}
+
+/// What an action is called in the table.
+fn kind(action: &Action) -> &'static str {
+    match action {
+        Action::Start(_) => "a process starts",
+        Action::Crash(_) => "a process dies",
+        Action::Relist(_) => "a watch begins anew",
+        Action::Run(_, _, Fate::LostBefore) => "a call to Kubernetes never arrives",
+        Action::Run(_, _, Fate::LostAfter) => "an answer of Kubernetes is lost",
+        Action::Orphan(_) => "a request takes effect after nobody waits for it",
+        Action::LateChange(_) => "a late change to Kubernetes takes effect",
+        Action::Mood(_) => "Graph's mood changes",
+        Action::Person(deed) => match deed {
+            Deed::Secret(..) => "a person changes a Secret",
+            Deed::Delete(_) => "a person deletes a VppToken",
+            Deed::Create(_) => "a person creates a VppToken",
+            Deed::Definition => "a person deletes the definition",
+            Deed::Suspend(..) | Deed::Observe(..) => "a person suspends, observes, or resumes",
+            Deed::Sync(_) => "a person asks for a sync",
+            Deed::PortalDelete(_)
+            | Deed::PortalAppleId(..)
+            | Deed::PortalCountry(..)
+            | Deed::PortalRenew(..)
+            | Deed::PortalCreate(..)
+            | Deed::PortalSync(_) => "a person acts in the portal",
+            _ => "a person changes a manifest or the tenant",
+        },
+        Action::Tick(_) => "time passes",
+        _ => "other transitions",
+    }
+}
