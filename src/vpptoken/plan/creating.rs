@@ -17,8 +17,12 @@ const LISTS_TO_LOOK_THROUGH: usize = 3;
 
 /// Takes over the token that the manifest names.
 pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
-    if draft.status.pending_create.is_some() && draft.observed.memory.unsent_create.is_some() {
-        // tokenId was set after a create was announced: nobody should wait for that one any more.
+    // tokenId was set after a create was announced. One that was sent is resolved first: its token must not be left behind,
+    // nor others with this Apple ID wait for ever.
+    if let Some(pending) = draft.status.pending_create.clone() {
+        if draft.observed.memory.unsent_create.is_none() && !was_not_carried_out(draft, tenant, &pending) {
+            return;
+        }
         draft.step(Step::Withdraw);
     }
     if !tenant.allowed.contains(&Permission::Bind) {

@@ -729,7 +729,21 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                     w.tokens = vec![token("t2")];
                     w.spec.token_id = Some("t2".into());
                 },
-                working(Reason::Updating).step(Step::Bind { id: "t2".into() }).no_token(),
+                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+            ),
+            (
+                "a tokenId was set meanwhile that names nothing",
+                |w| w.spec.token_id = Some("t9".into()),
+                waiting(Reason::CreateOutcomeUnknown).no_token(),
+            ),
+            (
+                "and the create was not carried out",
+                |w| {
+                    w.spec.token_id = Some("t9".into());
+                    w.pending(ago(MINUTE * 19), &[]);
+                    w.lists.insert(0, (ago(MINUTE * 12), BTreeSet::new()));
+                },
+                stalled(Reason::TokenNotFound).step(Step::Withdraw).no_token(),
             ),
         ],
     );
