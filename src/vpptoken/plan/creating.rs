@@ -146,17 +146,15 @@ fn announced(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, l
     }
 }
 
-/// A create was announced, and whether it was carried out is not known: whatever token is not one of the known ones is
-/// ours. True when it is certain that it was not carried out.
+/// A create was announced, and whether it was carried out is not known: whatever token of the file is not one of the known
+/// ones is ours. True when it is certain that it was not carried out.
 fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate) -> bool {
     let snapshot = &tenant.view.snapshot;
     let found: Vec<&Entry> = candidates(draft, tenant, &pending.apple_id, &pending.organization_name)
         .into_iter()
         .filter(|entry| !pending.known_ids.contains(&entry.entity.id))
-        // A new token shows its file's expiry, or none yet: one with another expiry is somebody else's.
-        .filter(|entry| {
-            entry.entity.expiration.is_none() || same_second(entry.entity.expiration, pending.expiration_date_time)
-        })
+        // Another file's is what a person created meanwhile: it would count as having this file.
+        .filter(|entry| entry.entity.expiration.is_none_or(|at| same_second(Some(at), pending.expiration_date_time)))
         .collect();
     match found.as_slice() {
         [] => {}

@@ -732,6 +732,18 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                 working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
             ),
             (
+                "one with another file, which a person created meanwhile",
+                |w| w.tokens = vec![older("t2")],
+                waiting(Reason::CreateOutcomeUnknown).no_token(),
+            ),
+            (
+                "one whose expiry Graph does not show",
+                |w| {
+                    w.tokens = vec![Entity { expiration: None, ..token("t2") }];
+                },
+                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+            ),
+            (
                 "a tokenId was set meanwhile that names nothing",
                 |w| w.spec.token_id = Some("t9".into()),
                 waiting(Reason::CreateOutcomeUnknown).no_token(),
