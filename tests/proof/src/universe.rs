@@ -1,7 +1,7 @@
 //! What there is to choose from: token files, Apple IDs, settings, and the times of the world.
 
 use jiff::{SignedDuration, Timestamp};
-use vpptoken_operator::api::{Cloud, VppTokenTenant};
+use vpptoken_operator::api::{Cloud, GraphApi, VppTokenTenant};
 use vpptoken_operator::tenant::Timings;
 use vpptoken_operator::vpptoken::world::FileFacts;
 
@@ -78,5 +78,5 @@ pub(crate) fn beginning() -> Timestamp {
 }
 
 pub(crate) fn identity() -> VppTokenTenant {
-    VppTokenTenant { cloud: Cloud::Global, tenant_id: "8d3f5b9e-0c1d-4f6a-9b57-1f0c5f2f7c11".into(), api: "V1".into() }
+    VppTokenTenant { cloud: Cloud::Global, tenant_id: "8d3f5b9e-0c1d-4f6a-9b57-1f0c5f2f7c11".into(), api: GraphApi::V1 }
 }
