@@ -351,7 +351,7 @@ impl Drop for Sending<'_> {
 
 /// Remembers that an announced create was not sent; a list that begins after now is looked through before it is.
 pub(super) fn announced(context: &Context, uid: &str, pending: &PendingCreate) {
-    let unsent = UnsentCreate { sha256: pending.sha256.clone(), list_after: clock::now() };
+    let unsent = UnsentCreate { since: pending.since, list_after: clock::now() };
     context.desk.change(uid, |page| page.memory.unsent_create = Some(unsent));
 }
 

@@ -155,8 +155,8 @@ pub struct Memory {
 /// An announced create that was not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnsentCreate {
-    /// Of what is to be sent.
-    pub sha256: String,
+    /// When it was announced: of two processes that announce the same file, each sends only what it announced itself.
+    pub since: Timestamp,
     /// A list has to begin after this before it is sent.
     pub list_after: Timestamp,
 }
@@ -277,6 +277,12 @@ impl Observed {
             sha256: self.file.as_ref().ok().map(|file| file.sha256.clone()),
             sync_request: self.object.sync_request.clone(),
         }
+    }
+
+    /// The create that was announced and not sent, if it is the one that the status tells of.
+    pub fn unsent_create(&self) -> Option<&UnsentCreate> {
+        let pending = self.status.pending_create.as_ref()?;
+        self.memory.unsent_create.as_ref().filter(|unsent| unsent.since == pending.since)
     }
 
     /// The failure that still holds back a kind of step.

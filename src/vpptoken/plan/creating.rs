@@ -20,7 +20,7 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
     // tokenId was set after a create was announced. One that was sent is resolved first: its token must not be left behind,
     // nor others with this Apple ID wait for ever.
     if let Some(pending) = draft.status.pending_create.clone() {
-        if draft.observed.memory.unsent_create.is_none() && !was_not_carried_out(draft, tenant, &pending) {
+        if draft.observed.unsent_create().is_none() && !was_not_carried_out(draft, tenant, &pending) {
             return;
         }
         draft.step(Step::Withdraw);
@@ -59,9 +59,9 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
 /// Adopts or creates.
 pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
     if let Some(pending) = draft.status.pending_create.clone() {
-        match &draft.observed.memory.unsent_create {
-            Some(unsent) if unsent.sha256 == pending.sha256 => announced(draft, tenant, &pending, unsent.list_after),
-            _ => {
+        match draft.observed.unsent_create() {
+            Some(unsent) => announced(draft, tenant, &pending, unsent.list_after),
+            None => {
                 if was_not_carried_out(draft, tenant, &pending) {
                     // Whatever may hold the next try, nobody waits for this one any more.
                     say_creating(draft);
@@ -103,7 +103,7 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
 
 /// Before a deletion: what became of a create that was announced.
 pub(super) fn resolve(draft: &mut Draft, tenant: &KnownTenant) {
-    let unsent = draft.observed.memory.unsent_create.is_some();
+    let unsent = draft.observed.unsent_create().is_some();
     let Some(pending) = draft.status.pending_create.clone() else {
         return;
     };

@@ -13,7 +13,7 @@ const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 pub(super) fn plan(draft: &mut Draft) {
     let observed = draft.observed;
     if !observed.object.has_finalizer {
-        if draft.status.pending_create.is_some() && observed.memory.unsent_create.is_some() {
+        if observed.unsent_create().is_some() {
             draft.step(Step::Withdraw);
         }
         return;

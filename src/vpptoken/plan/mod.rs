@@ -196,7 +196,7 @@ fn alive(draft: &mut Draft) {
         draft.step(Step::RemoveFinalizer { warning: None });
     }
     let Some(tenant) = usable_tenant(draft) else {
-        if draft.status.pending_create.is_some() && observed.memory.unsent_create.is_some() {
+        if observed.unsent_create().is_some() {
             // Nobody should wait for a create that can't be sent.
             draft.step(Step::Withdraw);
         }

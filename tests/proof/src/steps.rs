@@ -372,7 +372,7 @@ impl World {
     }
 
     fn announced(&mut self, p: usize, uid: &str, pending: &PendingCreate) {
-        let unsent = UnsentCreate { sha256: pending.sha256.clone(), list_after: self.clock() };
+        let unsent = UnsentCreate { since: pending.since, list_after: self.clock() };
         self.processes[p].desk().change(uid, |page| page.memory.unsent_create = Some(unsent));
     }
 

@@ -160,8 +160,7 @@ impl Loop {
             }
             Step::Announce(pending) => {
                 self.steps.push("Announce");
-                self.observed.memory.unsent_create =
-                    Some(UnsentCreate { sha256: pending.sha256.clone(), list_after: now });
+                self.observed.memory.unsent_create = Some(UnsentCreate { since: pending.since, list_after: now });
                 Some(Done::Announced(pending.clone(), identity()))
             }
             Step::Withdraw => {

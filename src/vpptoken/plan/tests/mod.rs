@@ -207,7 +207,7 @@ impl World {
     /// A create was announced by this process, and not sent.
     fn announced(&mut self, since: Timestamp, known_ids: &[&str]) {
         self.pending(since, known_ids);
-        self.memory.unsent_create = Some(UnsentCreate { sha256: "digest-1".into(), list_after: since });
+        self.memory.unsent_create = Some(UnsentCreate { since, list_after: since });
     }
 
     fn being_deleted(&mut self) {

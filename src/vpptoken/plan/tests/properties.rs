@@ -251,8 +251,9 @@ impl Change {
                 world.status.token_id = None;
             }
             Self::Unsent(digest, age) => {
-                world.memory.unsent_create =
-                    Some(UnsentCreate { sha256: DIGESTS[digest].into(), list_after: past(age) });
+                let pending = world.status.pending_create.as_ref().filter(|pending| pending.sha256 == DIGESTS[digest]);
+                let since = pending.map_or(past(age), |pending| pending.since);
+                world.memory.unsent_create = Some(UnsentCreate { since, list_after: past(age) });
             }
             Self::Claimed(id, age, elder) => {
                 let created = if elder { past(age) - DAY * 60 } else { past(age) };
@@ -434,7 +435,7 @@ proptest! {
         prop_assert!(observed.object.deleting.is_none() && observed.spec.token_id.is_none());
         prop_assert!(observed.status.token_id.is_none());
         prop_assert_eq!(&pending.sha256, &file.sha256);
-        prop_assert_eq!(&pending.sha256, &unsent.sha256);
+        prop_assert_eq!(pending.since, unsent.since);
         prop_assert!(pending.apple_id.eq_ignore_ascii_case(apple_id(&observed)));
         prop_assert!(known(&observed).unwrap().view.snapshot.last_list() > Some(unsent.list_after));
         prop_assert!(!observed.others.creating);
@@ -462,7 +463,7 @@ proptest! {
     #[test]
     fn never_two_an_unknown_outcome_is_given_up_only_after_the_window_and_three_lists(observed in world()) {
         let plan = plan(&observed);
-        let is_unsent = observed.memory.unsent_create.is_some();
+        let is_unsent = observed.unsent_create().is_some();
         if let (Some(pending), false) = (&observed.status.pending_create, is_unsent)
             && plan.step == Some(Step::Withdraw)
         {

@@ -685,10 +685,10 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                 waiting(Reason::CreateOutcomeUnknown).no_token(),
             ),
             (
-                "this process knows of another announcement",
+                "this process made another announcement, of the same file",
                 |w| {
                     w.announced(ago(MINUTE * 5), &[]);
-                    w.memory.unsent_create.as_mut().unwrap().sha256 = "digest-2".into();
+                    w.memory.unsent_create.as_mut().unwrap().since = ago(MINUTE * 6);
                 },
                 waiting(Reason::CreateOutcomeUnknown).no_token(),
             ),
