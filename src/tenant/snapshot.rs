@@ -400,11 +400,8 @@ mod tests {
         snapshot.write_begins("a");
         snapshot.write_ended("a", None, &[(Field::CountryOrRegion, "fr".into())], at(5));
         let entry = snapshot.entry("a").unwrap();
-        assert_eq!(
-            (entry.last_write, entry.written.len()),
-            (Some(at(5)), 0),
-            "whether it was carried out is not known"
-        );
+        let accepted = Written { value: "fr".into(), at: at(5) };
+        assert_eq!((entry.last_write, entry.written.get(&Field::CountryOrRegion)), (Some(at(5)), Some(&accepted)));
         assert_eq!(list(&mut snapshot, 4, 6, &[]), Merged::default());
         assert_eq!(country(&snapshot, "a").as_deref(), Some("de"));
         list(&mut snapshot, 6, 7, &[entity("a", "fr")]);

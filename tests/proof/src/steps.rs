@@ -228,6 +228,8 @@ impl World {
     ) {
         let now = self.clock();
         let name = tenant();
+        let waited = self.processes[p].desk().end_turns_before(now - timings().unknown_outcome);
+        self.wake(p, &waited);
         let Some(reconcile) = self.reconcile(p, slot) else { return };
         let own = rival(&reconcile.object);
         let process = &self.processes[p];
@@ -355,7 +357,8 @@ impl World {
             Some(Step::AddFinalizer) => self.goes_to(p, slot, Stage::Finalizer(true)),
             Some(Step::RemoveFinalizer { .. }) => self.goes_to(p, slot, Stage::Finalizer(false)),
             Some(Step::Announce(pending)) => {
-                if !self.processes[p].desk().take_turn(&tenant(), &pending.apple_id, &uid, who(slot)) {
+                let now = self.clock();
+                if !self.processes[p].desk().take_turn(&tenant(), &pending.apple_id, &uid, who(slot), now) {
                     return self.report(p, slot, None);
                 }
                 self.announced(p, &uid, &pending);

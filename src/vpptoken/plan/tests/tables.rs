@@ -755,7 +755,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                     w.pending(ago(MINUTE * 19), &[]);
                     w.lists.insert(0, (ago(MINUTE * 12), BTreeSet::new()));
                 },
-                stalled(Reason::TokenNotFound).step(Step::Withdraw).no_token(),
+                waiting(Reason::TokenNotFound).step(Step::Withdraw).no_token(),
             ),
         ],
     );
