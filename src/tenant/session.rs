@@ -286,7 +286,7 @@ impl Session {
         match self.client.get(id).await {
             Ok(entity) => Arc::make_mut(&mut self.state().snapshot).found(entity, began, clock::now()),
             Err(error) if error.kind == ErrorKind::NotFound => {
-                Arc::make_mut(&mut self.state().snapshot).gone(id, clock::now());
+                Arc::make_mut(&mut self.state().snapshot).missing(id, began, clock::now());
             }
             Err(error) => return Err(error),
         }

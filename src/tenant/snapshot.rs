@@ -266,7 +266,14 @@ impl Snapshot {
         }
     }
 
-    /// A token is gone: deleted by us, or asked for by its id without being there.
+    /// A token was asked for by its id, and is not there. A write that was answered since says otherwise.
+    pub fn missing(&mut self, id: &str, began: Timestamp, now: Timestamp) {
+        if !self.entries.get(id).is_some_and(|entry| entry.keeps_its_answer(began)) {
+            self.gone(id, now);
+        }
+    }
+
+    /// A token was deleted by us.
     pub fn gone(&mut self, id: &str, now: Timestamp) {
         self.entries.remove(id);
         self.deleted.insert(id.to_owned(), now);
@@ -577,6 +584,23 @@ mod tests {
         for (field, name, is_beta) in names {
             assert_eq!((field.as_str(), field.is_beta()), (name, is_beta));
         }
+    }
+
+    #[test]
+    fn a_get_that_finds_nothing_counts_unless_a_write_was_answered_since_it_began() {
+        for (wrote, is_gone) in [(4, true), (5, false), (6, false)] {
+            let mut snapshot = has_a("de");
+            snapshot.write_begins("a");
+            snapshot.write_ended("a", Some(entity("a", "fr")), &[], at(wrote));
+            snapshot.missing("a", at(5), at(7));
+            assert_eq!((snapshot.is_gone("a"), snapshot.entry("a").is_none()), (is_gone, is_gone), "{wrote}");
+        }
+        let mut snapshot = has_a("de");
+        snapshot.write_begins("a");
+        snapshot.missing("a", at(5), at(7));
+        assert!(!snapshot.is_gone("a"), "a write is on its way");
+        snapshot.missing("b", at(5), at(7));
+        assert!(snapshot.is_gone("b"), "never seen");
     }
 
     proptest! {

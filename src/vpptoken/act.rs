@@ -153,13 +153,18 @@ impl Actor<'_> {
 
     /// Known not to be sent, from before the announcement is written: its write may take effect without an answer.
     fn announce(&self, pending: &PendingCreate) -> Result<Acted, Error> {
-        let who = (namespace(self.object)?.to_owned(), self.object.name_any());
         let tenant = &self.tenant.identity;
-        if !self.context.desk.take_turn(&tenant_name(tenant), &pending.apple_id, self.uid, who, clock::now()) {
+        if !self.take_turn(&pending.apple_id)? {
             return Ok(Acted::default());
         }
         announced(self.context, self.uid, pending);
         Ok(Acted { done: Some(Done::Announced(pending.clone(), tenant.clone())), ..Acted::default() })
+    }
+
+    fn take_turn(&self, apple_id: &str) -> Result<bool, Error> {
+        let who = (namespace(self.object)?.to_owned(), self.object.name_any());
+        let tenant = tenant_name(&self.tenant.identity);
+        Ok(self.context.desk.take_turn(&tenant, apple_id, self.uid, who, clock::now()))
     }
 
     /// A token is this object's from now on, unless another one took it meanwhile.
@@ -184,8 +189,10 @@ impl Actor<'_> {
                 ..self.settings(|field| written.iter().any(|(wanted, _)| *wanted == field))
             },
         };
-        if !self.context.desk.keep_turn(self.uid, true) {
-            // The object went meanwhile, and with it the turn.
+        // A turn that lasted too long is taken again, unless another has it.
+        let apple_id = spec.apple_id.as_deref().unwrap_or_default();
+        if !self.take_turn(apple_id)? || !self.context.desk.keep_turn(self.uid, true) {
+            // The object went meanwhile, or another one's turn began: that is seen at the next look.
             return Ok(Acted::default());
         }
         // From here on it may be sent: whatever interrupts this leaves an unknown outcome.
@@ -236,7 +243,7 @@ impl Actor<'_> {
             fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
         let began = clock::now();
         let outcome = self.session.update(leave, id, &patch, &written).await;
-        self.noted(StepKind::Update, &outcome, began);
+        self.noted(if upload { StepKind::Upload } else { StepKind::Update }, &outcome, began);
         if outcome.is_err() {
             return Ok(Acted::default());
         }

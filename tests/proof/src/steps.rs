@@ -407,7 +407,9 @@ impl World {
                 let (Some(file), Some(apple_id)) = (number, spec.apple_id.clone()) else {
                     return self.report(p, slot, None);
                 };
-                if !self.processes[p].desk().keep_turn(&uid, true) {
+                let now = self.clock();
+                let desk = self.processes[p].desk();
+                if !desk.take_turn(&tenant(), &apple_id, &uid, who(slot), now) || !desk.keep_turn(&uid, true) {
                     return self.report(p, slot, None);
                 }
                 self.processes[p].desk().change(&uid, |page| page.memory.unsent_create = None);
@@ -553,8 +555,10 @@ impl World {
                 let written: Vec<(Field, String)> =
                     fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
                 let answer = outcome.as_ref().ok().cloned().flatten();
-                self.processes[p].session.change(|snapshot| snapshot.write_ended(id, answer, &written, now));
-                self.noted(p, &uid, StepKind::Update, &outcome, &observed, began);
+                let accepted = if outcome.is_ok() { written.as_slice() } else { &[] };
+                self.processes[p].session.change(|snapshot| snapshot.write_ended(id, answer, accepted, now));
+                let kind = if *upload { StepKind::Upload } else { StepKind::Update };
+                self.noted(p, &uid, kind, &outcome, &observed, began);
                 if outcome.is_ok() {
                     self.saw(p, id);
                     self.processes[p].desk().change(&uid, |page| page.memory.tried(written));

@@ -567,7 +567,7 @@ impl World {
         let now = self.clock();
         self.processes[p].session.change(|snapshot| match outcome {
             Ok(Some(entity)) => snapshot.found(entity, began, now),
-            _ => snapshot.gone(id, now),
+            _ => snapshot.missing(id, began, now),
         });
     }
 
