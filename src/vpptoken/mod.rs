@@ -121,7 +121,16 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
     let mut leave = None;
     if let Some(priority) = plan.step.as_ref().and_then(Step::priority) {
         // This may take long, and others work meanwhile. What the write rests on is read after it, and not from a cache.
-        match tokio::time::timeout(LONGEST_WAIT, leave_to_write(&context, &object, priority)).await {
+        let mut waiting = Box::pin(leave_to_write(&context, &object, priority));
+        let mut given = tokio::time::timeout(SHORT_WAIT, &mut waiting).await;
+        if given.is_err() {
+            // A person should not have to guess what it waits for.
+            let mut shown = object.clone();
+            report::say(&context, &mut shown, &plan).await?;
+            given = tokio::time::timeout(LONGEST_WAIT, &mut waiting).await;
+        }
+        drop(waiting);
+        match given {
             Ok(given) => leave = given,
             Err(_) => {
                 // Say so, and see what has changed meanwhile.
@@ -138,6 +147,9 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
         }
         observed = observe::observe(&context, &object, observe::From::Live).await?;
         plan = plan::plan(&observed);
+        if matches!(plan.step, Some(Step::Update { .. })) && !report::say(&context, &mut object, &plan).await? {
+            return Ok(Action::requeue(Duration::ZERO));
+        }
     }
     let acted = match &plan.step {
         Some(step) => act::act(&context, &object, &observed, step, leave).await?,
@@ -154,6 +166,8 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
     Ok(next_look(&plan))
 }
 
+/// Longer than this nobody waits for leave without a word in the status.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
 /// Longer than this no reconcile waits for leave without looking again. It is longer than the time after which a waiting
 /// write counts as urgent.
 const LONGEST_WAIT: Duration = Duration::from_secs(90);

@@ -98,6 +98,26 @@ fn plan_again(context: &Context, object: &VppToken, observed: &mut Observed, don
     plan::plan(observed)
 }
 
+/// Says what a plan is about to do, before it is done: a write that is due or on its way is not ready. Keeps the object in
+/// step with what was written. False when the object changed meanwhile.
+///
+/// # Errors
+/// When Kubernetes can't be written.
+pub(super) async fn say(context: &Context, object: &mut VppToken, plan: &Plan) -> Result<bool, Error> {
+    let api: Api<VppToken> = context.api(object)?;
+    match write(&api, object, &plan.status).await {
+        Ok(None) => Ok(true),
+        Ok(version) => {
+            context.desk.change(uid(object)?, |page| page.version.clone_from(&version));
+            object.metadata.resource_version = version;
+            object.status = Some(plan.status.clone());
+            Ok(true)
+        }
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The new resource version, when there was something to write.
 async fn write(api: &Api<VppToken>, object: &VppToken, status: &VppTokenStatus) -> Result<Option<String>, kube::Error> {
     if object.status.as_ref() == Some(status) {

@@ -72,23 +72,24 @@ async fn a_renewal_shows_that_it_is_uploaded_then_that_graph_lags_then_that_it_i
     let versions = history.of("berlin");
     let mut stages: Vec<_> = versions.iter().map(shown).collect();
     stages.dedup();
-    let up_to_date = |token: &str, expiry| (READY, "UpToDate".to_owned(), ["True", token].map(str::to_owned), expiry);
+    let of = |row, reason: &str, token: [&str; 2], expiry| (row, reason.to_owned(), token.map(str::to_owned), expiry);
     assert_eq!(
         stages,
         [
-            up_to_date("Valid", Some(old.expires())),
-            up_to_date("RenewalNotShownYet", Some(old.expires())),
-            up_to_date("Valid", Some(renewed.expires())),
+            of(READY, "UpToDate", ["True", "Valid"], Some(old.expires())),
+            of(RECONCILING, "Uploading", ["True", "Valid"], Some(old.expires())),
+            of(READY, "UpToDate", ["True", "RenewalNotShownYet"], Some(old.expires())),
+            of(READY, "UpToDate", ["True", "Valid"], Some(renewed.expires())),
         ]
     );
     let versions = history.of("late");
     let mut stages: Vec<_> = versions.iter().map(shown).collect();
     stages.dedup();
-    let of = |row, reason: &str, token: [&str; 2], expiry| (row, reason.to_owned(), token.map(str::to_owned), expiry);
     assert_eq!(
         stages,
         [
             of(STALLED, "Expired", ["False", "Expired"], Some(short.expires())),
+            of(RECONCILING, "Uploading", ["False", "Expired"], Some(short.expires())),
             // Not as if it had failed: Graph has the file, and a person has nothing to do.
             of(RECONCILING, "RenewalNotShownYet", ["Unknown", "RenewalNotShownYet"], Some(short.expires())),
             of(READY, "UpToDate", ["True", "Valid"], Some(late.expires())),
