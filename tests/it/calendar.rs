@@ -68,7 +68,7 @@ async fn a_schedule_that_never_fires_is_said_and_stops_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_that_is_asked_for_while_one_runs_comes_after_it_and_also_when_asked_of_nobody() {
     let mut setup = Setup::default();
-    setup.emulator.sync_duration = Duration::from_secs(6);
+    setup.emulator.sync_duration = Duration::from_secs(10);
     let world = World::with(setup).await;
     let file = world.token("Contoso", &EXPIRES);
     world.create("berlin", &file, json!({})).await;
@@ -80,9 +80,10 @@ async fn a_sync_that_is_asked_for_while_one_runs_comes_after_it_and_also_when_as
     let status = world.wait_condition("berlin", ConditionType::Synced, "SyncInProgress").await;
     assert_eq!(row(&status), READY);
     world.request_sync("berlin", "now").await;
-    // By the time that a later change has arrived in Graph, the request was looked at.
+    // By the time that a later change was written to Graph and listed, the request was looked at.
     world.patch("berlin", json!({ "spec": { "countryOrRegion": "de" } })).await;
     world.wait_graph("the country", |seen| seen.entities(&world.tenant_id)[0].country_or_region.is_some()).await;
+    world.wait_lists(1).await;
     let entity = world.entity("berlin").await;
     assert_eq!((entity.last_sync_status.as_str(), entity.syncs), ("inProgress", 1), "it took too long to see anything");
     assert_eq!(world.emulator.count(Operation::SyncLicenses), 0);

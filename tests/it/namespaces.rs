@@ -64,6 +64,7 @@ async fn in_two_watched_namespaces_what_happens_in_one_wakes_its_own() {
 async fn watches_that_lost_their_place_miss_nothing_that_happened_meanwhile() {
     let plane = Plane::own().await;
     let world = World::on(plane.clone(), Setup { poll_interval: "1h", ..Setup::default() }).await;
+    let there = world.by_hand("bare", &EXPIRES);
     let same = json!({ "appleId": "vpp@contoso.example" });
     let file = world.token("Contoso", &EXPIRES);
     world.create("owner", &file, same.clone()).await;
@@ -76,6 +77,12 @@ async fn watches_that_lost_their_place_miss_nothing_that_happened_meanwhile() {
         world.wait_synced(name).await;
     }
     let namesake = world.entity("namesake").await.id;
+    // One without a Secret, of which only its own watch tells.
+    let bare = json!({
+        "managementPolicy": "Observe", "tokenId": there.id, "appleId": null, "tokenSecretRef": null,
+    });
+    world.create_token("bare", bare).await;
+    world.wait_ready("bare").await;
     world.emulator.clear_requests();
 
     world.operator.pause();
@@ -84,6 +91,7 @@ async fn watches_that_lost_their_place_miss_nothing_that_happened_meanwhile() {
     world.write_secret("renewed", "token", &renewed.text()).await;
     world.patch("changed", json!({ "spec": { "countryOrRegion": "de" } })).await;
     world.request_sync("changed", "now").await;
+    world.request_sync("bare", "now").await;
     world.remove_secret("secretless").await;
     // One goes, and another one has its name.
     world.delete("namesake").await;
@@ -105,6 +113,9 @@ async fn watches_that_lost_their_place_miss_nothing_that_happened_meanwhile() {
                 && status.last_handled_sync_request.as_deref() == Some("now")
         })
         .await;
+    world
+        .wait_status("bare", "acknowledged", |status| status.last_handled_sync_request.as_deref() == Some("now"))
+        .await;
     world.wait_reason("secretless", "SecretNotFound").await;
     let status = world.wait_ready("namesake").await;
     assert_eq!(status.token_id.as_ref(), Some(&namesake));
@@ -115,7 +126,7 @@ async fn watches_that_lost_their_place_miss_nothing_that_happened_meanwhile() {
         assert!(log.lines().any(|line| lost(&line)), "{watch} did not lose its place\n{log}");
     }
     assert_eq!(world.emulator.count(Operation::Create), 1, "{:#?}", world.emulator.requests());
-    assert_eq!(world.entities().len(), 6);
+    assert_eq!(world.entities().len(), 7);
     world.finish().await;
     plane.shutdown().await;
 }
