@@ -86,6 +86,9 @@ async fn watches_that_lost_their_place_miss_nothing_that_happened_meanwhile() {
     world.emulator.clear_requests();
 
     world.operator.pause();
+    // That ends its watches; and an API server that has just started knows of no change before its start.
+    plane.stop_api_server().await;
+    plane.start_api_server().await;
     world.delete("owner").await;
     let renewed = world.token("Contoso", &RENEWED);
     world.write_secret("renewed", "token", &renewed.text()).await;
@@ -99,9 +102,6 @@ async fn watches_that_lost_their_place_miss_nothing_that_happened_meanwhile() {
     world.create_token("namesake", json!({})).await;
     let new = world.token("Contoso", &EXPIRES);
     world.create("new", &new, json!({})).await;
-    // An API server that has just started knows of no change before its start.
-    plane.stop_api_server().await;
-    plane.start_api_server().await;
     world.operator.resume();
 
     world.wait_status("heir", "the owner", |status| status.token_id.as_ref() == Some(&id)).await;
