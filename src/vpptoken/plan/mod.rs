@@ -345,6 +345,10 @@ fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
             "The tenant's tokens could last be listed at {}; what is shown may be out of date.",
             saying::time(read_at)
         ));
+        if tenant.view.problem.is_none() {
+            // The process slept: nobody tells of a list that changes nothing, unless it is waited for.
+            draft.list_after = tenant.view.snapshot.last_list();
+        }
     } else if tenant.view.problem.is_some() {
         draft.look_at(stale_at);
     }

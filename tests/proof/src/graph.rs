@@ -32,6 +32,8 @@ pub(crate) struct Token {
     pub(crate) version: u32,
     /// Since when it has looked as it does and belonged to nobody.
     pub(crate) free_since: Timestamp,
+    /// A person uploaded the file that it has.
+    pub(crate) has_a_persons_file: bool,
     /// A person changed what it can be recognised by.
     pub(crate) disguised: bool,
 }
@@ -95,6 +97,7 @@ impl Token {
             self.old_expiry = None;
         }
         self.file = new;
+        self.has_a_persons_file = false;
         self.organization = file(new).organization;
         self.changed(now);
     }
@@ -330,6 +333,7 @@ impl Graph {
             modified: now,
             version: 1,
             free_since: now,
+            has_a_persons_file: false,
             disguised: false,
         };
         self.change(now).push(token);

@@ -221,6 +221,7 @@ impl World {
                 token.upload(u8::try_from(usize::from(*number) % FILES.len()).unwrap_or(0), is_slow, now);
                 token.free_since = now;
                 token.disguised = true;
+                token.has_a_persons_file = true;
             }
             Deed::PortalCreate(number, apple_id) => {
                 let apple_id = APPLE_IDS[usize::from(*apple_id) % APPLE_IDS.len()];

@@ -1331,6 +1331,11 @@ fn a_passing_trouble_shows_only_when_a_write_is_due_or_it_lasts_three_polls() {
                 },
                 ready().ready(Unknown, Reason::SnapshotStale),
             ),
+            (
+                "read longer ago than three polls, and nothing is known to be wrong: the next list is waited for",
+                |w| w.lists = vec![(ago(MINUTE * 15 + SECOND * 2), BTreeSet::new())],
+                ready().ready(Unknown, Reason::SnapshotStale).list_after(ago(MINUTE * 15 + SECOND * 2)),
+            ),
         ],
     );
     check(
