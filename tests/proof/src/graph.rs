@@ -150,6 +150,14 @@ impl Operation {
         }
     }
 
+    /// The token that it is about.
+    pub(crate) fn id(&self) -> Option<&str> {
+        match self {
+            Self::Create { .. } => None,
+            Self::Update { id, .. } | Self::Sync { id, .. } | Self::Delete { id } | Self::Get { id } => Some(id),
+        }
+    }
+
     pub(crate) fn is_write(&self) -> bool {
         !matches!(self, Self::Get { .. })
     }
@@ -177,6 +185,8 @@ pub(crate) struct Request {
     pub(crate) is_unique: bool,
     /// The version of the token that the process had seen.
     pub(crate) seen: Option<u32>,
+    /// The version that the request made.
+    pub(crate) made: Option<u32>,
 }
 
 /// How Graph is at the moment.

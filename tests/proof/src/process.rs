@@ -62,6 +62,8 @@ pub(crate) struct Session {
     pub(crate) problem_changed: bool,
     /// The version of each token that the process was shown: for the rules only.
     pub(crate) seen: BTreeMap<String, u32>,
+    /// When the last write to each token was answered: lists that began before do not count. For the rules only.
+    pub(crate) wrote: BTreeMap<String, Timestamp>,
 }
 
 impl Session {
@@ -82,6 +84,7 @@ impl Session {
             changed: BTreeSet::new(),
             problem_changed: false,
             seen: BTreeMap::new(),
+            wrote: BTreeMap::new(),
         }
     }
 

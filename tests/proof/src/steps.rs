@@ -461,6 +461,7 @@ impl World {
             organization: spec.organization_name.clone(),
             is_unique: spec.creation_policy == vpptoken_operator::api::CreationPolicy::Unique,
             seen,
+            made: None,
             operation,
             sent,
             outcome: None,
@@ -478,7 +479,7 @@ impl World {
             && let Some(at) = self.request_at(p, slot)
         {
             self.graph.requests.remove(at);
-            self.answered(p, slot, Err(error));
+            self.answered(p, slot, Err(error), None);
         }
     }
 
@@ -497,11 +498,18 @@ impl World {
                 if treatment == Treatment::Fine { outcome } else { Err(ErrorKind::Unavailable) }
             }
         };
+        let id = match (&request.operation, &outcome) {
+            (Operation::Update { id, .. }, Ok(_)) => Some(id.clone()),
+            (_, Ok(Some(entity))) => Some(entity.id.clone()),
+            _ => None,
+        };
+        self.graph.requests[at].made =
+            id.and_then(|id| self.graph.token(&id)).map(|token| token.version);
         self.graph.requests[at].outcome = Some(Shown(outcome));
     }
 
     /// Graph's answer, or what the client made of its absence.
-    pub(crate) fn answered(&mut self, p: usize, slot: usize, mut outcome: Outcome) {
+    pub(crate) fn answered(&mut self, p: usize, slot: usize, mut outcome: Outcome, made: Option<u32>) {
         let now = self.clock();
         let Some(reconcile) = self.reconcile(p, slot) else { return };
         let (uid, step, began) = (reconcile.uid.clone(), reconcile.step.0.clone(), reconcile.began.unwrap_or(now));
@@ -516,6 +524,9 @@ impl World {
             }
             Ok(_) => self.processes[p].session.throttled = 0,
         }
+        if let Step::Update { id, .. } | Step::Sync { id, .. } | Step::Delete { id } = &step {
+            self.processes[p].session.wrote.insert(id.clone(), now);
+        }
         let mut done = None;
         match &step {
             Step::Confirm { id } => {
@@ -529,7 +540,7 @@ impl World {
                 let written = plan::wanted(&observed);
                 if let Ok(Some(entity)) = &outcome {
                     self.processes[p].session.change(|snapshot| snapshot.created(entity.clone(), &written, now));
-                    self.saw(p, &entity.id);
+                    self.saw(p, &entity.id, made);
                 }
                 if !self.processes[p].desk().keep_turn(&uid, false) {
                     self.end_turn(p, &uid);
@@ -560,7 +571,7 @@ impl World {
                 let kind = if *upload { StepKind::Upload } else { StepKind::Update };
                 self.noted(p, &uid, kind, &outcome, &observed, began);
                 if outcome.is_ok() {
-                    self.saw(p, id);
+                    self.saw(p, id, made);
                     self.processes[p].desk().change(&uid, |page| page.memory.tried(written));
                     if *upload {
                         done = uploaded(&observed, now).map(Done::Uploaded);
@@ -593,11 +604,12 @@ impl World {
         self.report(p, slot, done);
     }
 
-    /// The process was shown the token as it is: for the rules.
-    fn saw(&mut self, p: usize, id: &str) {
-        if let Some(version) = self.graph.token(id).map(|token| token.version) {
-            self.processes[p].session.seen.insert(id.to_owned(), version);
-        }
+    /// The process was shown a version of a token: for the rules.
+    fn saw(&mut self, p: usize, id: &str, version: Option<u32>) {
+        let now = self.now;
+        let session = &mut self.processes[p].session;
+        session.wrote.insert(id.to_owned(), now);
+        session.seen.extend(version.map(|version| (id.to_owned(), version)));
     }
 
     fn noted(&mut self, p: usize, uid: &str, kind: StepKind, outcome: &Outcome, observed: &Observed, began: Timestamp) {

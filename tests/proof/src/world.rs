@@ -321,14 +321,14 @@ impl World {
                 if let Some(at) = self.request_at(*p, *slot) {
                     let request = self.graph.requests.remove(at);
                     if let Some(outcome) = request.outcome {
-                        self.answered(*p, *slot, outcome.0);
+                        self.answered(*p, *slot, outcome.0, request.made);
                     }
                 }
             }
             Action::LoseAnswer(p, slot) => {
                 if let Some(at) = self.request_at(*p, *slot) {
                     self.abandon(at);
-                    self.answered(*p, *slot, Err(ErrorKind::OutcomeUnknown));
+                    self.answered(*p, *slot, Err(ErrorKind::OutcomeUnknown), None);
                 }
             }
             Action::Orphan(n) => {
@@ -525,10 +525,13 @@ impl World {
         match self.processes[p].session.call.take() {
             Some(Call::List { began, taken: Some(taken) }) => {
                 self.count("list");
+                let in_flight: BTreeSet<String> = self.writes_in_flight(p);
                 let session = &mut self.processes[p].session;
                 for (entity, version, is_exact) in &taken.0 {
+                    let counts = !in_flight.contains(&entity.id)
+                        && session.wrote.get(&entity.id).is_none_or(|answered| *answered < began);
                     let seen = session.seen.entry(entity.id.clone()).or_default();
-                    if *is_exact {
+                    if *is_exact && counts {
                         *seen = (*seen).max(*version);
                     }
                 }
@@ -560,6 +563,12 @@ impl World {
             other => self.processes[p].session.call = other,
         }
         self.session_told(p);
+    }
+
+    /// The tokens that a process is writing to.
+    fn writes_in_flight(&self, p: usize) -> BTreeSet<String> {
+        let own = self.graph.requests.iter().filter(|request| request.owner.is_some_and(|(of, _)| of == p));
+        own.filter_map(|request| request.operation.id().map(str::to_owned)).collect()
     }
 
     /// What a GET of one token said.
