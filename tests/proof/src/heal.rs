@@ -61,12 +61,13 @@ impl World {
     }
 
     /// What happens next when everything goes well, and at what time.
-    fn runs_until(&mut self, end: Timestamp) {
+    pub(crate) fn runs_until(&mut self, end: Timestamp) {
         let mut second = self.now.as_second();
         let mut in_second = 0;
         while self.broken.is_none() {
-            let Some(p) = self.processes.iter().position(|process| process.is_alive) else { return };
-            if let Some(action) = self.next_at_once(p) {
+            let alive = self.processes.iter().enumerate().filter(|(_, process)| process.is_alive).map(|(p, _)| p);
+            let alive: Vec<usize> = alive.collect();
+            if let Some(action) = alive.iter().find_map(|p| self.next_at_once(*p)) {
                 self.apply(&action);
                 if self.now.as_second() != second {
                     second = self.now.as_second();
@@ -78,7 +79,7 @@ impl World {
                 }
                 continue;
             }
-            let next = self.next_time(p);
+            let next = alive.iter().map(|p| self.next_time(*p)).min().unwrap_or(end);
             if next >= end {
                 self.pass(end);
                 return;
@@ -175,8 +176,11 @@ impl World {
         if object.spec.only_observes() {
             return Ok(());
         }
-        // A file that was uploaded is not uploaded again because a person put another one over it.
-        let is_its_file = self.api.secrets[slot].file() == Ok(token.file) || token.has_a_persons_file;
+        // A file that was uploaded is not uploaded again because a person put another one over it, nor over a newer one whose
+        // upload was not answered before the Secret went back.
+        let secret = self.api.secrets[slot].file();
+        let is_newer = secret.as_ref().is_ok_and(|number| file(*number).expiration() < file(token.file).expiration());
+        let is_its_file = secret == Ok(token.file) || token.has_a_persons_file || is_newer;
         if !object.spec.suspend && !is_its_file {
             return Err(format!("it is ready with another file than {}", file(token.file).sha256));
         }
@@ -241,9 +245,12 @@ impl World {
             "SecretKeyNotFound" => secret.content == Some(Content::NoKey),
             "TokenFileMalformed" => secret.content == Some(Content::Malformed),
             "TokenFileExpired" => secret_file.is_some_and(|file| file.expiration() <= now),
-            "TokenFileOlder" => {
-                secret_file.zip(token).is_some_and(|(new, token)| new.expiration() < file(token.file).expiration())
-            }
+            // What was uploaded may show late: it counts as if it were there.
+            "TokenFileOlder" => secret_file.zip(token).is_some_and(|(new, token)| {
+                let uploaded = object.status.as_ref().and_then(|status| status.uploaded.as_ref());
+                new.expiration() < file(token.file).expiration()
+                    || uploaded.is_some_and(|uploaded| new.expiration() < uploaded.expiration_date_time)
+            }),
             "OrganizationMismatch" => secret_file.is_some_and(|new| {
                 spec.organization_name.as_ref().is_some_and(|wanted| !wanted.eq_ignore_ascii_case(new.organization))
                     || token.is_some_and(|token| token.organization != new.organization)

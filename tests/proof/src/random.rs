@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::people::{Deed, manifest};
-use crate::process::{Call, Stage};
 use crate::rules::Broken;
 use crate::universe::{APPLE_IDS, COUNTRIES, FILES};
 use crate::world::{Action, Fate, MOODS, Tally, Treatment, World};
@@ -85,17 +84,20 @@ impl History {
             history.act(&mut world, Action::Person(deed));
         }
         history.act(&mut world, Action::Start(0));
+        if dice.percent(50) {
+            // Everything is in place when the trouble begins.
+            history.act(&mut world, Action::Calm(300));
+        }
         // Some histories are long and calm, others short and wild.
-        let length = 20 + dice.below(180);
+        let length = 20 + dice.below(160);
         let mischief = [2, 5, 12, 25][dice.below(4)];
         let people = [1, 3, 8][dice.below(3)];
-        let times = [10, 25][dice.below(2)];
+        let times = [4, 12][dice.below(2)];
         for _ in 0..length {
             if world.broken.is_some() {
                 break;
             }
-            let action = choose(&mut dice, &world, mischief, people, times);
-            if let Some(action) = action {
+            if let Some(action) = choose(&mut dice, &world, mischief, people, times) {
                 history.act(&mut world, action);
             }
         }
@@ -190,79 +192,84 @@ impl History {
     }
 }
 
-/// What happens next.
+/// What happens next, of what can.
 fn choose(dice: &mut Dice, world: &World, mischief: usize, people: usize, times: usize) -> Option<Action> {
-    let p = dice.below(world.processes.len());
-    let slot = dice.below(world.slots());
     if dice.percent(people) {
         return Some(Action::Person(deed(dice, world)));
     }
     if dice.percent(mischief) {
-        let action = match dice.below(16) {
-            0 => Action::Crash(p),
-            1 => Action::Start(p),
-            2 => Action::Relist(p),
-            3 => Action::Run(p, slot, Fate::LostBefore),
-            4 | 5 => Action::Run(p, slot, Fate::LostAfter),
-            6 => Action::Run(p, slot, Fate::Late),
-            7 => {
-                let treatments =
-                    [Treatment::Unavailable, Treatment::UnavailableAfter, Treatment::Throttled, Treatment::Conflict];
-                Action::Effect(p, slot, treatments[dice.below(treatments.len())])
-            }
-            8..=10 => Action::LoseAnswer(p, slot),
-            11 => Action::Orphan(dice.below(2)),
-            12 => Action::LateChange(dice.below(2)),
-            13 => Action::ListFails(p),
-            14 => Action::ListTaken(p, 1 + dice.below(3)),
-            _ => Action::Mood(if dice.percent(60) { 0 } else { dice.small(MOODS.len()) }),
-        };
-        return Some(action);
+        let possible: Vec<Action> =
+            mischiefs(dice, world).into_iter().filter(|action| world.is_possible(action)).collect();
+        return pick(dice, &possible);
     }
-    if world.graph.mood != MOODS[0] && dice.percent(4) {
-        return Some(Action::Mood(0));
+    if dice.percent(times) {
+        return Some(tick(dice));
     }
-    if !world.processes[p].is_alive {
-        return dice.percent(10).then_some(Action::Start(p));
+    let progress = progress(world);
+    match pick(dice, &progress) {
+        Some(action) => Some(action),
+        // Nothing is to be done: time passes, or somebody does something.
+        None if dice.percent(25) => Some(Action::Person(deed(dice, world))),
+        None if dice.percent(25) => Some(Action::Calm([30, 100, 1_000, 4_000][dice.below(4)])),
+        None => Some(tick(dice)),
     }
-    if dice.percent(times) || is_idle(world, p) && dice.percent(70) {
-        let milliseconds =
-            [200, 1_000, 2_000, 5_000, 20_000, 31_000, 61_000, 130_000, 300_000, 600_000, 960_000, 3_700_000];
-        // Short times are more likely than long ones.
-        let at = dice.below(milliseconds.len());
-        return Some(Action::Tick(milliseconds[at.min(dice.below(milliseconds.len() + 4))]));
-    }
-    let action = match dice.below(12) {
-        0 | 1 => Action::Deliver(p, slot),
-        2 => Action::DeliverSecret(p, slot),
-        3 => Action::DeliverTenant(p),
-        4 | 5 => {
-            if world.is_possible(&Action::Effect(p, slot, Treatment::Fine)) {
-                Action::Effect(p, slot, Treatment::Fine)
-            } else {
-                Action::Answer(p, slot)
-            }
-        }
-        6 | 7 => match &world.processes[p].session.call {
-            None => Action::ListBegins(p),
-            Some(Call::List { taken: None, .. } | Call::Confirm { outcome: None, .. }) => Action::ListTaken(p, 0),
-            Some(_) => Action::ListAnswered(p),
-        },
-        _ => Action::Run(p, slot, Fate::Fine),
-    };
-    Some(action)
 }
 
-/// Whether a process only waits for time to pass.
-fn is_idle(world: &World, p: usize) -> bool {
-    let process = &world.processes[p];
-    process.session.call.is_none()
-        && process.session.next_list(world.now) > world.now
-        && process.events.iter().all(|events| events.is_empty())
-        && process.due.iter().zip(&process.running).all(|(due, running)| match running {
-            None => due.is_none_or(|due| due > world.now),
-            Some(reconcile) => matches!(reconcile.stage, Stage::Leave(_)),
-        })
+fn pick(dice: &mut Dice, actions: &[Action]) -> Option<Action> {
+    actions.get(dice.below(actions.len())).cloned()
+}
+
+/// Short times are more likely than long ones.
+fn tick(dice: &mut Dice) -> Action {
+    let milliseconds =
+        [200, 1_000, 2_000, 5_000, 20_000, 31_000, 61_000, 130_000, 300_000, 600_000, 960_000, 3_700_000];
+    let at = dice.below(milliseconds.len());
+    Action::Tick(milliseconds[at.min(dice.below(milliseconds.len() + 4))])
+}
+
+/// What goes wrong, possible or not.
+fn mischiefs(dice: &mut Dice, world: &World) -> Vec<Action> {
+    let mut actions = vec![Action::Orphan(0), Action::Orphan(1), Action::LateChange(0), Action::LateChange(1)];
+    actions.push(Action::Mood(if dice.percent(50) { 0 } else { dice.small(MOODS.len()) }));
+    let treatments = [Treatment::Unavailable, Treatment::UnavailableAfter, Treatment::Throttled, Treatment::Conflict];
+    for p in 0..world.processes.len() {
+        actions.extend([Action::Crash(p), Action::Start(p), Action::Relist(p), Action::ListFails(p)]);
+        actions.extend([Action::ListTaken(p, 1 + dice.below(3)), Action::ListTaken(p, 1)]);
+        for slot in 0..world.slots() {
+            for fate in [Fate::LostBefore, Fate::LostAfter, Fate::Late] {
+                actions.push(Action::Run(p, slot, fate));
+            }
+            actions.push(Action::Effect(p, slot, treatments[dice.below(treatments.len())]));
+            actions.extend([Action::LoseAnswer(p, slot), Action::LoseAnswer(p, slot)]);
+        }
+    }
+    actions
+}
+
+/// What can be done now without anything going wrong.
+fn progress(world: &World) -> Vec<Action> {
+    let mut actions = Vec::new();
+    if world.graph.mood != MOODS[0] {
+        actions.push(Action::Mood(0));
+    }
+    for p in 0..world.processes.len() {
+        actions.extend([Action::DeliverTenant(p), Action::ListBegins(p), Action::ListTaken(p, 0), Action::ListAnswered(p)]);
+        for slot in 0..world.slots() {
+            actions.extend([
+                Action::Deliver(p, slot),
+                Action::DeliverSecret(p, slot),
+                Action::Effect(p, slot, Treatment::Fine),
+                Action::Answer(p, slot),
+                Action::Run(p, slot, Fate::Fine),
+                Action::Run(p, slot, Fate::Fine),
+            ]);
+        }
+        if world.processes.iter().all(|process| !process.is_alive) {
+            actions.push(Action::Start(p));
+        }
+    }
+    actions.retain(|action| world.is_possible(action));
+    actions
 }
 
 fn deed(dice: &mut Dice, world: &World) -> Deed {
@@ -330,6 +337,7 @@ fn kind(action: &Action) -> &'static str {
             _ => "a person changes a manifest or the tenant",
         },
         Action::Tick(_) => "time passes",
+        Action::Calm(_) => "everything goes well for a while",
         _ => "other transitions",
     }
 }

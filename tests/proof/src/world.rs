@@ -87,6 +87,8 @@ pub enum Action {
     Person(Deed),
     /// Time passes, in milliseconds.
     Tick(i64),
+    /// For so many seconds everything goes well, and everything happens as soon as it can.
+    Calm(i64),
 }
 
 pub(crate) const MOODS: [Mood; 6] =
@@ -239,6 +241,7 @@ impl World {
             Action::Mood(mood) => MOODS.get(usize::from(*mood)).is_some_and(|mood| *mood != self.graph.mood),
             Action::Person(deed) => self.can_do(deed),
             Action::Tick(_) => self.latest_now() > self.now,
+            Action::Calm(_) => self.processes.iter().any(|process| process.is_alive),
         }
     }
 
@@ -350,6 +353,10 @@ impl World {
             Action::Tick(milliseconds) => {
                 let then = self.now + SignedDuration::from_millis(*milliseconds);
                 self.pass(then.min(self.latest_now()));
+            }
+            Action::Calm(seconds) => {
+                let end = self.now + SignedDuration::from_secs(*seconds);
+                self.runs_until(end);
             }
         }
         self.publish();

@@ -1630,6 +1630,14 @@ fn graph_is_told_to_delete_only_with_every_precondition_in_place() {
             ),
             ("not allowed by the tenant", |w| w.forbid(Permission::Delete), waits(&[Reason::OperationNotAllowed])),
             (
+                "not allowed by the tenant, and seemingly gone",
+                |w| {
+                    w.forbid(Permission::Delete);
+                    w.tokens.clear();
+                },
+                waits(&[Reason::Vanished, Reason::OperationNotAllowed]).step(Step::Confirm { id: OURS.into() }),
+            ),
+            (
                 "namespace not allowed",
                 |w| w.tenant = TenantState::NamespaceNotAllowed,
                 waits(&[Reason::NamespaceNotAllowed]),
