@@ -196,11 +196,7 @@ fn is_older_than_our_write(context: &Context, object: &VppToken) -> bool {
 }
 
 fn next_look(plan: &Plan) -> Action {
-    match (&plan.step, plan.again) {
-        (Some(_), _) => Action::requeue(Duration::ZERO),
-        (None, Some(wait)) => Action::requeue(wait.unsigned_abs()),
-        (None, None) => Action::await_change(),
-    }
+    Action::requeue(plan.next_look().unsigned_abs())
 }
 
 /// The tenant object that a VppToken refers to.

@@ -30,6 +30,8 @@ const PATIENCE_WITH_CREDENTIALS: SignedDuration = SignedDuration::from_mins(10);
 const STALE_POLLS: i32 = 3;
 /// What is held is looked at again this often, even if nothing seems to have changed.
 const SLOW_LOOK: SignedDuration = SignedDuration::from_mins(10);
+/// Everything is looked at again this often.
+const SLOWEST_LOOK: SignedDuration = SignedDuration::from_hours(1);
 /// A token has to be absent from so many lists before it is asked for.
 const LISTS_TO_VANISH: usize = 2;
 /// More claimed tokens than this, and more than half of all, gone at once are a fault.
@@ -161,6 +163,17 @@ pub struct Plan {
     pub planned_on: Option<Timestamp>,
     /// The whole status to write.
     pub status: VppTokenStatus,
+}
+
+impl Plan {
+    /// How long to wait before looking again, if nothing happens before: what nobody tells of, such as the last words of a
+    /// process that led before, does not stay for ever.
+    pub fn next_look(&self) -> SignedDuration {
+        match self.step {
+            Some(_) => SignedDuration::ZERO,
+            None => self.again.unwrap_or(SLOWEST_LOOK).min(SLOWEST_LOOK),
+        }
+    }
 }
 
 /// Decides.

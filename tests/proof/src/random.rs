@@ -168,8 +168,12 @@ impl History {
                     let end = (at + chunk).min(best.actions.len());
                     let mut shorter = best.clone();
                     shorter.actions.drain(at..end);
+                    let mut calm = shorter.clone();
+                    calm.actions.insert(at, Action::Calm(60));
                     if breaks(&shorter) {
                         best = shorter.trimmed();
+                    } else if end > at + 1 && breaks(&calm) {
+                        best = calm.trimmed();
                     } else {
                         at = end;
                     }

@@ -520,6 +520,8 @@ impl World {
         match &outcome {
             Err(kind) => {
                 self.count(failure_name(*kind));
+                // One that failed is no try.
+                self.not_kept[slot] = self.not_kept[slot].saturating_sub(1);
                 self.slow_down(p, *kind);
             }
             Ok(_) => self.processes[p].session.throttled = 0,
@@ -750,11 +752,7 @@ impl World {
                 return self.processes[p].wake_at(slot, now);
             }
         }
-        match (&plan.step, plan.again) {
-            (Some(_), _) => self.processes[p].wake_at(slot, now),
-            (None, Some(wait)) => self.processes[p].wake_in(slot, now, wait),
-            (None, None) => {}
-        }
+        self.processes[p].wake_in(slot, now, plan.next_look());
     }
 }
 

@@ -537,9 +537,9 @@ impl World {
                 for (entity, version, is_exact) in &taken.0 {
                     let counts = !in_flight.contains(&entity.id)
                         && session.wrote.get(&entity.id).is_none_or(|answered| *answered < began);
-                    let seen = session.seen.entry(entity.id.clone()).or_default();
-                    if *is_exact && counts {
-                        *seen = (*seen).max(*version);
+                    if counts {
+                        // Also an older one than before: what is shown last is what is known.
+                        session.seen.insert(entity.id.clone(), if *is_exact { *version } else { 0 });
                     }
                 }
                 let entities = taken.0.into_iter().map(|(entity, _, _)| entity).collect();

@@ -415,3 +415,16 @@ fn a_requested_sync_is_started_once() {
     world.object.sync_request = Some("now".into());
     assert_eq!(arrives(Loop::of(&world)).0, ["Sync"]);
 }
+
+#[test]
+fn everything_is_looked_at_again_within_the_hour() {
+    let mut plan = plan(&World::ready().observe());
+    assert!(plan.again > Some(DAY), "nothing is due");
+    assert_eq!(plan.next_look(), HOUR);
+    plan.again = None;
+    assert_eq!(plan.next_look(), HOUR);
+    plan.again = Some(MINUTE);
+    assert_eq!(plan.next_look(), MINUTE);
+    plan.step = Some(Step::AddFinalizer);
+    assert_eq!(plan.next_look(), SignedDuration::ZERO);
+}
