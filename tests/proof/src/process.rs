@@ -40,7 +40,7 @@ pub(crate) enum Call {
     /// A list: when it began, and what Graph showed.
     List { began: Timestamp, taken: Option<Shown<Vec<(Entity, u32, bool)>>> },
     /// One token that a list lacked: when that began, and what Graph said.
-    Confirm { id: String, began: Timestamp, outcome: Option<Shown<Outcome>> },
+    Confirm { id: String, began: Timestamp, outcome: Option<Box<Shown<Outcome>>> },
 }
 
 /// The session with the tenant, as `tenant::session` keeps it.

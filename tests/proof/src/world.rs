@@ -521,7 +521,7 @@ impl World {
         match &mut self.processes[p].session.call {
             Some(Call::List { taken, .. }) => *taken = Some(Shown(graph.listed(older, now))),
             Some(Call::Confirm { id, outcome, .. }) => {
-                *outcome = Some(Shown(graph.shown(id, now).map(Some).ok_or(ErrorKind::NotFound)));
+                *outcome = Some(Box::new(Shown(graph.shown(id, now).map(Some).ok_or(ErrorKind::NotFound))));
             }
             None => {}
         }
