@@ -124,9 +124,10 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
         let mut waiting = Box::pin(leave_to_write(&context, &object, priority));
         let mut given = tokio::time::timeout(SHORT_WAIT, &mut waiting).await;
         if given.is_err() {
-            // A person should not have to guess what it waits for.
-            let mut shown = object.clone();
-            report::say(&context, &mut shown, &plan).await?;
+            if plan.is_first_try(&observed) {
+                // A person should not have to guess what it waits for.
+                report::say(&context, &mut object.clone(), &plan).await?;
+            }
             given = tokio::time::timeout(LONGEST_WAIT, &mut waiting).await;
         }
         drop(waiting);
@@ -147,7 +148,8 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
         }
         observed = observe::observe(&context, &object, observe::From::Live).await?;
         plan = plan::plan(&observed);
-        if matches!(plan.step, Some(Step::Update { .. })) && !report::say(&context, &mut object, &plan).await? {
+        let is_change = matches!(plan.step, Some(Step::Update { .. })) && plan.is_first_try(&observed);
+        if is_change && !report::say(&context, &mut object, &plan).await? {
             return Ok(Action::requeue(Duration::ZERO));
         }
     }

@@ -109,6 +109,7 @@ pub(super) async fn say(context: &Context, object: &mut VppToken, plan: &Plan) -
         Ok(None) => Ok(true),
         Ok(version) => {
             context.desk.change(uid(object)?, |page| page.version.clone_from(&version));
+            tell_changes(context, object, &plan.status).await;
             object.metadata.resource_version = version;
             object.status = Some(plan.status.clone());
             Ok(true)

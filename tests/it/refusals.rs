@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use vpptoken_operator::api::VppTokenStatus;
 use vpptoken_operator::api::conditions::ConditionType;
 
-use crate::support::{EXPIRES, LIMIT, READY, RENEWED, STALLED, Setup, World, condition, row};
+use crate::support::{EXPIRES, History, LIMIT, READY, RENEWED, STALLED, Setup, World, condition, row};
 
 /// Refused for good, as long as nothing changes: Graph's sentence is shown, and it is not sent again and again.
 #[tokio::test(flavor = "multi_thread")]
@@ -83,6 +83,7 @@ async fn a_failing_object_waits_longer_and_longer_whatever_is_written_about_it_a
         let action = Action::Status { when: When::Before, code: 503, retry_after: None, body: Default::default() };
         Fault::new(action).on(Operation::Update).id(id.as_str()).times(times)
     };
+    let history = History::begin(world.tokens()).await;
     let fault = world.emulator.inject(down(u32::MAX));
     world.patch("berlin", json!({ "spec": { "countryOrRegion": "de" } })).await;
     let mut versions = BTreeSet::new();
@@ -107,6 +108,11 @@ async fn a_failing_object_waits_longer_and_longer_whatever_is_written_about_it_a
     assert_eq!(versions.len(), 4, "its own status writes were between the tries");
     assert!(fault.wait_hits(5, LIMIT).await);
     let failed = gaps(&world.requests(Operation::Update)[..5]);
+    // What is said is what it waits for, and no single attempt.
+    let said = history.of("berlin");
+    let mut said: Vec<_> = said.iter().map(|status| condition(status, ConditionType::Ready).reason).collect();
+    said.dedup();
+    assert_eq!(said, ["UpToDate", "Updating", "GraphUnavailable"]);
     for (gap, doubled) in failed.iter().zip([1.0, 2.0, 4.0, 8.0]) {
         assert!(*gap >= 0.8 * doubled, "tried again too early: {failed:?}");
     }

@@ -174,6 +174,12 @@ impl Plan {
             None => self.again.unwrap_or(SLOWEST_LOOK).min(SLOWEST_LOOK),
         }
     }
+
+    /// Whether its step is tried for the first time. What failed before keeps saying so until it succeeds: no attempt is told.
+    pub fn is_first_try(&self, observed: &Observed) -> bool {
+        let kind = self.step.as_ref().and_then(Step::kind);
+        kind.is_none_or(|kind| observed.failure(kind).is_none())
+    }
 }
 
 /// Decides.

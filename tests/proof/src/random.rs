@@ -257,7 +257,12 @@ fn progress(world: &World) -> Vec<Action> {
         actions.push(Action::Mood(0));
     }
     for p in 0..world.processes.len() {
-        actions.extend([Action::DeliverTenant(p), Action::ListBegins(p), Action::ListTaken(p, 0), Action::ListAnswered(p)]);
+        actions.extend([
+            Action::DeliverTenant(p),
+            Action::ListBegins(p),
+            Action::ListTaken(p, 0),
+            Action::ListAnswered(p),
+        ]);
         for slot in 0..world.slots() {
             actions.extend([
                 Action::Deliver(p, slot),

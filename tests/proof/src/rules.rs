@@ -202,7 +202,10 @@ impl World {
                         || country.as_ref().is_some_and(|value| Some(value) != token.country.as_ref())
                         || update_apps.is_some_and(|value| Some(value) != token.update_apps);
                     if is_as_seen && !changes {
-                        self.breaks(NEVER_SPIN, format!("{:?} changes nothing, as the process had seen", request.operation));
+                        self.breaks(
+                            NEVER_SPIN,
+                            format!("{:?} changes nothing, as the process had seen", request.operation),
+                        );
                     }
                 }
                 if country.as_deref() == Some(NOT_KEPT)

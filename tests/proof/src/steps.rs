@@ -503,8 +503,7 @@ impl World {
             (_, Ok(Some(entity))) => Some(entity.id.clone()),
             _ => None,
         };
-        self.graph.requests[at].made =
-            id.and_then(|id| self.graph.token(&id)).map(|token| token.version);
+        self.graph.requests[at].made = id.and_then(|id| self.graph.token(&id)).map(|token| token.version);
         self.graph.requests[at].outcome = Some(Shown(outcome));
     }
 

@@ -417,6 +417,25 @@ fn a_requested_sync_is_started_once() {
 }
 
 #[test]
+fn only_the_first_try_of_a_change_is_told() {
+    let mut world = World::ready();
+    world.spec.country_or_region = Some("us".into());
+    let tells = |world: &World| {
+        let observed = world.observe();
+        let plan = plan(&observed);
+        assert_eq!(plan.step.as_ref().and_then(Step::kind), Some(StepKind::Update));
+        plan.is_first_try(&observed)
+    };
+    assert!(tells(&world));
+    world.failed(StepKind::Sync, ErrorKind::Unavailable);
+    assert!(tells(&world), "something else failed");
+    world.failed(StepKind::Update, ErrorKind::Throttled).not_before = ago(SECOND);
+    assert!(!tells(&world), "it failed, and is tried again now");
+    world.observed.memory.failures.get_mut(&StepKind::Update).unwrap().inputs.generation += 1;
+    assert!(tells(&world), "another manifest failed");
+}
+
+#[test]
 fn everything_is_looked_at_again_within_the_hour() {
     let mut plan = plan(&World::ready().observe());
     assert!(plan.again > Some(DAY), "nothing is due");
