@@ -65,7 +65,7 @@ pub enum Step {
         /// Its id.
         id: String,
     },
-    /// Upload a new file, change settings, or both, in one request.
+    /// Upload a new file, or change settings; each in a request of its own, so that one refused does not hold up the other.
     Update {
         /// The token.
         id: String,

@@ -2008,6 +2008,29 @@ fn messages_name_what_a_person_has_to_act_on() {
 }
 
 #[test]
+fn what_is_sent_to_graph_fails_by_its_kind_and_what_changes_something_there_waits_for_leave() {
+    let person = Some(Priority::Person);
+    for (step, kind, priority) in [
+        (Step::Create, Some(StepKind::Create), person),
+        (update(true, &[]), Some(StepKind::Upload), person),
+        (update(false, &[]), Some(StepKind::Update), person),
+        (person_sync(), Some(StepKind::Sync), person),
+        (scheduled_sync(), Some(StepKind::Sync), Some(Priority::Schedule)),
+        (delete(), Some(StepKind::Delete), person),
+        (confirm(), Some(StepKind::Confirm), None),
+        (announce(&[]), None, None),
+        (Step::Withdraw, None, None),
+        (adopt(OURS, now()), None, None),
+        (Step::Bind { id: OURS.into() }, None, None),
+        (decline("suspend: true"), None, None),
+        (Step::AddFinalizer, None, None),
+        (let_go(), None, None),
+    ] {
+        assert_eq!((step.kind(), step.priority()), (kind, priority), "{step:?}");
+    }
+}
+
+#[test]
 fn every_reason_has_a_row() {
     for reason in Reason::ALL {
         let name = format!("Reason::{reason}");
