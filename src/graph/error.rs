@@ -70,6 +70,15 @@ impl std::fmt::Display for GraphError {
 }
 
 impl GraphError {
+    /// The sentence with its code: what does not change from try to try.
+    pub fn told(&self) -> String {
+        let sentence = self.sentence.trim_end_matches('.');
+        match &self.code {
+            Some(code) if !sentence.contains(code) => format!("{sentence} ({code})."),
+            _ => format!("{sentence}."),
+        }
+    }
+
     /// A failure that is told by a sentence alone.
     pub fn new(kind: ErrorKind, sentence: impl Into<String>) -> Self {
         Self {

@@ -1,5 +1,7 @@
 //! Carries out one step, and says what came of it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -135,7 +137,8 @@ impl Actor<'_> {
                 Ok(Acted::default())
             }
             (Step::Create, Some(leave)) => self.create(leave).await,
-            (Step::Update { id, upload, fields }, Some(leave)) => self.update(leave, id, *upload, fields).await,
+            (Step::Upload { id }, Some(leave)) => self.upload(leave, id).await,
+            (Step::Update { id, fields }, Some(leave)) => Ok(self.update(leave, id, fields).await),
             (Step::Sync { id, request, .. }, Some(leave)) => Ok(self.sync(leave, id, request).await),
             (Step::Delete { id }, Some(leave)) => Ok(self.delete(leave, id).await),
             // Nothing is written without leave, and the others are done elsewhere.
@@ -219,55 +222,45 @@ impl Actor<'_> {
         }
     }
 
-    async fn update(
-        &self,
-        leave: Sent,
-        id: &str,
-        upload: bool,
-        fields: &std::collections::BTreeMap<Field, Wanted>,
-    ) -> Result<Acted, Error> {
-        let file = if upload {
-            let Some(file) = self.file_as_decided().await? else {
-                return Ok(Acted::default());
-            };
-            Some(file)
-        } else {
-            None
-        };
+    async fn upload(&self, leave: Sent, id: &str) -> Result<Acted, Error> {
+        let Some(file) = self.file_as_decided().await? else { return Ok(Acted::default()) };
         let patch = TokenPatch {
-            token: file.as_ref().map(|file| self.to_send(file)),
-            sensitive: file.as_ref().map(TokenFile::sensitive).unwrap_or_default(),
+            token: Some(self.to_send(&file)),
+            sensitive: file.sensitive(),
+            settings: TokenSettings::default(),
+        };
+        let began = clock::now();
+        let outcome = self.session.update(leave, id, &patch, &[]).await;
+        self.noted(StepKind::Upload, &outcome, began);
+        if outcome.is_err() {
+            return Ok(Acted::default());
+        }
+        let until = file.expiration.strftime("%Y-%m-%dT%H:%M:%SZ");
+        let event =
+            happened("Uploaded", format!("Uploaded the token file that expires at {until} onto the token {id}."));
+        Ok(Acted { done: Some(Done::Uploaded(self.uploaded(&file))), event, ..Acted::default() })
+    }
+
+    async fn update(&self, leave: Sent, id: &str, fields: &BTreeMap<Field, Wanted>) -> Acted {
+        let patch = TokenPatch {
+            token: None,
+            sensitive: Vec::new(),
             settings: self.settings(|field| fields.contains_key(&field)),
         };
         let written: Vec<(Field, String)> =
             fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
         let began = clock::now();
         let outcome = self.session.update(leave, id, &patch, &written).await;
-        self.noted(if upload { StepKind::Upload } else { StepKind::Update }, &outcome, began);
+        self.noted(StepKind::Update, &outcome, began);
         if outcome.is_err() {
-            return Ok(Acted::default());
+            return Acted::default();
         }
         self.context.desk.change(self.uid, |page| page.memory.tried(written));
-        let changes: Vec<String> = fields
-            .iter()
-            .map(|(field, Wanted { found, wanted })| {
-                format!("{} from {} to {wanted}", field.as_str(), found.as_deref().unwrap_or("nothing"))
-            })
-            .collect();
-        let event = match (&file, changes.is_empty()) {
-            (Some(file), _) => {
-                let settings =
-                    if changes.is_empty() { String::new() } else { format!(" Changed {}.", changes.join(", ")) };
-                let until = file.expiration.strftime("%Y-%m-%dT%H:%M:%SZ");
-                happened(
-                    "Uploaded",
-                    format!("Uploaded the token file that expires at {until} onto the token {id}.{settings}"),
-                )
-            }
-            (None, false) => happened("Updated", format!("Changed {}.", changes.join(", "))),
-            (None, true) => None,
-        };
-        Ok(Acted { done: file.map(|file| Done::Uploaded(self.uploaded(&file))), event, ..Acted::default() })
+        let changes = fields.iter().map(|(field, Wanted { found, wanted })| {
+            format!("{} from {} to {wanted}", field.as_str(), found.as_deref().unwrap_or("nothing"))
+        });
+        let changes = changes.collect::<Vec<_>>().join(", ");
+        Acted { event: happened("Updated", format!("Changed {changes}.")), ..Acted::default() }
     }
 
     async fn sync(&self, leave: Sent, id: &str, request: &Option<String>) -> Acted {

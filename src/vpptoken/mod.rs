@@ -148,7 +148,8 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
         }
         observed = observe::observe(&context, &object, observe::From::Live).await?;
         plan = plan::plan(&observed);
-        let is_change = matches!(plan.step, Some(Step::Update { .. })) && plan.is_first_try(&observed);
+        let is_change =
+            matches!(plan.step, Some(Step::Upload { .. } | Step::Update { .. })) && plan.is_first_try(&observed);
         if is_change && !report::say(&context, &mut object, &plan).await? {
             return Ok(Action::requeue(Duration::ZERO));
         }

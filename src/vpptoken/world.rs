@@ -237,7 +237,7 @@ impl Memory {
         let before = before.filter(|before| is_about_access(before.kind) == is_about_access(error.kind));
         let failure = Failure {
             kind: error.kind,
-            message: super::plan::failure_sentence(&error.sentence, error.code.as_deref()),
+            message: error.told(),
             since: before.map_or(now, |before| before.since),
             began,
             at: now,

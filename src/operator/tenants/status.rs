@@ -80,7 +80,7 @@ fn of_session(problem: &Option<Problem>, is_listed: bool) -> Saying {
             say(ConditionStatus::Unknown, Reason::TenantNotRead, message)
         };
     };
-    let sentence = plan::failure_sentence(&problem.error.sentence, problem.error.code.as_deref());
+    let sentence = problem.error.told();
     let (reason, message) = match problem.error.kind {
         ErrorKind::Credentials => (Reason::CredentialsRefused, sentence),
         ErrorKind::Forbidden | ErrorKind::Unauthorized => {

@@ -4,7 +4,11 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Draft, Step, same, same_second, saying};
+use super::draft::Draft;
+use super::file::{file_may_be_sent, hold_file_problem, hold_incomplete};
+use super::same::{same, same_second};
+use super::step::Step;
+use super::wording::{list_of, time};
 use crate::api::conditions::{ConditionType, find};
 use crate::api::{CreationPolicy, PendingCreate, Reason, Uploaded};
 use crate::tenant::Entry;
@@ -173,7 +177,7 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
             let message = format!(
                 "A create was sent whose answer was lost, and Graph now has several tokens that could be its result: {}. \
                  Set tokenId to the right one, or remove the others in Intune.",
-                saying::list_of(several)
+                list_of(several)
             );
             draft.hold(Reason::AmbiguousMatch, message);
             return false;
@@ -194,8 +198,8 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
         format!(
             "A create was sent at {} and its answer never came{why}. Graph is being searched for the token; without a \
              result it counts as not carried out after {}.",
-            saying::time(pending.since),
-            saying::time(until)
+            time(pending.since),
+            time(until)
         ),
     );
     if draft.observed.now >= until {
@@ -244,7 +248,7 @@ fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &
             let message = format!(
                 "Graph has several tokens that match the file exactly, and none of them belongs to a VppToken: {}. Remove \
                  all but one in Intune, or set tokenId to the right one.",
-                saying::list_of(several)
+                list_of(several)
             );
             draft.hold(Reason::AmbiguousMatch, message);
             return None;
@@ -255,7 +259,7 @@ fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &
             "Graph has tokens with this Apple ID and organization that belong to no VppToken: {}. One of them may be an \
              older file of the same location, and two tokens of one location stop its syncing. Set tokenId to take one \
              over{}, or creationPolicy: Always to create another one all the same.",
-            saying::list_of(&similar),
+            list_of(&similar),
             if tenant.allowed.contains(&Permission::Bind) { "" } else { " (once the ClusterGraphTenant allows Bind)" },
         );
         draft.hold(Reason::SimilarTokenExists, message);
@@ -298,15 +302,15 @@ struct NewFile<'a> {
 fn usable_file<'a>(draft: &mut Draft<'a>) -> Option<NewFile<'a>> {
     let observed = draft.observed;
     let Some(apple_id) = observed.spec.apple_id.as_deref() else {
-        saying::hold_incomplete(draft);
+        hold_incomplete(draft);
         return None;
     };
     match &observed.file {
         Err(problem) => {
-            saying::hold_file_problem(draft, problem);
+            hold_file_problem(draft, problem);
             None
         }
-        Ok(file) => saying::file_may_be_sent(draft, file, None).then_some(NewFile { file, apple_id }),
+        Ok(file) => file_may_be_sent(draft, file, None).then_some(NewFile { file, apple_id }),
     }
 }
 

@@ -3,7 +3,11 @@
 
 use jiff::SignedDuration;
 
-use super::{Draft, Step, creating, only_reads, tenant_was_read, usable_tenant, vanished};
+use super::creating;
+use super::draft::{Draft, only_reads};
+use super::step::Step;
+use super::tenant::{tenant_was_read, usable_tenant};
+use super::vanishing::vanished;
 use crate::api::{DeletionPolicy, Reason};
 use crate::vpptoken::world::{KnownTenant, Permission};
 

@@ -3,7 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Draft, Step, Wanted, creating, same, same_second, saying, syncing};
+use super::draft::Draft;
+use super::file::{file_may_be_sent, hold_file_problem, is_wanted_organization};
+use super::same::{same, same_second};
+use super::saying::{judge_token, not_shown_yet};
+use super::step::{Step, Wanted};
+use super::{creating, syncing};
 use crate::api::{GraphApi, Reason, Uploaded, VppTokenSpec};
 use crate::tenant::{Entry, Field};
 use crate::vpptoken::world::{KnownTenant, Observed, TenantState};
@@ -17,7 +22,7 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
         return creating::claimed(draft, &entry.entity.id);
     }
     if draft.observed.spec.only_observes() {
-        return saying::judge_token(draft, entry);
+        return judge_token(draft, entry);
     }
     let upload = upload_is_due(draft, entry);
     let fields = due_fields(draft, tenant, entry);
@@ -31,19 +36,19 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
             draft
                 .hold(Reason::Suspended, format!("While suspend is true, not written to Graph: {}.", names.join(", ")));
         }
-        saying::judge_token(draft, entry);
+        judge_token(draft, entry);
     } else {
         // One after the other: what Graph refuses of one must not keep the other from it.
         let id = &entry.entity.id;
-        if upload && draft.try_step(Step::Update { id: id.clone(), upload, fields: BTreeMap::new() }) {
+        if upload && draft.try_step(Step::Upload { id: id.clone() }) {
             draft.say_working(Reason::Uploading, "The new token file is being uploaded onto the same token.");
         }
         let message = format!("Being written to Graph: {}.", names.join(", "));
-        if !fields.is_empty() && draft.try_step(Step::Update { id: id.clone(), upload: false, fields }) {
+        if !fields.is_empty() && draft.try_step(Step::Update { id: id.clone(), fields }) {
             draft.say_working(Reason::Updating, message);
         }
         if !is_due {
-            saying::judge_token(draft, entry);
+            judge_token(draft, entry);
         }
     }
     syncing::plan(draft, entry);
@@ -85,11 +90,11 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
     let file = match &observed.file {
         Ok(file) => file,
         Err(problem) => {
-            saying::hold_file_problem(draft, problem);
+            hold_file_problem(draft, problem);
             return false;
         }
     };
-    if !saying::is_wanted_organization(draft, file)
+    if !is_wanted_organization(draft, file)
         || draft.status.uploaded.as_ref().is_some_and(|uploaded| uploaded.sha256 == file.sha256)
     {
         return false;
@@ -101,7 +106,7 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
     if let Some(uploaded) = &draft.status.uploaded
         && is_there
         && !same_second(Some(uploaded.expiration_date_time), file.expiration)
-        && saying::not_shown_yet(draft, &entry.entity).is_none()
+        && not_shown_yet(draft, &entry.entity).is_none()
     {
         draft.status.uploaded = Some(Uploaded {
             sha256: file.sha256.clone(),
@@ -111,7 +116,7 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
         });
         return false;
     }
-    saying::file_may_be_sent(draft, file, Some(&entry.entity))
+    file_may_be_sent(draft, file, Some(&entry.entity))
 }
 
 /// Settings that the manifest names, that Graph has otherwise, and that may be sent now.

@@ -1,175 +1,20 @@
-//! What a person reads: every cause has a reason and a sentence that says what to do.
+//! What a person reads: what Graph says of a token and of its last sync, and the conditions that all of it comes to.
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::draft::{Draft, Hold};
 use super::syncing::{STUCK_AFTER, running_since};
-use super::{Draft, Hold, same};
+use super::wording::{short, time};
 use crate::api::conditions::{ConditionStatus, ConditionType, Saying};
-use crate::api::{Reason, TokenSecretRef, Uploaded, VppTokenSpec};
-use crate::graph::{Entity, ErrorKind};
+use crate::api::{Reason, Uploaded};
+use crate::graph::Entity;
 use crate::tenant::Entry;
-use crate::vpptoken::world::{Failure, FileFacts, FileProblem};
+use crate::vpptoken::world::TenantState;
 
 /// A token that expires within this time is worth a word.
 const EXPIRING_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Graph may show the expiry of the old file for a while after a renewal, but not for ever.
 const RENEWAL_LAG: SignedDuration = SignedDuration::from_hours(24);
-
-pub(super) fn time(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-pub(super) fn list_of(entries: &[&Entry]) -> String {
-    let shown = entries.iter().take(5).map(|entry| match entry.entity.expiration {
-        Some(expiration) => format!("{} (expires {})", entry.entity.id, time(expiration)),
-        None => entry.entity.id.clone(),
-    });
-    let mut text = shown.collect::<Vec<_>>().join(", ");
-    if entries.len() > 5 {
-        text.push_str(&format!(" and {} more", entries.len() - 5));
-    }
-    text
-}
-
-/// A failure as a sentence that does not change from try to try.
-pub(crate) fn failure_sentence(sentence: &str, code: Option<&str>) -> String {
-    let sentence = sentence.trim_end_matches('.');
-    match code {
-        Some(code) if !sentence.contains(code) => format!("{sentence} ({code})."),
-        _ => format!("{sentence}."),
-    }
-}
-
-pub(crate) fn permission_sentence(sentence: &str) -> String {
-    format!(
-        "{sentence} Grant the app registration the application permission DeviceManagementServiceConfig.ReadWrite.All (or \
-         DeviceManagementApps.ReadWrite.All) in Microsoft Graph, with admin consent."
-    )
-}
-
-pub(crate) fn transient_reason(kind: ErrorKind) -> Reason {
-    match kind {
-        ErrorKind::Throttled => Reason::Throttled,
-        ErrorKind::Credentials => Reason::CredentialsRefused,
-        ErrorKind::Forbidden | ErrorKind::Unauthorized => Reason::PermissionMissing,
-        _ => Reason::GraphUnavailable,
-    }
-}
-
-/// Says why a step is held back.
-pub(super) fn say_failure(draft: &mut Draft, failure: &Failure) {
-    let message = failure.message.clone();
-    match failure.kind {
-        ErrorKind::NotFound => {
-            draft.wait(Reason::Vanished, "Graph says that the token is not there; it is being looked for.".into());
-        }
-        ErrorKind::Refused => {
-            draft.hold(Reason::GraphRefused, format!("Graph refuses the request: {message}"));
-        }
-        ErrorKind::Credentials => draft.impatient(Reason::CredentialsRefused, message, failure.since),
-        ErrorKind::Forbidden | ErrorKind::Unauthorized => {
-            draft.impatient(Reason::PermissionMissing, permission_sentence(&message), failure.since);
-        }
-        kind => draft.wait(transient_reason(kind), message),
-    }
-}
-
-/// The API server refuses such a manifest; one from before that rule would come here.
-pub(super) fn hold_incomplete(draft: &mut Draft) {
-    draft.hold(
-        Reason::SecretNotFound,
-        "The manifest lacks tokenSecretRef or appleId, which managementPolicy: Manage needs.",
-    );
-}
-
-fn secret_name(spec: &VppTokenSpec) -> &str {
-    spec.token_secret_ref.as_ref().map_or("", |reference| &reference.name)
-}
-
-pub(super) fn hold_file_problem(draft: &mut Draft, problem: &FileProblem) {
-    let Some(TokenSecretRef { name, key }) = &draft.observed.spec.token_secret_ref else {
-        return hold_incomplete(draft);
-    };
-    match problem {
-        FileProblem::NotNamed => hold_incomplete(draft),
-        FileProblem::SecretNotFound => draft.wait(
-            Reason::SecretNotFound,
-            format!("Secret \"{name}\" is not there. Create it with the token file under the key \"{key}\"."),
-        ),
-        FileProblem::KeyNotFound => draft.wait(
-            Reason::SecretKeyNotFound,
-            format!("Secret \"{name}\" has no key \"{key}\". Add the token file under that key, or correct tokenSecretRef.key."),
-        ),
-        FileProblem::Malformed(what) => draft.hold(
-            Reason::TokenFileMalformed,
-            format!(
-                "Key \"{key}\" of Secret \"{name}\" is not a token file: {what}. Download the token again from Apple and put \
-                 the file there as it is."
-            ),
-        ),
-    }
-}
-
-/// Whether a file is of the organization that the manifest asks for; a hold otherwise.
-pub(super) fn is_wanted_organization(draft: &mut Draft, file: &FileFacts) -> bool {
-    let spec = &draft.observed.spec;
-    let Some(wanted) = spec.organization_name.as_ref().filter(|wanted| !same(Some(&file.organization_name), wanted))
-    else {
-        return true;
-    };
-    let message = format!(
-        "The token file in Secret \"{}\" is of organization \"{}\", and the manifest asks for \"{wanted}\". Put the right \
-         file there, or correct organizationName.",
-        secret_name(spec),
-        file.organization_name
-    );
-    draft.hold(Reason::OrganizationMismatch, message);
-    false
-}
-
-/// Whether a file may be uploaded: onto a token, or as a new one. What may not is a hold.
-pub(super) fn file_may_be_sent(draft: &mut Draft, file: &FileFacts, onto: Option<&Entity>) -> bool {
-    let spec = &draft.observed.spec;
-    let secret = secret_name(spec);
-    if !is_wanted_organization(draft, file) {
-        return false;
-    }
-    if file.expiration <= draft.observed.now {
-        let message = format!(
-            "The token file in Secret \"{secret}\" expired at {}. Download a new one from Apple.",
-            time(file.expiration)
-        );
-        draft.hold(Reason::TokenFileExpired, message);
-        return false;
-    }
-    draft.look_at(file.expiration);
-    let Some(entity) = onto else { return true };
-    // Graph may show the old expiry for a while after a renewal, or none at all.
-    let uploaded = draft.status.uploaded.as_ref().map(|uploaded| uploaded.expiration_date_time);
-    if let Some(expiration) = uploaded.max(entity.expiration)
-        && file.expiration.as_second() < expiration.as_second()
-    {
-        let message = format!(
-            "The token file in Secret \"{secret}\" expires at {}, before the one that Graph has ({}). It is older; put the \
-             newer file there.",
-            time(file.expiration),
-            time(expiration)
-        );
-        draft.hold(Reason::TokenFileOlder, message);
-        return false;
-    }
-    if spec.organization_name.is_none() && !same(entity.organization_name.as_deref(), &file.organization_name) {
-        let message = format!(
-            "The token file in Secret \"{secret}\" is of organization \"{}\", and the token in Graph of \"{}\". Put the right \
-             file there; if the organization was renamed, set organizationName to the new name.",
-            file.organization_name,
-            entity.organization_name.as_deref().unwrap_or_default()
-        );
-        draft.hold(Reason::OrganizationMismatch, message);
-        return false;
-    }
-    true
-}
 
 /// What Graph says of a token that is up to date on our side.
 pub(super) fn judge_token(draft: &mut Draft, entry: &Entry) {
@@ -284,10 +129,6 @@ fn expired(entity: &Entity, renew: &str, saying: impl Fn(ConditionStatus, Reason
     saying(ConditionStatus::False, Reason::Expired, message)
 }
 
-fn short(text: &str) -> String {
-    text.chars().take(60).collect()
-}
-
 fn synced(draft: &mut Draft, entry_syncing_since: Option<Timestamp>, entity: &Entity) -> Saying {
     let now = draft.observed.now;
     let saying = |status, reason, message: String| Saying { type_: ConditionType::Synced, status, reason, message };
@@ -373,7 +214,7 @@ pub(super) fn conclude(draft: &mut Draft) {
 
 fn syncing_since(draft: &Draft, id: &str) -> Option<Timestamp> {
     match &draft.observed.tenant {
-        crate::vpptoken::world::TenantState::Known(tenant) => running_since(draft, tenant.view.snapshot.entry(id)?),
+        TenantState::Known(tenant) => running_since(draft, tenant.view.snapshot.entry(id)?),
         _ => None,
     }
 }

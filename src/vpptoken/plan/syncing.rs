@@ -2,7 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Draft, Step, only_reads};
+use super::draft::{Draft, only_reads};
+use super::step::Step;
 use crate::api::Reason;
 use crate::schedule::Schedule;
 use crate::tenant::session::LONGEST_SYNC;
@@ -41,7 +42,7 @@ pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
         }
     }
     // A file that is about to be uploaded brings its own sync.
-    if matches!(draft.step, Some(Step::Update { upload: true, .. })) {
+    if matches!(draft.step, Some(Step::Upload { .. })) {
         return;
     }
     let priority = if request.is_some() || uploaded { Priority::Person } else { Priority::Schedule };

@@ -368,7 +368,7 @@ impl World {
             Some(Step::Bind { id }) => self.own(p, slot, &uid, id, None),
             Some(Step::Confirm { .. }) => self.send(p, slot),
             Some(Step::Create) if has_leave => self.goes_to(p, slot, Stage::ReadFile),
-            Some(Step::Update { upload: true, .. }) if has_leave => self.goes_to(p, slot, Stage::ReadFile),
+            Some(Step::Upload { .. }) if has_leave => self.goes_to(p, slot, Stage::ReadFile),
             Some(Step::Update { .. } | Step::Sync { .. } | Step::Delete { .. }) if has_leave => self.send(p, slot),
             Some(_) => self.report(p, slot, None),
         }
@@ -421,14 +421,22 @@ impl World {
                     update_apps: spec.automatically_update_apps,
                 }
             }
-            Step::Update { id, upload, fields } => {
-                if *upload && number.is_none() {
-                    return self.report(p, slot, None);
+            Step::Upload { id } => {
+                let Some(file) = number else { return self.report(p, slot, None) };
+                Operation::Update {
+                    id: id.clone(),
+                    file: Some(file),
+                    apple_id: None,
+                    account_type: None,
+                    country: None,
+                    update_apps: None,
                 }
+            }
+            Step::Update { id, fields } => {
                 let text = |field: Field| fields.get(&field).map(|wanted| wanted.wanted.clone());
                 Operation::Update {
                     id: id.clone(),
-                    file: number.filter(|_| *upload),
+                    file: None,
                     apple_id: text(Field::AppleId),
                     account_type: fields
                         .get(&Field::AccountType)
@@ -525,7 +533,7 @@ impl World {
             }
             Ok(_) => self.processes[p].session.throttled = 0,
         }
-        if let Step::Update { id, .. } | Step::Sync { id, .. } | Step::Delete { id } = &step {
+        if let Step::Upload { id } | Step::Update { id, .. } | Step::Sync { id, .. } | Step::Delete { id } = &step {
             self.processes[p].session.wrote.insert(id.clone(), now);
         }
         let mut done = None;
@@ -563,20 +571,25 @@ impl World {
                     }
                 }
             }
-            Step::Update { id, upload, fields } => {
+            Step::Upload { id } => {
+                let answer = outcome.as_ref().ok().cloned().flatten();
+                self.processes[p].session.change(|snapshot| snapshot.write_ended(id, answer, &[], now));
+                self.noted(p, &uid, StepKind::Upload, &outcome, &observed, began);
+                if outcome.is_ok() {
+                    self.saw(p, id, made);
+                    done = uploaded(&observed, now).map(Done::Uploaded);
+                }
+            }
+            Step::Update { id, fields } => {
                 let written: Vec<(Field, String)> =
                     fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
                 let answer = outcome.as_ref().ok().cloned().flatten();
                 let accepted = if outcome.is_ok() { written.as_slice() } else { &[] };
                 self.processes[p].session.change(|snapshot| snapshot.write_ended(id, answer, accepted, now));
-                let kind = if *upload { StepKind::Upload } else { StepKind::Update };
-                self.noted(p, &uid, kind, &outcome, &observed, began);
+                self.noted(p, &uid, StepKind::Update, &outcome, &observed, began);
                 if outcome.is_ok() {
                     self.saw(p, id, made);
                     self.processes[p].desk().change(&uid, |page| page.memory.tried(written));
-                    if *upload {
-                        done = uploaded(&observed, now).map(Done::Uploaded);
-                    }
                 }
             }
             Step::Sync { id, request, .. } => {
@@ -786,7 +799,7 @@ fn step_name(step: &Step) -> &'static str {
         Step::Create => "step: create",
         Step::Adopt { .. } => "step: adopt",
         Step::Bind { .. } => "step: bind",
-        Step::Update { upload: true, .. } => "step: renew",
+        Step::Upload { .. } => "step: renew",
         Step::Update { .. } => "step: change settings",
         Step::DeclineSync { .. } => "step: decline a sync",
         Step::Sync { .. } => "step: sync",

@@ -192,25 +192,28 @@ impl Loop {
                 self.steps.push("Bind");
                 Self::own(id, None)
             }
-            Step::Update { id, upload, fields } => {
-                self.steps.push(if *upload { "Upload" } else { "Update" });
+            Step::Upload { id } => {
+                self.steps.push("Upload");
+                let file = self.uploaded();
+                self.write(id, &[], |entity| {
+                    entity.expiration = Some(file.expiration_date_time);
+                    entity.state = Some("valid".into());
+                });
+                Some(Done::Uploaded(file))
+            }
+            Step::Update { id, fields } => {
+                self.steps.push("Update");
                 let text = |field: Field| fields.get(&field).map(|wanted| wanted.wanted.clone());
-                let file = upload.then(|| self.uploaded());
                 let written: Vec<(Field, String)> =
                     fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
                 for (field, value) in &written {
                     self.observed.memory.tries.entry(*field).or_insert_with(|| (value.clone(), 0)).1 += 1;
                 }
-                let renewed = file.clone();
                 self.write(id, &written, |entity| {
                     entity.country_or_region = text(Field::CountryOrRegion).or(entity.country_or_region.take());
                     entity.apple_id = text(Field::AppleId).or(entity.apple_id.take());
-                    if let Some(file) = renewed {
-                        entity.expiration = Some(file.expiration_date_time);
-                        entity.state = Some("valid".into());
-                    }
                 });
-                file.map(Done::Uploaded)
+                None
             }
             Step::DeclineSync { request, .. } => {
                 self.steps.push("DeclineSync");

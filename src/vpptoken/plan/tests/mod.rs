@@ -4,17 +4,19 @@ mod loops;
 mod properties;
 mod tables;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::api::{Cloud, GraphApi, ManagementPolicy, VppTokenTenant};
-use crate::graph::GraphError;
-use crate::tenant::{Problem, Snapshot, TenantView, Timings};
-use crate::vpptoken::world::{Failure, FileFacts, FileProblem, Memory, Object, Others, UnsentCreate};
+use crate::api::{Cloud, GraphApi, ManagementPolicy, PendingCreate, Uploaded, VppTokenTenant};
+use crate::graph::{Entity, ErrorKind, GraphError};
+use crate::tenant::{Priority, Problem, Snapshot, TenantView, Timings};
+use crate::vpptoken::world::{
+    Failure, FileFacts, FileProblem, KnownTenant, Memory, Object, Others, StepKind, UnsentCreate,
+};
 
 const APPLE_ID: &str = "vpp.berlin@contoso.example";
 const ORGANIZATION: &str = "Contoso";

@@ -397,7 +397,11 @@ fn is_exact(entity: &Entity, file: &FileFacts) -> bool {
 
 fn target(step: &Step) -> Option<&str> {
     match step {
-        Step::Update { id, .. } | Step::Sync { id, .. } | Step::Confirm { id } | Step::Delete { id } => Some(id),
+        Step::Upload { id }
+        | Step::Update { id, .. }
+        | Step::Sync { id, .. }
+        | Step::Confirm { id }
+        | Step::Delete { id } => Some(id),
         _ => None,
     }
 }
@@ -534,7 +538,7 @@ proptest! {
     fn never_upload_rubbish_only_a_file_that_is_valid_and_newer_and_of_the_right_organization(observed in world()) {
         let plan = plan(&observed);
         let entity = match &plan.step {
-            Some(Step::Update { id, upload: true, .. }) => {
+            Some(Step::Upload { id }) => {
                 Some(&known(&observed).unwrap().view.snapshot.entry(id).unwrap().entity)
             }
             Some(Step::Create) => None,
@@ -564,7 +568,7 @@ proptest! {
         let id = observed.status.token_id.as_deref();
         prop_assert_eq!(plan.status.token_id.as_deref(), id);
         match &plan.step {
-            Some(step @ (Step::Update { .. } | Step::Sync { .. })) => prop_assert_eq!(target(step), id),
+            Some(step @ (Step::Upload { .. } | Step::Update { .. } | Step::Sync { .. })) => prop_assert_eq!(target(step), id),
             Some(step) => {
                 let is_local =
                     matches!(step, Step::AddFinalizer | Step::RemoveFinalizer { .. } | Step::DeclineSync { .. });
@@ -601,10 +605,10 @@ proptest! {
     #[test]
     fn never_fight_only_what_the_manifest_names_and_graph_has_otherwise_is_sent(observed in world()) {
         let plan = plan(&observed);
-        let Some(Step::Update { upload, fields, .. }) = &plan.step else { return Ok(()) };
+        let Some(Step::Update { fields, .. }) = &plan.step else { return Ok(()) };
         let entry = own_entry(&observed).unwrap();
         let entity = &entry.entity;
-        prop_assert!(*upload || !fields.is_empty());
+        prop_assert!(!fields.is_empty());
         for (field, Wanted { found, wanted }) in fields {
             let (asked, shown) = match field {
                 Field::AppleId => (observed.spec.apple_id.clone(), entity.apple_id.clone()),
@@ -787,7 +791,7 @@ proptest! {
         if ready {
             prop_assert!(own_entry(&observed).is_some());
             prop_assert!(!is(&plan, ConditionType::TokenValid, "False"));
-            let is_due = matches!(plan.step, Some(Step::Update { .. } | Step::Create | Step::Announce(_)));
+            let is_due = matches!(plan.step, Some(Step::Upload { .. } | Step::Update { .. } | Step::Create | Step::Announce(_)));
             prop_assert!(!is_due);
         }
         if observed.object.deleting.is_some() {

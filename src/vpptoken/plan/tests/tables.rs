@@ -126,11 +126,14 @@ fn differences(base: fn() -> World, (name, change, want): &Row) -> Vec<String> {
     wrong
 }
 
-fn update(upload: bool, fields: &[(Field, Option<&str>, &str)]) -> Step {
+fn upload() -> Step {
+    Step::Upload { id: OURS.into() }
+}
+
+fn update(fields: &[(Field, Option<&str>, &str)]) -> Step {
     let text = |text: &str| text.to_owned();
     Step::Update {
         id: OURS.into(),
-        upload,
         fields: fields
             .iter()
             .map(|(field, found, wanted)| (*field, Wanted { found: found.map(text), wanted: text(wanted) }))
@@ -828,7 +831,7 @@ fn a_token_that_the_manifest_names_is_bound_by_its_id() {
             (
                 "bound a moment ago: the file is uploaded",
                 |w| w.status.uploaded = None,
-                working(Reason::Uploading).step(update(true, &[])),
+                working(Reason::Uploading).step(upload()),
             ),
             (
                 "bound, and the named token is gone: not created again",
@@ -848,11 +851,11 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
     check(
         renewal,
         &[
-            ("a newer file", |_| {}, working(Reason::Uploading).step(update(true, &[]))),
+            ("a newer file", |_| {}, working(Reason::Uploading).step(upload())),
             (
                 "with a setting that differs: one after the other",
                 |w| w.token().country_or_region = Some("fr".into()),
-                working(Reason::Uploading).step(update(true, &[])),
+                working(Reason::Uploading).step(upload()),
             ),
             (
                 "Graph refuses the file: the setting is put back all the same",
@@ -860,7 +863,7 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
                     w.token().country_or_region = Some("fr".into());
                     w.failed(StepKind::Upload, ErrorKind::Refused);
                 },
-                stalled(Reason::GraphRefused).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                stalled(Reason::GraphRefused).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
                 "Graph refuses the setting: the file is uploaded all the same",
@@ -868,7 +871,7 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
                     w.token().country_or_region = Some("fr".into());
                     w.failed(StepKind::Update, ErrorKind::Refused);
                 },
-                stalled(Reason::GraphRefused).step(update(true, &[])),
+                stalled(Reason::GraphRefused).step(upload()),
             ),
             (
                 "older than the last upload, and Graph shows no expiry",
@@ -889,7 +892,7 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
             (
                 "the same file in another encoding",
                 |w| w.file().expiration = expiry(),
-                working(Reason::Uploading).step(update(true, &[])),
+                working(Reason::Uploading).step(upload()),
             ),
             (
                 "Graph has it already: a lost answer, or by hand; licences are synced",
@@ -928,7 +931,7 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
                     w.file().organization_name = "Fabrikam".into();
                     w.spec.organization_name = Some("fabrikam".into());
                 },
-                working(Reason::Uploading).step(update(true, &[])),
+                working(Reason::Uploading).step(upload()),
             ),
             (
                 "of another organization than the manifest names",
@@ -940,7 +943,7 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
             (
                 "Graph does not say of which organization its entry is",
                 |w| w.token().organization_name = None,
-                working(Reason::Uploading).step(update(true, &[])),
+                working(Reason::Uploading).step(upload()),
             ),
             (
                 "Graph's token has expired meanwhile",
@@ -948,17 +951,17 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
                     w.token().state = Some("expired".into());
                     w.token().expiration = Some(ago(DAY));
                 },
-                working(Reason::Uploading).step(update(true, &[])).valid(False, Reason::Expired),
+                working(Reason::Uploading).step(upload()).valid(False, Reason::Expired),
             ),
             (
                 "a sync runs: it does not hinder the upload",
                 |w| w.token().last_sync_status = Some("inProgress".into()),
-                working(Reason::Uploading).step(update(true, &[])).synced(Unknown, Reason::SyncInProgress),
+                working(Reason::Uploading).step(upload()).synced(Unknown, Reason::SyncInProgress),
             ),
             (
                 "a sync is due: the upload goes first",
                 |w| w.object.sync_request = Some("now".into()),
-                working(Reason::Uploading).step(update(true, &[])),
+                working(Reason::Uploading).step(upload()),
             ),
             (
                 "a malformed file stops only the upload: drift goes on",
@@ -966,7 +969,7 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
                     w.file = Err(FileProblem::Malformed("at byte 7".into()));
                     w.token().country_or_region = Some("fr".into());
                 },
-                stalled(Reason::TokenFileMalformed).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                stalled(Reason::TokenFileMalformed).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
                 "a malformed file stops only the upload: a requested sync goes on",
@@ -1081,12 +1084,12 @@ fn a_setting_that_someone_changed_is_put_back_but_never_fought_over() {
             (
                 "one field",
                 |_| {},
-                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
                 "missing in Graph",
                 |w| w.token().country_or_region = None,
-                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, None, "de")])),
+                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, None, "de")])),
             ),
             (
                 "all fields, in one request",
@@ -1095,15 +1098,12 @@ fn a_setting_that_someone_changed_is_put_back_but_never_fought_over() {
                     w.spec.apple_id = Some("new@contoso.example".into());
                     w.token().automatically_update_apps = Some(false);
                 },
-                working(Reason::Updating).step(update(
-                    false,
-                    &[
-                        (Field::AppleId, Some(APPLE_ID), "new@contoso.example"),
-                        (Field::AccountType, Some("business"), "education"),
-                        (Field::CountryOrRegion, Some("fr"), "de"),
-                        (Field::AutomaticallyUpdateApps, Some("false"), "true"),
-                    ],
-                )),
+                working(Reason::Updating).step(update(&[
+                    (Field::AppleId, Some(APPLE_ID), "new@contoso.example"),
+                    (Field::AccountType, Some("business"), "education"),
+                    (Field::CountryOrRegion, Some("fr"), "de"),
+                    (Field::AutomaticallyUpdateApps, Some("false"), "true"),
+                ])),
             ),
             (
                 "written 59 s ago: no verdict yet",
@@ -1124,21 +1124,21 @@ fn a_setting_that_someone_changed_is_put_back_but_never_fought_over() {
                 |w| {
                     w.written = vec![(OURS.into(), Field::CountryOrRegion, "de".into(), ago(MINUTE * 5))];
                 },
-                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
                 "another value was written: the manifest changed",
                 |w| {
                     w.written = vec![(OURS.into(), Field::CountryOrRegion, "fr".into(), ago(SECOND))];
                 },
-                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
                 "tried twice",
                 |w| {
                     w.memory.tries.insert(Field::CountryOrRegion, ("de".into(), 2));
                 },
-                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
                 "tried three times",
@@ -1152,7 +1152,7 @@ fn a_setting_that_someone_changed_is_put_back_but_never_fought_over() {
                 |w| {
                     w.memory.tries.insert(Field::CountryOrRegion, ("it".into(), 3));
                 },
-                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
                 "tried three times; the other field goes on",
@@ -1160,8 +1160,11 @@ fn a_setting_that_someone_changed_is_put_back_but_never_fought_over() {
                     w.memory.tries.insert(Field::CountryOrRegion, ("de".into(), 3));
                     w.token().automatically_update_apps = Some(false);
                 },
-                stalled(Reason::SettingNotAccepted)
-                    .step(update(false, &[(Field::AutomaticallyUpdateApps, Some("false"), "true")])),
+                stalled(Reason::SettingNotAccepted).step(update(&[(
+                    Field::AutomaticallyUpdateApps,
+                    Some("false"),
+                    "true",
+                )])),
             ),
         ],
     );
@@ -1181,7 +1184,7 @@ fn of_two_vpptokens_with_one_token_the_elder_has_it_then_the_lower_uid() {
             (
                 "a younger one has it too",
                 |w| w.claimed(OURS, ago(DAY), "uid-1"),
-                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
                 "an elder one has it, and a sync was requested",
@@ -1370,7 +1373,7 @@ fn a_passing_trouble_shows_only_when_a_write_is_due_or_it_lasts_three_polls() {
                 |w| {
                     w.failed(StepKind::Update, ErrorKind::Throttled).not_before = now();
                 },
-                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
                 "Graph refuses it",
@@ -1384,21 +1387,21 @@ fn a_passing_trouble_shows_only_when_a_write_is_due_or_it_lasts_three_polls() {
                 |w| {
                     w.failed(StepKind::Update, ErrorKind::Refused).inputs.generation = 2;
                 },
-                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
                 "Graph refused it, and the file changed since",
                 |w| {
                     w.failed(StepKind::Update, ErrorKind::Refused).inputs.sha256 = None;
                 },
-                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
                 "another kind of step failed",
                 |w| {
                     w.failed(StepKind::Sync, ErrorKind::Refused);
                 },
-                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
         ],
     );
@@ -1798,7 +1801,7 @@ fn a_sync_follows_each_upload_and_each_request_once() {
             (
                 "a setting differs: that goes first",
                 |w| w.token().country_or_region = Some("fr".into()),
-                working(Reason::Updating).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
                 "the sync can't be started",
@@ -2012,8 +2015,8 @@ fn what_is_sent_to_graph_fails_by_its_kind_and_what_changes_something_there_wait
     let person = Some(Priority::Person);
     for (step, kind, priority) in [
         (Step::Create, Some(StepKind::Create), person),
-        (update(true, &[]), Some(StepKind::Upload), person),
-        (update(false, &[]), Some(StepKind::Update), person),
+        (upload(), Some(StepKind::Upload), person),
+        (update(&[]), Some(StepKind::Update), person),
         (person_sync(), Some(StepKind::Sync), person),
         (scheduled_sync(), Some(StepKind::Sync), Some(Priority::Schedule)),
         (delete(), Some(StepKind::Delete), person),
@@ -2057,7 +2060,7 @@ fn a_start_of_the_operator_changes_nothing_that_was_said() {
 #[test]
 fn nothing_is_sent_while_graph_asked_to_wait() {
     let mut world = renewal();
-    assert!(matches!(plan(&world.observe()).step, Some(Step::Update { .. })));
+    assert_eq!(plan(&world.observe()).step, Some(upload()));
     world.known().unwrap().view.paused_until = Some(now() + SECOND * 30);
     let plan = plan(&world.observe());
     assert_eq!((plan.step, plan.again), (None, Some(SECOND * 30)));
@@ -2133,12 +2136,12 @@ fn settings_of_the_beta_api_are_kept_there_and_a_mistake_elsewhere() {
             (
                 "the case of a name matters",
                 |w| w.token().display_name = Some("BERLIN".into()),
-                working(Reason::Updating).step(update(false, &[(Field::DisplayName, Some("BERLIN"), "Berlin")])),
+                working(Reason::Updating).step(update(&[(Field::DisplayName, Some("BERLIN"), "Berlin")])),
             ),
             (
                 "a scope tag was taken away",
                 |w| w.token().role_scope_tag_ids = Some(["0"].map(str::to_owned).into()),
-                working(Reason::Updating).step(update(false, &[(Field::RoleScopeTagIds, Some("0"), "0, 7")])),
+                working(Reason::Updating).step(update(&[(Field::RoleScopeTagIds, Some("0"), "0, 7")])),
             ),
             (
                 "consent was taken back, and the token is being claimed",
@@ -2146,13 +2149,10 @@ fn settings_of_the_beta_api_are_kept_there_and_a_mistake_elsewhere() {
                     w.token().data_sharing_consent_granted = Some(false);
                     w.spec.claim_token_management_from_external_mdm = Some(true);
                 },
-                working(Reason::Updating).step(update(
-                    false,
-                    &[
-                        (Field::DataSharingConsentGranted, Some("false"), "true"),
-                        (Field::ClaimTokenManagement, Some("false"), "true"),
-                    ],
-                )),
+                working(Reason::Updating).step(update(&[
+                    (Field::DataSharingConsentGranted, Some("false"), "true"),
+                    (Field::ClaimTokenManagement, Some("false"), "true"),
+                ])),
             ),
             (
                 "the tenant object speaks v1.0: said, and never sent",
@@ -2168,7 +2168,7 @@ fn settings_of_the_beta_api_are_kept_there_and_a_mistake_elsewhere() {
                     w.known().unwrap().identity.api = GraphApi::V1;
                     w.token().country_or_region = Some("fr".into());
                 },
-                stalled(Reason::SettingUnknownToApi).step(update(false, &[(Field::CountryOrRegion, Some("fr"), "de")])),
+                stalled(Reason::SettingUnknownToApi).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
         ],
     );

@@ -1,0 +1,131 @@
+//! Whether the tenant can be used, and whether its tokens are known.
+
+use jiff::Timestamp;
+
+use super::draft::Draft;
+use super::wording::{permission_sentence, time, transient_reason};
+use crate::api::Reason;
+use crate::api::conditions::{ConditionType, find};
+use crate::graph::ErrorKind;
+use crate::vpptoken::world::{KnownTenant, TenantState};
+
+/// So many polls without a list, and nothing is known any more.
+const STALE_POLLS: i32 = 3;
+
+/// The tenant, if it can be used and is the one that the token lives in.
+pub(super) fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Option<&'a KnownTenant> {
+    let reference = &draft.observed.spec.tenant_ref;
+    match &draft.observed.tenant {
+        TenantState::NotFound => {
+            let (kind, name) = (reference.kind, &reference.name);
+            draft.wait(
+                Reason::TenantNotFound,
+                format!(
+                    "{kind} \"{name}\" is not there. Create it; tenantRef can't be changed, so if that is wrong, delete this \
+                     VppToken and create it again."
+                ),
+            );
+            None
+        }
+        TenantState::NamespaceNotAllowed => {
+            draft.hold(
+                Reason::NamespaceNotAllowed,
+                format!(
+                    "ClusterGraphTenant \"{}\" does not allow this namespace. Have it added to allowedNamespaces, or use a \
+                     GraphTenant of your own.",
+                    reference.name
+                ),
+            );
+            None
+        }
+        TenantState::Unusable { reason, message } => {
+            draft.wait(*reason, message.clone());
+            // Right after a start nobody has looked for the tenant yet.
+            draft.is_silent = *reason == Reason::TenantNotRead && has_said(draft);
+            None
+        }
+        TenantState::Known(tenant) => {
+            if (draft.status.token_id.is_some() || draft.status.pending_create.is_some())
+                && let Some(before) = &draft.status.tenant
+                && (before.cloud, before.tenant_id.to_lowercase())
+                    != (tenant.identity.cloud, tenant.identity.tenant_id.to_lowercase())
+            {
+                draft.hold(
+                    Reason::TenantChanged,
+                    format!(
+                        "The token lives in tenant {}, and tenantRef now leads to another tenant. Nothing is done there. \
+                         Delete this VppToken and create it again to use the other tenant.",
+                        before.tenant_id
+                    ),
+                );
+                return None;
+            }
+            Some(tenant)
+        }
+    }
+}
+
+/// Whether the tenant's tokens are known. Credentials that are refused are said even so.
+pub(super) fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
+    let now = draft.observed.now;
+    let read_at = tenant.view.snapshot.read_at();
+    if let Some(problem) = &tenant.view.problem {
+        let error = &problem.error;
+        let sentence = error.told();
+        draft.unreachable = Some((transient_reason(error.kind), sentence.clone()));
+        match error.kind {
+            ErrorKind::Credentials => draft.impatient(Reason::CredentialsRefused, sentence, problem.since),
+            ErrorKind::Forbidden | ErrorKind::Unauthorized => {
+                draft.impatient(Reason::PermissionMissing, permission_sentence(&sentence), problem.since);
+            }
+            kind if read_at.is_none() => {
+                draft.wait(transient_reason(kind), sentence);
+                draft.is_silent = has_said(draft);
+            }
+            _ => {}
+        }
+    }
+    let Some(read_at) = read_at else {
+        if tenant.view.problem.is_none() {
+            draft.wait(Reason::TenantNotRead, "The tenant's tokens are being listed for the first time.".into());
+            draft.is_silent = has_said(draft);
+        }
+        let opened = tenant.view.opened;
+        if draft.is_silent && now > stale_after(opened, tenant) {
+            draft.is_silent = false;
+            draft.holds.clear();
+            draft.stale = Some("The tenant's tokens could not be listed; what is shown may be out of date.".into());
+        } else if draft.is_silent {
+            draft.look_at(stale_after(opened, tenant));
+        }
+        // Any list will do.
+        draft.list_after = Some(Timestamp::MIN);
+        return false;
+    };
+    let stale_at = stale_after(read_at, tenant);
+    if now > stale_at {
+        draft.stale = Some(format!(
+            "The tenant's tokens could last be listed at {}; what is shown may be out of date.",
+            time(read_at)
+        ));
+        if tenant.view.problem.is_none() {
+            // The process slept: nobody tells of a list that changes nothing, unless it is waited for.
+            draft.list_after = tenant.view.snapshot.last_list();
+        }
+    } else if tenant.view.problem.is_some() {
+        draft.look_at(stale_at);
+    }
+    true
+}
+
+fn stale_after(time: Timestamp, tenant: &KnownTenant) -> Timestamp {
+    time.saturating_add(tenant.view.poll_interval.saturating_mul(STALE_POLLS)).unwrap_or(Timestamp::MAX)
+}
+
+/// Whether everything was said of this very manifest before, so that a start of the operator changes nothing about it.
+fn has_said(draft: &Draft) -> bool {
+    let before = &draft.observed.status;
+    before.token_id.is_some()
+        && before.observed_generation == Some(draft.observed.object.generation)
+        && find(&before.conditions, ConditionType::TokenValid).is_some()
+}
