@@ -90,6 +90,8 @@ reasons! {
     SecretNotFound,
     /// The Secret is there, but not the key that the manifest names.
     SecretKeyNotFound,
+    /// Kubernetes refuses to show the Secret to the operator. Its ServiceAccount needs the right to get Secrets there.
+    SecretNotReadable,
     /// The tenant object that `tenantRef` names is not there yet. Create it.
     TenantNotFound,
     /// The tenant's tokens have not been listed yet.
@@ -98,9 +100,10 @@ reasons! {
     NamespaceNotAllowed,
     /// The ClusterGraphTenant does not allow what is needed here. Ask who keeps it.
     OperationNotAllowed,
-    /// The tenant object now stands for another Entra tenant than the one that holds the token.
+    /// The tenant object now stands for another Entra tenant than the one that holds the token. Delete the VppToken and create
+    /// it again to use the other tenant.
     TenantChanged,
-    /// The token is being created in Graph.
+    /// The token is being created in Graph, or taken over.
     Creating,
     /// A create was sent and its answer never came; Graph is being searched for its result.
     CreateOutcomeUnknown,
@@ -108,7 +111,7 @@ reasons! {
     WaitingForTurn,
     /// A new token file is being uploaded onto the same token in Graph.
     Uploading,
-    /// Settings are being written to Graph.
+    /// Settings are being written to Graph, or the token that `tokenId` names is being taken over.
     Updating,
     /// Graph has taken a write and does not show it yet.
     Settling,
@@ -139,15 +142,16 @@ reasons! {
     /// Graph has an unclaimed token that may be an older file of the same location. Set `tokenId` to take it over, or
     /// `creationPolicy: Always` to create another one all the same.
     SimilarTokenExists,
-    /// Another VppToken has this token in Graph.
+    /// Another VppToken has this token in Graph. Delete one of the two.
     ClaimedByAnother,
     /// The VppToken has another token than the one that `tokenId` names. Create another VppToken for that one.
     AlreadyBound,
-    /// The token that `tokenId` names is not in this tenant.
+    /// The token that `tokenId` names is not in this tenant. `tokenId` can't be changed: delete the VppToken and create it again.
     TokenNotFound,
-    /// The token is gone from Graph; it is created again.
+    /// Graph's lists lack the token: it is being looked for, or, once that is certain, created again.
     Vanished,
-    /// Most of the tenant's tokens seem gone at once; that looks like a fault, so nothing is created.
+    /// Most of the tenant's tokens seem gone at once; that looks like a fault, so nothing is created. If they were deleted on
+    /// purpose, delete their VppTokens and create them again.
     ManyVanished,
     /// The schedule or the interval can't be read.
     ScheduleInvalid,
@@ -180,6 +184,9 @@ reasons! {
     Unknown,
     /// A renewed file was uploaded and Graph still shows the expiry of the old one.
     RenewalNotShownYet,
+    /// A renewed file was uploaded, and a day later Graph still shows a token that expires earlier. Upload the file in
+    /// Intune, or put one into the Secret that is newer still.
+    RenewalNotKept,
     /// The last sync completed.
     SyncCompleted,
     /// A sync is running.

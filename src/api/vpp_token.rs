@@ -402,9 +402,15 @@ pub struct VppTokenStatus {
     /// A create that was announced and whose outcome is not recorded yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_create: Option<PendingCreate>,
+    /// The token in Graph that the token file belongs to, while another VppToken has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conflicting_token_id: Option<String>,
     /// When the schedule is due next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_sync_time: Option<Timestamp>,
+    /// Since when the sync that Graph shows as running has been seen to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync_running_since: Option<Timestamp>,
     /// When this operator last started a sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_sync_trigger_time: Option<Timestamp>,

@@ -34,6 +34,13 @@ pub enum ErrorKind {
     Credentials,
 }
 
+impl ErrorKind {
+    /// Credentials and permissions: whichever of them Microsoft names, it is one cause for a person.
+    pub fn is_about_access(self) -> bool {
+        matches!(self, Self::Credentials | Self::Unauthorized | Self::Forbidden)
+    }
+}
+
 /// A failed request. Its text holds nothing of what was sent in secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GraphError {

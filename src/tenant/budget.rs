@@ -4,8 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::clock;
 
 /// Microsoft documents 100 writes in any 20 s per app and tenant; some are left for others.
 const MOST: usize = 90;
@@ -35,7 +38,8 @@ struct State {
     on_their_way: usize,
     /// When writes were answered. They arrived before that, so they have left Graph's window when they leave ours.
     answered: VecDeque<Instant>,
-    paused_until: Option<Instant>,
+    /// By the clock that counts, and by the one that is shown.
+    paused_until: Option<(Instant, Timestamp)>,
     waiting: Vec<Waiting>,
     next_number: u64,
 }
@@ -86,12 +90,21 @@ impl Budget {
     pub fn pause(&self, wait: Duration) {
         let until = Instant::now() + wait;
         let mut state = self.state();
-        state.paused_until = Some(state.paused_until.map_or(until, |already| already.max(until)));
+        if state.paused_until.is_none_or(|(already, _)| already < until) {
+            let shown = clock::now().saturating_add(SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX));
+            state.paused_until = Some((until, shown.unwrap_or(Timestamp::MAX)));
+        }
     }
 
     /// How long nothing is sent because Graph asked to wait.
     pub fn paused(&self) -> Option<Duration> {
-        self.state().paused_until.and_then(|until| until.checked_duration_since(Instant::now()))
+        self.state().paused_until.and_then(|(until, _)| until.checked_duration_since(Instant::now()))
+    }
+
+    /// Until when that is; the same time at every look.
+    pub fn paused_until(&self) -> Option<Timestamp> {
+        let state = self.state();
+        state.paused_until.filter(|(until, _)| *until > Instant::now()).map(|(_, shown)| shown)
     }
 
     fn queue(&self, priority: Priority) -> Place<'_> {
@@ -109,7 +122,7 @@ impl Budget {
         if first != Some(number) {
             return Turn::AfterOthers;
         }
-        if let Some(until) = state.paused_until.filter(|until| *until > now) {
+        if let Some((until, _)) = state.paused_until.filter(|(until, _)| *until > now) {
             return Turn::At(until);
         }
         while state.answered.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {

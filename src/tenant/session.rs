@@ -139,7 +139,7 @@ impl Session {
             problem: state.problem.clone(),
             poll_interval: SignedDuration::try_from(state.settings.poll_interval).unwrap_or(SignedDuration::MAX),
             opened: self.opened,
-            paused_until: state.budget.paused().and_then(|wait| clock::now().checked_add(wait).ok()),
+            paused_until: state.budget.paused_until(),
         }
     }
 
@@ -269,7 +269,9 @@ impl Session {
         state.wanted_after = Some(
             state.wanted_after.unwrap_or(Timestamp::MIN).max(state.snapshot.last_list().unwrap_or(Timestamp::MIN)),
         );
-        let before = state.problem.as_ref().filter(|problem| problem.error.kind == error.kind);
+        let is_same =
+            |before: ErrorKind| before == error.kind || before.is_about_access() && error.kind.is_about_access();
+        let before = state.problem.as_ref().filter(|problem| is_same(problem.error.kind));
         let since = before.map_or_else(clock::now, |problem| problem.since);
         let is_new = before
             .is_none_or(|problem| (&problem.error.code, &problem.error.sentence) != (&error.code, &error.sentence));

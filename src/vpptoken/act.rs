@@ -125,8 +125,13 @@ impl Actor<'_> {
         match (step, leave) {
             (Step::Announce(pending), _) => self.announce(pending),
             (Step::Adopt { id, uploaded }, _) => {
-                let note = format!("Took over the token {id}, which Graph already had.");
-                Ok(self.own(id, Some(uploaded.clone()), happened("Adopted", note)))
+                let event = if self.observed.status.pending_create.is_some() && self.observed.unsent_create().is_none()
+                {
+                    happened("Created", format!("Found the token {id}, which a create whose answer was lost has made."))
+                } else {
+                    happened("Adopted", format!("Took over the token {id}, which Graph already had."))
+                };
+                Ok(self.own(id, Some(uploaded.clone()), event))
             }
             (Step::Bind { id }, _) => {
                 Ok(self.own(id, None, happened("Bound", format!("Took over the token {id} by its id."))))

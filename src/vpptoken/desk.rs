@@ -36,6 +36,8 @@ pub struct Page {
     pub awaits_list: bool,
     /// The newest resource version that was written or read past the cache, which may still have an older one.
     pub version: Option<String>,
+    /// The last sync that ended failed, and that was told.
+    pub last_sync_failed: bool,
     /// How often in a row Kubernetes could not be read or written.
     pub kubernetes_failures: u32,
 }
@@ -58,7 +60,8 @@ impl Page {
         if let Some(differing) = &plan.differing {
             self.memory.tries.retain(|field, _| differing.contains(field));
         }
-        self.memory.failures.retain(|_, failure| failure.inputs == *inputs || plan.status.pending_create.is_some());
+        let is_creating = plan.status.pending_create.is_some();
+        self.memory.failures.retain(|kind, failure| is_creating || failure.inputs.is_same_for(*kind, inputs));
     }
 }
 

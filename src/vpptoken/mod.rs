@@ -148,9 +148,10 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
         }
         observed = observe::observe(&context, &object, observe::From::Live).await?;
         plan = plan::plan(&observed);
-        let is_change =
-            matches!(plan.step, Some(Step::Upload { .. } | Step::Update { .. })) && plan.is_first_try(&observed);
-        if is_change && !report::say(&context, &mut object, &plan).await? {
+    }
+    if plan.is_told_first(&observed) {
+        let _working = context.working.acquire().await;
+        if !report::say(&context, &mut object, &plan).await? {
             return Ok(Action::requeue(Duration::ZERO));
         }
     }

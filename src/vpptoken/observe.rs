@@ -215,7 +215,7 @@ pub fn others_of<'a>(
             && tenant_name(tenant) == name
         {
             others.claimed.insert(id.clone(), (created, uid.to_owned()));
-            others.files.extend(status.uploaded.as_ref().map(|uploaded| uploaded.sha256.clone()));
+            others.files.extend(status.uploaded.as_ref().map(|uploaded| (uploaded.sha256.clone(), id.clone())));
         }
         // One that is older than that has been decided upon, or can't be; `knownIds` and the claims tell what came of it.
         let is_recent = |pending: &PendingCreate| now.duration_since(pending.since) < timings.unknown_outcome;
@@ -259,7 +259,8 @@ async fn file(
         expiration: file.expiration,
         organization_name: file.organization_name,
     });
-    if let Some(of) = of {
+    // What Kubernetes refuses to show may be shown at the next look.
+    if let Some(of) = of.filter(|_| file != Err(FileProblem::NotReadable)) {
         context.desk.change(uid(object)?, |page| page.file = Some(ReadFile { of, file: file.clone() }));
     }
     Ok(file)
@@ -272,8 +273,11 @@ async fn file(
 pub(super) async fn read_file(context: &Context, object: &VppToken) -> Result<Result<TokenFile, FileProblem>, Error> {
     let Some(reference) = &object.spec.token_secret_ref else { return Ok(Err(FileProblem::NotNamed)) };
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace(object)?);
-    let Some(secret) = secrets.get_opt(&reference.name).await? else {
-        return Ok(Err(FileProblem::SecretNotFound));
+    let secret = match secrets.get_opt(&reference.name).await {
+        Ok(Some(secret)) => secret,
+        Ok(None) => return Ok(Err(FileProblem::SecretNotFound)),
+        Err(kube::Error::Api(status)) if status.code == 403 => return Ok(Err(FileProblem::NotReadable)),
+        Err(error) => return Err(error.into()),
     };
     let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(&reference.key)) else {
         return Ok(Err(FileProblem::KeyNotFound));

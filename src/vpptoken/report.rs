@@ -173,16 +173,17 @@ async fn tell_changes(context: &Context, before: &VppToken, after: &VppTokenStat
         find(&status.conditions, ConditionType::Stalled)
             .map(|condition| (condition.reason.clone(), condition.message.clone()))
     };
-    let synced = |status: &VppTokenStatus| {
-        find(&status.conditions, ConditionType::Synced).map(|condition| condition.reason.clone())
-    };
     let old = before.status.clone().unwrap_or_default();
     if let Some((reason, note)) = stalled(after)
         && stalled(&old).map(|(reason, _)| reason).as_ref() != Some(&reason)
     {
         show(context, before, EventType::Warning, reason, note).await;
     }
-    if synced(after).as_deref() == Some("SyncFailed") && synced(&old).as_deref() != Some("SyncFailed") {
+    if let Some(id) = old.token_id.as_ref().filter(|_| after.token_id.is_none()) {
+        let note = format!("The token {id} is gone from Graph.");
+        show(context, before, EventType::Warning, "Vanished".into(), note).await;
+    }
+    if began_to_fail(context, before, after) {
         show(context, before, EventType::Warning, "SyncFailed".into(), "The last sync failed.".into()).await;
     }
     let expiring = |status: &VppTokenStatus| {
@@ -197,6 +198,20 @@ async fn tell_changes(context: &Context, before: &VppToken, after: &VppTokenStat
     }
 }
 
+/// Whether a sync failed and the one before, as far as this process knows, did not.
+fn began_to_fail(context: &Context, object: &VppToken, after: &VppTokenStatus) -> bool {
+    let synced = find(&after.conditions, ConditionType::Synced).map(|condition| condition.reason.as_str());
+    let failed = match synced {
+        Some("SyncFailed") => true,
+        Some("SyncCompleted") => false,
+        _ => return false,
+    };
+    let before = object
+        .uid()
+        .and_then(|uid| context.desk.change(&uid, |page| std::mem::replace(&mut page.last_sync_failed, failed)));
+    failed && before == Some(false)
+}
+
 async fn publish(context: &Context, object: &VppToken, event: Option<Happened>) {
     if let Some(Happened { warning, reason, note }) = event {
         let type_ = if warning { EventType::Warning } else { EventType::Normal };
@@ -204,10 +219,24 @@ async fn publish(context: &Context, object: &VppToken, event: Option<Happened>) 
     }
 }
 
+/// Kubernetes takes 1024 bytes of a note at the most.
+fn shortened(mut note: String) -> String {
+    const MOST: usize = 1024;
+    const END: &str = "…";
+    if note.len() > MOST {
+        let mut end = MOST - END.len();
+        while !note.is_char_boundary(end) {
+            end -= 1;
+        }
+        note.truncate(end);
+        note.push_str(END);
+    }
+    note
+}
+
 /// An event that can't be written is no reason to stop.
 async fn show(context: &Context, object: &VppToken, type_: EventType, reason: String, note: String) {
-    // Kubernetes takes 1024 bytes at the most.
-    let note: String = note.chars().take(250).collect();
+    let note = shortened(note);
     tracing::info!(object = %format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()), reason, note, "event");
     let event = Event { type_, reason, note: Some(note), action: "Reconcile".into(), secondary: None };
     if let Err(error) = context.recorder.publish(&event, &object.object_ref(&())).await {

@@ -70,6 +70,8 @@ pub enum FileProblem {
     NotNamed,
     /// No such Secret.
     SecretNotFound,
+    /// Kubernetes refuses to show it.
+    NotReadable,
     /// The Secret lacks the key.
     KeyNotFound,
     /// What is there is not a token file; says where and what was expected, not what is there.
@@ -135,8 +137,8 @@ impl From<AllowedOperation> for Permission {
 pub struct Others {
     /// Tokens that another VppToken has: when that one was created, and its UID.
     pub claimed: BTreeMap<String, (Timestamp, String)>,
-    /// Digests of the files that other VppTokens uploaded to their tokens.
-    pub files: BTreeSet<String>,
+    /// The files that other VppTokens uploaded, by their digests: onto which token.
+    pub files: BTreeMap<String, String>,
     /// Another VppToken with the same Apple ID is creating, and goes first.
     pub creating: bool,
 }
@@ -212,6 +214,14 @@ pub struct Inputs {
     pub sync_request: Option<String>,
 }
 
+impl Inputs {
+    /// Whether a kind of step would be tried with the same: a request for a sync concerns only syncs.
+    pub fn is_same_for(&self, kind: StepKind, other: &Self) -> bool {
+        (self.generation, &self.sha256) == (other.generation, &other.sha256)
+            && (kind != StepKind::Sync || self.sync_request == other.sync_request)
+    }
+}
+
 impl Memory {
     /// Values were sent, and Graph accepted them.
     pub fn tried(&mut self, written: Vec<(Field, String)>) {
@@ -232,9 +242,9 @@ impl Memory {
         jitter: f64,
     ) {
         let before = self.failures.get(&kind);
-        let before = before.filter(|before| before.inputs == inputs);
+        let before = before.filter(|before| before.inputs.is_same_for(kind, &inputs));
         let count = before.map_or(1, |before| before.count.saturating_add(1));
-        let before = before.filter(|before| is_about_access(before.kind) == is_about_access(error.kind));
+        let before = before.filter(|before| before.kind.is_about_access() == error.kind.is_about_access());
         let failure = Failure {
             kind: error.kind,
             message: error.told(),
@@ -248,11 +258,6 @@ impl Memory {
         };
         self.failures.insert(kind, failure);
     }
-}
-
-/// Credentials and permissions: whichever of them Microsoft names, it is one cause for a person.
-fn is_about_access(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Credentials | ErrorKind::Unauthorized | ErrorKind::Forbidden)
 }
 
 /// How long a failed step waits: what Graph asks for, or a time that doubles, with jitter so that many objects that failed
@@ -287,7 +292,7 @@ impl Observed {
 
     /// The failure that still holds back a kind of step.
     pub fn failure(&self, kind: StepKind) -> Option<&Failure> {
-        self.memory.failures.get(&kind).filter(|failure| failure.inputs == self.inputs())
+        self.memory.failures.get(&kind).filter(|failure| failure.inputs.is_same_for(kind, &self.inputs()))
     }
 }
 

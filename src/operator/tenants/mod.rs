@@ -275,7 +275,9 @@ impl Keeper {
         let secret = api.get(&reference.name).await.map_err(|error| {
             tracing::warn!(%error, "the Secret of a tenant can't be read");
             let message = format!("The Secret with {whose} can't be read; it is tried again.");
-            Unusable { reason: Reason::TenantNotRead, message }
+            let is_refused = matches!(&error, kube::Error::Api(status) if status.code == 403);
+            let reason = if is_refused { Reason::SecretNotReadable } else { Reason::TenantNotRead };
+            Unusable { reason, message }
         })?;
         let bytes = secret.data.as_ref().and_then(|data| data.get(&reference.key));
         let text = bytes.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).map(str::trim);

@@ -16,6 +16,14 @@ use crate::vpptoken::world::{FileFacts, KnownTenant, Permission, StepKind};
 
 /// Whoever waits for a turn is told; a cache may tell late, so look again.
 const TURN: SignedDuration = SignedDuration::from_secs(2);
+/// What holds a create until a person does something about it.
+const ASKS_FOR_A_PERSON: [Reason; 5] = [
+    Reason::AmbiguousMatch,
+    Reason::SimilarTokenExists,
+    Reason::ClaimedByAnother,
+    Reason::OperationNotAllowed,
+    Reason::GraphRefused,
+];
 /// Lists that must have been looked through before a create of unknown outcome counts as not carried out.
 const LISTS_TO_LOOK_THROUGH: usize = 3;
 
@@ -79,9 +87,15 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
     // A token that belongs to nobody yet may be what the other one has just created.
     if draft.observed.others.creating {
         draft.look_at(draft.observed.now.saturating_add(TURN).unwrap_or(Timestamp::MAX));
+        if stalled_before(draft).is_some_and(|stalled| ASKS_FOR_A_PERSON.iter().any(|it| it.as_str() == stalled.reason))
+        {
+            // It would not create either if it had its turn.
+            draft.is_silent = true;
+            return;
+        }
         return draft.wait(
             Reason::WaitingForTurn,
-            "Another VppToken with this Apple ID is being created; this one comes next.".into(),
+            "Another VppToken with this Apple ID is being created; creates go one after the other.".into(),
         );
     }
     let holds = draft.holds.len();
@@ -160,8 +174,15 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
         // Another file's is what a person created meanwhile: it would count as having this file.
         .filter(|entry| entry.entity.expiration.is_none_or(|at| same_second(Some(at), pending.expiration_date_time)))
         .collect();
+    let named = draft.observed.spec.token_id.as_deref();
+    let chosen = found.iter().find(|entry| named.is_some_and(|id| entry.entity.id.eq_ignore_ascii_case(id))).copied();
+    let found = chosen.filter(|_| found.len() > 1).map_or(found, |entry| vec![entry]);
     match found.as_slice() {
         [] => {}
+        [_] if chosen.is_some() && !tenant.allowed.contains(&Permission::Bind) => {
+            not_allowed(draft, "Bind", "take over a token by tokenId");
+            return false;
+        }
         [entry] => {
             let uploaded = Uploaded {
                 sha256: pending.sha256.clone(),
@@ -196,8 +217,8 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
     draft.wait(
         Reason::CreateOutcomeUnknown,
         format!(
-            "A create was sent at {} and its answer never came{why}. Graph is being searched for the token; without a \
-             result it counts as not carried out after {}.",
+            "A create was announced at {}, and whether Graph carried it out is not known{why}. Graph is being searched for \
+             the token; without a result it counts as not carried out after {}.",
             time(pending.since),
             time(until)
         ),
@@ -220,18 +241,12 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
 /// neither, or when it stops.
 fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &str) -> Option<Step> {
     let is_exact = |entry: &&Entry| same_second(entry.entity.expiration, file.expiration);
-    let others = &draft.observed.others;
-    let taken = tenant.view.snapshot.not_gone().filter(|entry| {
-        others.claimed.contains_key(&entry.entity.id) && looks_like(entry, apple_id, &file.organization_name)
-    });
-    let taken: Vec<&Entry> = taken.collect();
-    // Once held for this, it stays: the two files may be renewed one after the other, and they are still of one location.
-    let is_anothers = others.files.contains(&file.sha256) || is_held_as_anothers(draft);
-    let exact = taken.iter().find(|entry| is_exact(entry));
-    if let Some(entry) = exact.or(taken.first().filter(|_| is_anothers)) {
-        claimed_by_file(draft, &entry.entity.id);
+    if let Some(id) = anothers(draft, tenant, file, apple_id) {
+        claimed_by_file(draft, &id);
+        draft.status.conflicting_token_id = Some(id);
         return None;
     }
+    draft.status.conflicting_token_id = None;
     let similar = candidates(draft, tenant, apple_id, &file.organization_name);
     let exact: Vec<&Entry> = similar.iter().copied().filter(is_exact).collect();
     match exact.as_slice() {
@@ -265,6 +280,21 @@ fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &
         draft.hold(Reason::SimilarTokenExists, message);
     }
     None
+}
+
+/// The token that the file belongs to, if another VppToken has it.
+fn anothers(draft: &Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &str) -> Option<String> {
+    let others = &draft.observed.others;
+    let taken = look_alikes(tenant, apple_id, &file.organization_name)
+        .filter(|entry| others.claimed.contains_key(&entry.entity.id));
+    let taken: Vec<&Entry> = taken.collect();
+    let by_expiry = || taken.iter().find(|entry| same_second(entry.entity.expiration, file.expiration));
+    let with_id = |id: Option<&String>| taken.iter().find(|entry| Some(&entry.entity.id) == id);
+    // Once it belonged to one, it does until that one is free: two files of one location may be renewed one after the other.
+    let is_unique = draft.observed.spec.creation_policy == CreationPolicy::Unique;
+    let held = draft.status.conflicting_token_id.as_ref().filter(|_| is_unique);
+    let found = with_id(others.files.get(&file.sha256)).or_else(|| with_id(held)).or_else(by_expiry);
+    found.map(|entry| entry.entity.id.clone())
 }
 
 /// An exact match was not uploaded by us, so it counts as uploaded before its last sync; one that never synced is new.
@@ -327,18 +357,16 @@ fn may_create(draft: &mut Draft, tenant: &KnownTenant) -> bool {
 }
 
 fn say_creating(draft: &mut Draft) {
+    if let Some(failure) = draft.observed.failure(StepKind::Create).cloned() {
+        // What failed before keeps saying so until it succeeds: no attempt is told.
+        return draft.say_failure(StepKind::Create, &failure);
+    }
     match draft.vanished.clone() {
         Some(id) => {
             draft.say_working(Reason::Vanished, format!("The token {id} is gone from Graph; it is created again."))
         }
         None => draft.say_working(Reason::Creating, "The token is being created in Graph."),
     }
-}
-
-/// Whether the status says of this very manifest that its file is of a token that another VppToken has.
-fn is_held_as_anothers(draft: &Draft) -> bool {
-    draft.observed.spec.creation_policy == CreationPolicy::Unique
-        && stalled_before(draft).is_some_and(|stalled| stalled.reason == Reason::ClaimedByAnother.as_str())
 }
 
 /// What the status says of this very manifest, if it says that it needs a person.

@@ -29,7 +29,10 @@ pub(super) fn plan(draft: &mut Draft) {
         return let_go(draft, Some("The CustomResourceDefinition is being deleted, so the token stays in Graph."));
     }
     if draft.status.token_id.is_none() && draft.status.pending_create.is_none() {
-        return let_go(draft, None);
+        // The finalizer came after the first status, so that one was lost.
+        let is_lost = observed.status.observed_generation.is_none_or(|generation| generation < 0);
+        let warning = "Its status was lost and with it which token it has, so nothing is deleted in Graph.";
+        return let_go(draft, is_lost.then_some(warning));
     }
     if let Some(because) = only_reads(&observed.spec) {
         return let_go(draft, Some(&format!("{because} forbids to delete, so the token stays in Graph.")));

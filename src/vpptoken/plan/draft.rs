@@ -121,12 +121,12 @@ impl<'a> Draft<'a> {
         };
         if (failure.maybe_executed || failure.kind == ErrorKind::NotFound) && !looked_since {
             // Look before trying again: it may have happened.
-            self.say_failure(&failure);
+            self.say_failure(kind, &failure);
             self.list_after = Some(self.list_after.map_or(failure.at, |already| already.max(failure.at)));
             return true;
         }
         if self.observed.now < failure.not_before {
-            self.say_failure(&failure);
+            self.say_failure(kind, &failure);
             self.look_at(failure.not_before);
             return true;
         }
@@ -134,14 +134,22 @@ impl<'a> Draft<'a> {
     }
 
     /// Says why a step is held back.
-    fn say_failure(&mut self, failure: &Failure) {
+    pub(super) fn say_failure(&mut self, kind: StepKind, failure: &Failure) {
         let message = failure.message.clone();
         match failure.kind {
             ErrorKind::NotFound => {
                 self.wait(Reason::Vanished, "Graph says that the token is not there; it is being looked for.".into());
             }
             ErrorKind::Refused => {
-                self.hold(Reason::GraphRefused, format!("Graph refuses the request: {message}"));
+                let what = match kind {
+                    StepKind::Create => "to create the token",
+                    StepKind::Upload => "the new token file",
+                    StepKind::Update => "the settings",
+                    StepKind::Sync => "to start a sync",
+                    StepKind::Delete => "to delete the token",
+                    StepKind::Confirm => "to show the token",
+                };
+                self.hold(Reason::GraphRefused, format!("Graph refuses {what}: {message}"));
             }
             ErrorKind::Credentials => self.impatient(Reason::CredentialsRefused, message, failure.since),
             ErrorKind::Forbidden | ErrorKind::Unauthorized => {

@@ -29,6 +29,13 @@ pub(super) fn hold_file_problem(draft: &mut Draft, problem: &FileProblem) {
             Reason::SecretNotFound,
             format!("Secret \"{name}\" is not there. Create it with the token file under the key \"{key}\"."),
         ),
+        FileProblem::NotReadable => draft.wait(
+            Reason::SecretNotReadable,
+            format!(
+                "Kubernetes refuses to show Secret \"{name}\" to the operator. Give its ServiceAccount the right to get \
+                 Secrets in this namespace (the chart's watchNamespaces)."
+            ),
+        ),
         FileProblem::KeyNotFound => draft.wait(
             Reason::SecretKeyNotFound,
             format!("Secret \"{name}\" has no key \"{key}\". Add the token file under that key, or correct tokenSecretRef.key."),

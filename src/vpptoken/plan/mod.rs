@@ -31,6 +31,7 @@ pub use step::{Step, Wanted};
 pub(crate) use wording::permission_sentence;
 
 use super::world::{Observed, Permission, TenantState};
+use crate::api::conditions::ConditionType;
 use crate::api::{DeletionPolicy, Reason, VppTokenStatus, conditions};
 use crate::tenant::Field;
 
@@ -68,6 +69,13 @@ impl Plan {
         }
     }
 
+    /// Whether its step is told before it is taken: what is due or on its way is not ready, and what Kubernetes or Graph then
+    /// refuses has been said to be tried.
+    pub fn is_told_first(&self, observed: &Observed) -> bool {
+        let is_change = matches!(self.step, Some(Step::AddFinalizer | Step::Upload { .. } | Step::Update { .. }));
+        is_change && self.is_first_try(observed)
+    }
+
     /// Whether its step is tried for the first time. What failed before keeps saying so until it succeeds: no attempt is told.
     pub fn is_first_try(&self, observed: &Observed) -> bool {
         let kind = self.step.as_ref().and_then(Step::kind);
@@ -95,6 +103,7 @@ fn living(draft: &mut Draft) {
 
 fn alive(draft: &mut Draft) {
     let observed = draft.observed;
+    syncing::hold_unusable_schedule(draft);
     let wants_finalizer = observed.spec.deletion_policy == DeletionPolicy::Delete && !observed.spec.only_observes();
     if wants_finalizer && !observed.object.has_finalizer {
         draft.say_working(Reason::Finalizing, "The finalizer for deletionPolicy: Delete is being written.");
@@ -171,7 +180,14 @@ fn finish(mut draft: Draft) -> Plan {
     let again = draft.again.map(|time| time.duration_since(now).max(SignedDuration::from_millis(100)));
     if !draft.is_silent {
         let generation = draft.observed.object.generation;
-        draft.status.conditions = conditions::merge(&draft.observed.status.conditions, &draft.sayings, generation, now);
+        let before = &draft.observed.status.conditions;
+        draft.status.conditions = conditions::merge(before, &draft.sayings, generation, now);
+        if draft.entity.is_none() && draft.status.token_id.is_some() {
+            // What was last known of a token that can't be seen now.
+            let of_token = [ConditionType::TokenValid, ConditionType::Synced];
+            let known = of_token.into_iter().filter_map(|type_| conditions::find(before, type_));
+            draft.status.conditions.extend(known.cloned());
+        }
     }
     Plan {
         step: draft.step,

@@ -3,13 +3,12 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::draft::{Draft, Hold};
-use super::syncing::{STUCK_AFTER, running_since};
+use super::syncing::STUCK_AFTER;
 use super::wording::{short, time};
 use crate::api::conditions::{ConditionStatus, ConditionType, Saying};
 use crate::api::{Reason, Uploaded};
 use crate::graph::Entity;
 use crate::tenant::Entry;
-use crate::vpptoken::world::TenantState;
 
 /// A token that expires within this time is worth a word.
 const EXPIRING_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -19,6 +18,20 @@ const RENEWAL_LAG: SignedDuration = SignedDuration::from_hours(24);
 /// What Graph says of a token that is up to date on our side.
 pub(super) fn judge_token(draft: &mut Draft, entry: &Entry) {
     let verdict = token_verdict(draft, &entry.entity);
+    if verdict.status == ConditionStatus::True
+        && let Some((uploaded, until)) = not_shown_yet(draft, &entry.entity)
+        && draft.observed.now >= until
+    {
+        let message = format!(
+            "The file that expires at {} was uploaded at {}, and Graph shows a token that expires at {}: it did not keep \
+             the file, or someone uploaded an older one. Upload the file in Intune, or put one into the Secret that is newer \
+             still.",
+            time(uploaded.expiration_date_time),
+            time(uploaded.time),
+            entry.entity.expiration.map(time).unwrap_or_default()
+        );
+        draft.hold(Reason::RenewalNotKept, message);
+    }
     match verdict.reason {
         Reason::Expired | Reason::Invalid | Reason::AssignedToExternalMDM | Reason::DuplicateLocation => {
             draft.hold(verdict.reason, verdict.message);
@@ -48,7 +61,10 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
         && matches!(state, "valid" | "expired" | "unknown")
     {
         let is_valid = state == "valid" && !has_expired;
-        if !is_valid && now >= until {
+        if is_valid && now >= until {
+            return by_date(draft, entity, saying);
+        }
+        if now >= until {
             let message = format!(
                 "The file that expires at {} was uploaded at {}, and Graph still shows the old one, which has expired. Look \
                  at the token in Intune.",
@@ -58,9 +74,7 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
             return saying(ConditionStatus::False, Reason::Expired, message);
         }
         let status = if is_valid { ConditionStatus::True } else { ConditionStatus::Unknown };
-        if now < until {
-            draft.look_at(until);
-        }
+        draft.look_at(until);
         if let Some(expiration) = entity.expiration.filter(|expiration| *expiration > now) {
             draft.look_at(expiration);
         }
@@ -70,28 +84,11 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
         );
         return saying(status, Reason::RenewalNotShownYet, message);
     }
-    let renew = if draft.observed.spec.only_observes() {
-        "Download a new file from Apple and upload it in Intune."
-    } else {
-        "Download a new file from Apple and replace the Secret."
-    };
+    let renew = how_to_renew(draft);
     match state {
         "expired" => expired(entity, renew, saying),
         "valid" if has_expired => expired(entity, renew, saying),
-        "valid" => {
-            let Some(expiration) = entity.expiration else {
-                return saying(ConditionStatus::True, Reason::Valid, "The token is valid.".into());
-            };
-            let soon = expiration.saturating_sub(EXPIRING_SOON).unwrap_or(Timestamp::MIN);
-            if now >= soon {
-                draft.look_at(expiration);
-                let message = format!("The token expires at {}. {renew}", time(expiration));
-                saying(ConditionStatus::True, Reason::ExpiringSoon, message)
-            } else {
-                draft.look_at(soon);
-                saying(ConditionStatus::True, Reason::Valid, format!("The token is valid until {}.", time(expiration)))
-            }
-        }
+        "valid" => by_date(draft, entity, saying),
         "invalid" => saying(
             ConditionStatus::False,
             Reason::Invalid,
@@ -123,13 +120,37 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> Saying {
     }
 }
 
+fn how_to_renew(draft: &Draft) -> &'static str {
+    if draft.observed.spec.only_observes() {
+        "Download a new file from Apple and upload it in Intune."
+    } else {
+        "Download a new file from Apple and replace the Secret."
+    }
+}
+
+/// Of a token that is valid today.
+fn by_date(draft: &mut Draft, entity: &Entity, saying: impl Fn(ConditionStatus, Reason, String) -> Saying) -> Saying {
+    let Some(expiration) = entity.expiration else {
+        return saying(ConditionStatus::True, Reason::Valid, "The token is valid.".into());
+    };
+    let soon = expiration.saturating_sub(EXPIRING_SOON).unwrap_or(Timestamp::MIN);
+    if draft.observed.now >= soon {
+        draft.look_at(expiration);
+        let message = format!("The token expires at {}. {}", time(expiration), how_to_renew(draft));
+        saying(ConditionStatus::True, Reason::ExpiringSoon, message)
+    } else {
+        draft.look_at(soon);
+        saying(ConditionStatus::True, Reason::Valid, format!("The token is valid until {}.", time(expiration)))
+    }
+}
+
 fn expired(entity: &Entity, renew: &str, saying: impl Fn(ConditionStatus, Reason, String) -> Saying) -> Saying {
     let when = entity.expiration.map(|expiration| format!(" at {}", time(expiration))).unwrap_or_default();
     let message = format!("The token in Graph expired{when}. {renew}");
     saying(ConditionStatus::False, Reason::Expired, message)
 }
 
-fn synced(draft: &mut Draft, entry_syncing_since: Option<Timestamp>, entity: &Entity) -> Saying {
+fn synced(draft: &mut Draft, entity: &Entity) -> Saying {
     let now = draft.observed.now;
     let saying = |status, reason, message: String| Saying { type_: ConditionType::Synced, status, reason, message };
     if let Some(Hold { reason, message, .. }) = draft.sync_held.clone() {
@@ -148,7 +169,7 @@ fn synced(draft: &mut Draft, entry_syncing_since: Option<Timestamp>, entity: &En
             ),
         ),
         Some("inProgress") => {
-            let since = entry_syncing_since.unwrap_or(now);
+            let since = draft.status.sync_running_since.unwrap_or(now);
             let stuck_at = since.saturating_add(STUCK_AFTER).unwrap_or(Timestamp::MAX);
             if now >= stuck_at {
                 let message =
@@ -168,9 +189,34 @@ fn synced(draft: &mut Draft, entry_syncing_since: Option<Timestamp>, entity: &En
     }
 }
 
+/// What needs a person, in one: what harms the token comes before what the manifest merely can't have.
+fn for_a_person(holds: &[Hold]) -> Option<Hold> {
+    let can_wait = |hold: &&Hold| {
+        matches!(
+            hold.reason,
+            Reason::OperationNotAllowed
+                | Reason::SettingUnknownToApi
+                | Reason::AlreadyBound
+                | Reason::ScheduleInvalid
+                | Reason::ScheduleNeverFires
+                | Reason::Suspended
+        )
+    };
+    let mut all: Vec<&Hold> = holds.iter().filter(|hold| hold.needs_person).collect();
+    all.sort_by_key(can_wait);
+    let (first, others) = all.split_first()?;
+    let mut messages = vec![first.message.as_str()];
+    for hold in others {
+        if !messages.contains(&hold.message.as_str()) {
+            messages.push(&hold.message);
+        }
+    }
+    Some(Hold { message: messages.join(" Also: "), ..Hold::clone(first) })
+}
+
 /// Puts the conditions together: Ready, and either Reconciling or Stalled, or neither.
 pub(super) fn conclude(draft: &mut Draft) {
-    let person = draft.holds.iter().find(|hold| hold.needs_person).cloned();
+    let person = for_a_person(&draft.holds);
     let waiting = draft.holds.iter().find(|hold| !hold.needs_person).cloned();
     let working = draft.working.clone().map(|(reason, message)| Hold { reason, message, needs_person: false });
     let deleting = draft.observed.object.deleting.is_some();
@@ -206,15 +252,7 @@ pub(super) fn conclude(draft: &mut Draft) {
     }
     if let Some(entity) = draft.entity.clone() {
         sayings.push(token_verdict(draft, &entity));
-        let since = syncing_since(draft, &entity.id);
-        sayings.push(synced(draft, since, &entity));
+        sayings.push(synced(draft, &entity));
     }
     draft.sayings = sayings;
-}
-
-fn syncing_since(draft: &Draft, id: &str) -> Option<Timestamp> {
-    match &draft.observed.tenant {
-        TenantState::Known(tenant) => running_since(draft, tenant.view.snapshot.entry(id)?),
-        _ => None,
-    }
 }

@@ -5,10 +5,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::draft::{Draft, only_reads};
 use super::step::Step;
 use crate::api::Reason;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, ScheduleError};
 use crate::tenant::session::LONGEST_SYNC;
 use crate::tenant::{Entry, Priority};
-use crate::vpptoken::world::StepKind;
+use crate::vpptoken::world::{Observed, StepKind};
 
 /// A sync that runs longer than this is stuck; the next one that is due may start.
 pub(super) const STUCK_AFTER: SignedDuration = LONGEST_SYNC;
@@ -34,7 +34,7 @@ pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
     if request.is_none() && !uploaded && due.is_none() {
         return;
     }
-    if let Some(since) = running_since(draft, entry) {
+    if let Some(since) = draft.status.sync_running_since {
         let stuck_at = since.saturating_add(STUCK_AFTER).unwrap_or(Timestamp::MAX);
         if draft.observed.now < stuck_at {
             draft.look_at(stuck_at);
@@ -55,14 +55,14 @@ pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
     }
 }
 
-/// Since when a sync runs: since it was first seen, or since we started it, which outlives a restart.
-pub(super) fn running_since(draft: &Draft, entry: &Entry) -> Option<Timestamp> {
+/// Since when a sync runs: since it was first seen to, which the status remembers when the operator does not.
+pub(super) fn running_since(observed: &Observed, entry: &Entry) -> Option<Timestamp> {
     let seen = entry.syncing_since?;
-    let started = draft
-        .status
-        .last_sync_trigger_time
-        .filter(|started| entry.entity.last_sync.is_none_or(|ended| ended < *started));
-    Some(started.map_or(seen, |started| started.min(seen)))
+    let before = &observed.status;
+    let is_another = before.last_sync_date_time != entry.entity.last_sync;
+    let since = before.sync_running_since.filter(|_| !is_another).unwrap_or(seen);
+    // One that we started meanwhile, because it was stuck, is another one, too.
+    Some(before.last_sync_trigger_time.filter(|started| *started > since).unwrap_or(since))
 }
 
 /// The request for a sync that was not answered yet.
@@ -88,7 +88,9 @@ fn acknowledge_lost_answer(draft: &mut Draft, entry: &Entry) {
     let runs = entry.syncing_since.is_some_and(|since| since >= failure.began);
     if ended || runs {
         draft.status.last_sync_trigger_time = draft.status.last_sync_trigger_time.max(Some(failure.began));
-        draft.status.last_handled_sync_request = failure.inputs.sync_request;
+        if failure.inputs.sync_request.is_some() {
+            draft.status.last_handled_sync_request = failure.inputs.sync_request;
+        }
     }
 }
 
@@ -100,33 +102,34 @@ fn schedule(draft: &mut Draft, entry: &Entry) -> Option<Timestamp> {
     let base = last_sync(draft, entry).unwrap_or(observed.object.created).max(observed.object.created);
     let promised = observed.status.next_sync_time;
     let is_same_manifest = observed.status.observed_generation == Some(observed.object.generation);
-    let next = sync.map(|sync| {
-        let schedule = Schedule::parse(sync, &observed.object.uid)?;
-        let next = schedule.next_after(base)?;
+    let next = || {
+        let schedule = Schedule::parse(sync?, &observed.object.uid).ok()?;
+        let from_now = schedule.next_after(base.max(observed.now)).ok()?;
         match promised {
-            Some(promised) if is_same_manifest && promised > base => Ok(promised),
-            Some(promised) if is_same_manifest || promised == next => Ok(next),
-            _ => schedule.next_after(base.max(observed.now)),
+            Some(promised) if promised > base && fires_at(&schedule, promised) => Some(promised.min(from_now)),
+            Some(_) if is_same_manifest => schedule.next_after(base).ok(),
+            _ => Some(from_now),
         }
-    });
-    match next {
-        None => {
-            draft.status.next_sync_time = None;
-            None
-        }
-        Some(Ok(next)) => {
-            draft.status.next_sync_time = Some(next);
-            Some(next)
-        }
-        Some(Err(error)) => {
-            let reason = match error {
-                crate::schedule::ScheduleError::NeverFires(_) => Reason::ScheduleNeverFires,
-                _ => Reason::ScheduleInvalid,
-            };
-            draft.status.next_sync_time = None;
-            draft.hold(reason, format!("{}.", capital(&error.to_string())));
-            None
-        }
+    };
+    draft.status.next_sync_time = next();
+    draft.status.next_sync_time
+}
+
+fn fires_at(schedule: &Schedule, time: Timestamp) -> bool {
+    time.checked_sub(SignedDuration::from_secs(1))
+        .is_ok_and(|before| schedule.next_after(before).is_ok_and(|next| next == time))
+}
+
+/// A schedule that can't be read, or never fires, needs a person, whether there is anything to sync or not.
+pub(super) fn hold_unusable_schedule(draft: &mut Draft) {
+    let object = &draft.observed.object;
+    let Some(sync) = &draft.observed.spec.sync else { return };
+    if let Err(error) = Schedule::parse(sync, &object.uid).and_then(|schedule| schedule.next_after(object.created)) {
+        let reason = match error {
+            ScheduleError::NeverFires(_) => Reason::ScheduleNeverFires,
+            _ => Reason::ScheduleInvalid,
+        };
+        draft.hold(reason, format!("{}.", capital(&error.to_string())));
     }
 }
 

@@ -93,7 +93,7 @@ pub(super) fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
         let opened = tenant.view.opened;
         if draft.is_silent && now > stale_after(opened, tenant) {
             draft.is_silent = false;
-            draft.holds.clear();
+            draft.holds.retain(|hold| hold.needs_person);
             draft.stale = Some("The tenant's tokens could not be listed; what is shown may be out of date.".into());
         } else if draft.is_silent {
             draft.look_at(stale_after(opened, tenant));
@@ -125,7 +125,8 @@ fn stale_after(time: Timestamp, tenant: &KnownTenant) -> Timestamp {
 /// Whether everything was said of this very manifest before, so that a start of the operator changes nothing about it.
 fn has_said(draft: &Draft) -> bool {
     let before = &draft.observed.status;
-    before.token_id.is_some()
-        && before.observed_generation == Some(draft.observed.object.generation)
-        && find(&before.conditions, ConditionType::TokenValid).is_some()
+    let ready = find(&before.conditions, ConditionType::Ready);
+    before.observed_generation == Some(draft.observed.object.generation)
+        && ready.is_some_and(|ready| ready.reason != Reason::TenantNotRead.as_str())
+        && (before.token_id.is_none() || find(&before.conditions, ConditionType::TokenValid).is_some())
 }

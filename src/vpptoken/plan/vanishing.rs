@@ -46,7 +46,9 @@ pub(super) fn forget_vanished(draft: &mut Draft) {
     draft.vanished = draft.status.token_id.take();
     draft.status.uploaded = None;
     draft.status.last_sync_trigger_time = None;
-    draft.status.tenant = None;
+    if draft.status.pending_create.is_none() {
+        draft.status.tenant = None;
+    }
     clear_mirror(&mut draft.status);
 }
 
@@ -54,6 +56,7 @@ fn clear_mirror(status: &mut VppTokenStatus) {
     status.state = None;
     status.last_sync_status = None;
     status.last_sync_date_time = None;
+    status.sync_running_since = None;
     status.expiration_date_time = None;
     status.organization_name = None;
     status.vpp_token_account_type = None;

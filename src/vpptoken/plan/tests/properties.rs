@@ -16,7 +16,7 @@ const STATES: [&str; 7] =
     ["valid", "expired", "invalid", "unknown", "assignedToExternalMDM", "duplicateLocationId", "onHoliday"];
 const SYNC_STATES: [&str; 5] = ["completed", "inProgress", "failed", "none", "paused"];
 const COUNTRIES: [&str; 3] = ["de", "DE", "fr"];
-const ERRORS: [ErrorKind; 9] = [
+const ERRORS: [ErrorKind; 10] = [
     ErrorKind::Unreachable,
     ErrorKind::OutcomeUnknown,
     ErrorKind::Throttled,
@@ -24,10 +24,12 @@ const ERRORS: [ErrorKind; 9] = [
     ErrorKind::Unauthorized,
     ErrorKind::Forbidden,
     ErrorKind::NotFound,
+    ErrorKind::Conflict,
     ErrorKind::Refused,
     ErrorKind::Credentials,
 ];
-const STEPS: [StepKind; 5] = [StepKind::Create, StepKind::Update, StepKind::Sync, StepKind::Delete, StepKind::Confirm];
+const STEPS: [StepKind; 6] =
+    [StepKind::Create, StepKind::Upload, StepKind::Update, StepKind::Sync, StepKind::Delete, StepKind::Confirm];
 const PERMISSIONS: [Permission; 4] = [Permission::Create, Permission::Adopt, Permission::Bind, Permission::Delete];
 const FIELDS: [Field; 4] = [Field::AppleId, Field::AccountType, Field::CountryOrRegion, Field::AutomaticallyUpdateApps];
 
@@ -47,7 +49,12 @@ fn often<S: Strategy>(strategy: S) -> impl Strategy<Value = Option<S::Value>> {
 enum Change {
     File(usize, i64, usize),
     NoFile(usize),
-    Token { id: usize, apple_id: Option<usize>, organization: Option<usize>, days: Option<i64> },
+    Token {
+        id: usize,
+        apple_id: Option<usize>,
+        organization: Option<usize>,
+        days: Option<i64>,
+    },
     NoTokens,
     State(usize, Option<usize>),
     SyncState(usize, Option<usize>),
@@ -87,6 +94,13 @@ enum Change {
     Suspend,
     Observe,
     Beta(bool, usize, bool),
+    /// What is decided now was written into the status, and the rest happens after that.
+    Said,
+    Promised(i64),
+    Interval,
+    AnothersFile(usize, usize),
+    NamespaceDeleting,
+    Paused(i64),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -115,7 +129,7 @@ fn change() -> impl Strategy<Value = Change> {
     ];
     let object = prop_oneof![
         3 => (digest(), days(), organization()).prop_map(|(digest, days, org)| Change::File(digest, days, org)),
-        1 => (0..3usize).prop_map(Change::NoFile),
+        1 => (0..4usize).prop_map(Change::NoFile),
         1 => (often(0..COUNTRIES.len()), often(any::<bool>()), often(any::<bool>()))
             .prop_map(|(country, apps, education)| Change::Spec(country, apps, education)),
         1 => apple().prop_map(Change::AppleId),
@@ -129,6 +143,8 @@ fn change() -> impl Strategy<Value = Change> {
         2 => any::<bool>().prop_map(Change::Request),
         1 => (0..5usize).prop_map(Change::Schedule),
         1 => age().prop_map(Change::Created),
+        1 => Just(Change::Interval),
+        1 => Just(Change::NamespaceDeleting),
         1 => Just(Change::Suspend),
         1 => Just(Change::Observe),
         1 => (any::<bool>(), 0..COUNTRIES.len(), any::<bool>()).prop_map(|(api, name, tags)| Change::Beta(api, name, tags)),
@@ -150,6 +166,10 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (0..ERRORS.len(), age()).prop_map(|(error, age)| Change::Problem(error, age)),
         1 => Just(Change::OtherTenant),
         1 => (0..3usize).prop_map(Change::NoTenant),
+        3 => Just(Change::Said),
+        1 => age().prop_map(Change::Promised),
+        2 => (digest(), id()).prop_map(|(digest, id)| Change::AnothersFile(digest, id)),
+        1 => age().prop_map(Change::Paused),
     ];
     prop_oneof![3 => tokens, 3 => object, 3 => remembered]
 }
@@ -170,6 +190,7 @@ impl Change {
                 world.file = Err(match which {
                     0 => FileProblem::SecretNotFound,
                     1 => FileProblem::KeyNotFound,
+                    2 => FileProblem::NotReadable,
                     _ => FileProblem::Malformed("at byte 7".into()),
                 });
             }
@@ -314,6 +335,21 @@ impl Change {
                 world.spec.management_policy = ManagementPolicy::Observe;
                 world.spec.token_id.get_or_insert_with(|| OURS.into());
                 world.file = Err(FileProblem::NotNamed);
+            }
+            Self::Said => world.observed.status = plan(&world.observe()).status,
+            Self::Promised(age) => world.status.next_sync_time = Some(past(age)),
+            Self::Interval => {
+                world.spec.sync = Some(serde_json::from_value(serde_json::json!({ "interval": "6h" })).unwrap());
+            }
+            Self::AnothersFile(digest, id) => {
+                world.claimed(IDS[id], past(60), "uid-9");
+                world.others.files.insert(DIGESTS[digest].into(), IDS[id].into());
+            }
+            Self::NamespaceDeleting => world.object.namespace_deleting = true,
+            Self::Paused(age) => {
+                if let Some(tenant) = world.known() {
+                    tenant.view.paused_until = Some(now() + SignedDuration::from_secs(age));
+                }
             }
             Self::OtherTenant => {
                 if let Some(tenant) = &mut world.status.tenant {
@@ -482,6 +518,26 @@ proptest! {
         if plan.step != Some(Step::Withdraw) {
             prop_assert_eq!(&plan.status.pending_create, &observed.status.pending_create);
         }
+    }
+
+    #[test]
+    fn never_two_while_another_has_the_token_of_the_file_none_is_created_or_taken_over(observed in world()) {
+        let Ok(file) = &observed.file else { return Ok(()) };
+        let Some(id) = observed.others.files.get(&file.sha256) else { return Ok(()) };
+        let is_there = known(&observed).is_some_and(|tenant| {
+            tenant.view.snapshot.not_gone().any(|entry| {
+                entry.entity.id == *id
+                    && is_alike(entry.entity.apple_id.as_deref(), apple_id(&observed))
+                    && is_alike(entry.entity.organization_name.as_deref(), &file.organization_name)
+            })
+        });
+        let is_sent = observed.status.pending_create.is_some() && observed.unsent_create().is_none();
+        if !is_there || is_sent || !observed.others.claimed.contains_key(id) {
+            return Ok(());
+        }
+        let plan = plan(&observed);
+        let makes_one = matches!(plan.step, Some(Step::Announce(_) | Step::Create | Step::Adopt { .. }));
+        prop_assert!(!makes_one, "{:?}", plan.step);
     }
 
     #[test]
@@ -813,7 +869,13 @@ proptest! {
         }
         let problem = known(&observed).is_some_and(|tenant| tenant.view.problem.is_some());
         let comes_with_an_object = plan.holds.iter().any(|hold| {
-            matches!(hold.reason, Reason::SecretNotFound | Reason::SecretKeyNotFound | Reason::TenantNotFound)
+            matches!(
+                hold.reason,
+                Reason::SecretNotFound
+                    | Reason::SecretKeyNotFound
+                    | Reason::SecretNotReadable
+                    | Reason::TenantNotFound
+            )
         });
         let comes_with_the_tenant = known(&observed).is_none() || problem;
         let comes_with_graph = plan.holds.iter().any(|hold| hold.reason == Reason::StateUnknown);

@@ -446,6 +446,9 @@ fn held_as_anothers(world: &mut World) {
     world.claimed("t2", ago(DAY), "uid-9");
     world.observed.status = plan(&world.observe()).status;
     assert_eq!(world.status.conditions[0].reason, "ClaimedByAnother");
+    assert_eq!(world.status.conflicting_token_id.as_deref(), Some("t2"));
+    // Whatever else was said since, and by whichever process.
+    world.status.conditions.clear();
 }
 
 #[test]
@@ -562,7 +565,7 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 |w| {
                     w.tokens = vec![older("t2")];
                     w.claimed("t2", ago(DAY), "uid-9");
-                    w.others.files.insert("digest-1".into());
+                    w.others.files.insert("digest-1".into(), "t2".into());
                     w.spec.creation_policy = CreationPolicy::Always;
                 },
                 stalled(Reason::ClaimedByAnother).no_token(),
@@ -599,7 +602,31 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                     w.tokens = vec![older("t2")];
                     w.status.observed_generation = Some(2);
                 },
-                working(Reason::Creating).step(announce(&["t2"])).no_token(),
+                stalled(Reason::ClaimedByAnother).no_token(),
+            ),
+            (
+                "so held, and the manifest names another Apple ID",
+                |w| {
+                    held_as_anothers(w);
+                    w.tokens = vec![older("t2")];
+                    w.spec.apple_id = Some("other@contoso.example".into());
+                },
+                working(Reason::Creating)
+                    .step(Step::Announce(PendingCreate {
+                        apple_id: "other@contoso.example".into(),
+                        ..pending(now(), &[])
+                    }))
+                    .no_token(),
+            ),
+            (
+                "so held, and the other lets go, while a third has one of another location",
+                |w| {
+                    held_as_anothers(w);
+                    w.tokens.push(older("t3"));
+                    w.others.claimed.clear();
+                    w.claimed("t3", ago(DAY), "uid-8");
+                },
+                working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
             ),
             (
                 "another VppToken has the very file",
@@ -657,6 +684,31 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                 working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
             ),
             ("several", |w| w.tokens = vec![token("t2"), token("t3")], stalled(Reason::AmbiguousMatch).no_token()),
+            (
+                "several, and tokenId names one of them",
+                |w| {
+                    w.tokens = vec![token("t2"), token("t3")];
+                    w.spec.token_id = Some("T3".into());
+                },
+                working(Reason::Creating).step(adopt("t3", ago(MINUTE * 5))).no_token(),
+            ),
+            (
+                "several, and tokenId names one of them, which is not allowed",
+                |w| {
+                    w.tokens = vec![token("t2"), token("t3")];
+                    w.spec.token_id = Some("t3".into());
+                    w.forbid(Permission::Bind);
+                },
+                stalled(Reason::OperationNotAllowed).no_token(),
+            ),
+            (
+                "several, and tokenId names none of them",
+                |w| {
+                    w.tokens = vec![token("t2"), token("t3")];
+                    w.spec.token_id = Some("t4".into());
+                },
+                stalled(Reason::AmbiguousMatch).no_token(),
+            ),
             (
                 "several, of which all but one were known",
                 |w| {
@@ -887,7 +939,9 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
                     w.token().expiration = Some(in_(DAY));
                     w.file().expiration = expiry() - DAY;
                 },
-                stalled(Reason::TokenFileOlder).valid(True, Reason::RenewalNotShownYet),
+                stalled(Reason::TokenFileOlder)
+                    .holds(&[Reason::TokenFileOlder, Reason::RenewalNotKept])
+                    .valid(True, Reason::ExpiringSoon),
             ),
             (
                 "the same file in another encoding",
@@ -908,6 +962,7 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
             ),
             ("the Secret is gone", |w| w.file = Err(FileProblem::SecretNotFound), waiting(Reason::SecretNotFound)),
             ("the key is gone", |w| w.file = Err(FileProblem::KeyNotFound), waiting(Reason::SecretKeyNotFound)),
+            ("the Secret is not shown", |w| w.file = Err(FileProblem::NotReadable), waiting(Reason::SecretNotReadable)),
             ("expired", |w| w.file().expiration = now(), stalled(Reason::TokenFileExpired)),
             ("older than what Graph has", |w| w.file().expiration = expiry() - SECOND, stalled(Reason::TokenFileOlder)),
             (
@@ -1059,6 +1114,19 @@ fn a_renewal_tells_its_three_stages_apart() {
                 stalled(Reason::Invalid).valid(False, Reason::Invalid),
             ),
             ("Graph shows the new expiry", |w| w.token().expiration = Some(in_(DAY * 365)), ready()),
+            (
+                "after a day it is said that Graph has not kept it",
+                |w| w.uploaded().time = ago(DAY),
+                stalled(Reason::RenewalNotKept),
+            ),
+            (
+                "after a day, and what Graph shows expires soon",
+                |w| {
+                    w.uploaded().time = ago(DAY);
+                    w.token().expiration = Some(in_(DAY * 20));
+                },
+                stalled(Reason::RenewalNotKept).valid(True, Reason::ExpiringSoon),
+            ),
             (
                 "not for ever",
                 |w| {
@@ -1628,8 +1696,20 @@ fn graph_is_told_to_delete_only_with_every_precondition_in_place() {
                 "no id and no announced create",
                 |w| {
                     w.status.token_id = None;
+                    w.status.observed_generation = Some(2);
                 },
                 waits(&[]).step(let_go()),
+            ),
+            (
+                "its status was lost",
+                |w| {
+                    w.status = VppTokenStatus { observed_generation: Some(-1), ..VppTokenStatus::default() };
+                },
+                waits(&[]).no_token().step(Step::RemoveFinalizer {
+                    warning: Some(
+                        "Its status was lost and with it which token it has, so nothing is deleted in Graph.".into(),
+                    ),
+                }),
             ),
             ("not allowed by the tenant", |w| w.forbid(Permission::Delete), waits(&[Reason::OperationNotAllowed])),
             (
@@ -1794,9 +1874,38 @@ fn a_sync_follows_each_upload_and_each_request_once() {
                 "while one is stuck that this operator started before its restart: now",
                 |w| {
                     w.token().last_sync_status = Some("inProgress".into());
-                    w.status.last_sync_trigger_time = Some(ago(HOUR + SECOND));
+                    w.status.last_sync_date_time = w.token().last_sync;
+                    w.status.sync_running_since = Some(ago(HOUR + SECOND));
                 },
                 ready().step(sync(Priority::Person, Some("now"))).synced(False, Reason::SyncStuck),
+            ),
+            (
+                "another one runs since then",
+                |w| {
+                    w.token().last_sync_status = Some("inProgress".into());
+                    w.status.last_sync_date_time = Some(ago(DAY));
+                    w.status.sync_running_since = Some(ago(HOUR + SECOND));
+                },
+                ready().synced(Unknown, Reason::SyncInProgress),
+            ),
+            (
+                "the stuck one was followed by one of ours, which runs",
+                |w| {
+                    w.token().last_sync_status = Some("inProgress".into());
+                    w.status.last_sync_date_time = w.token().last_sync;
+                    w.status.sync_running_since = Some(ago(HOUR * 2));
+                    w.status.last_sync_trigger_time = Some(ago(MINUTE));
+                },
+                ready().synced(Unknown, Reason::SyncInProgress).again(MINUTE * 59),
+            ),
+            (
+                "one of ours failed long ago, and Intune started another one just now",
+                |w| {
+                    w.token().last_sync_status = Some("inProgress".into());
+                    w.status.last_sync_date_time = w.token().last_sync;
+                    w.status.last_sync_trigger_time = Some(ago(HOUR * 2));
+                },
+                ready().synced(Unknown, Reason::SyncInProgress),
             ),
             (
                 "a setting differs: that goes first",
@@ -2008,6 +2117,121 @@ fn messages_name_what_a_person_has_to_act_on() {
     world.claimed(OURS, ago(DAY * 31), "uid-secret");
     let text = message(&world);
     assert!(text.contains(OURS) && !text.contains("uid-secret"), "{text}");
+}
+
+#[test]
+fn all_that_needs_a_person_is_said_and_what_harms_the_token_first() {
+    let mut world = World::ready();
+    world.forbid(Permission::Delete);
+    world.spec.deletion_policy = DeletionPolicy::Delete;
+    world.object.has_finalizer = true;
+    world.file = Err(FileProblem::Malformed("at byte 7".into()));
+    let plan = plan(&world.observe());
+    let ready = find(&plan.status.conditions, ConditionType::Ready).unwrap();
+    assert_eq!(ready.reason, "TokenFileMalformed");
+    let parts: Vec<&str> = ready.message.split(" Also: ").collect();
+    assert!(
+        parts[0].contains("at byte 7") && parts[1].contains("does not allow Delete") && parts.len() == 2,
+        "{parts:?}"
+    );
+}
+
+#[test]
+fn what_was_last_known_of_a_token_stays_said_while_it_can_not_be_seen() {
+    let mut world = World::ready();
+    world.token().expiration = Some(in_(DAY));
+    world.observed.status = plan(&world.observe()).status;
+    world.tenant = TenantState::NotFound;
+    let conditions = plan(&world.observe()).status.conditions;
+    let said = |type_| find(&conditions, type_).map(|it| format!("{} {}", it.status, it.reason));
+    assert_eq!(said(ConditionType::Ready).as_deref(), Some("False TenantNotFound"));
+    assert_eq!(said(ConditionType::TokenValid).as_deref(), Some("True ExpiringSoon"));
+    assert_eq!(said(ConditionType::Synced).as_deref(), Some("True SyncCompleted"));
+}
+
+#[test]
+fn a_create_that_is_tried_again_keeps_saying_what_failed() {
+    let mut world = World::new_object();
+    world.failed(StepKind::Create, ErrorKind::Refused).not_before = ago(SECOND);
+    let conditions = |plan: &Plan| {
+        let stalled = find(&plan.status.conditions, ConditionType::Stalled).unwrap();
+        stalled.reason.clone()
+    };
+    let plan_ = plan(&world.observe());
+    assert!(matches!(plan_.step, Some(Step::Announce(_))));
+    assert_eq!(conditions(&plan_), "GraphRefused");
+    world.announced(ago(MINUTE * 4), &[]);
+    let plan_ = plan(&world.observe());
+    assert_eq!((plan_.step.as_ref(), conditions(&plan_).as_str()), (Some(&Step::Create), "GraphRefused"));
+}
+
+#[test]
+fn a_create_announced_for_a_token_that_is_gone_remembers_its_tenant() {
+    let mut world = World::ready();
+    world.tokens.clear();
+    world.gone = vec![(OURS.into(), ago(SECOND))];
+    assert_eq!(plan(&world.observe()).status.tenant, None);
+    world.announced(ago(MINUTE), &[]);
+    assert_eq!(plan(&world.observe()).status.tenant, Some(identity()));
+}
+
+#[test]
+fn what_needs_a_person_stays_said_after_a_start_and_while_another_creates() {
+    let mut world = World::new_object();
+    world.tokens = vec![older("t2")];
+    world.observed.status = plan(&world.observe()).status;
+    assert_eq!(world.status.conditions[0].reason, "SimilarTokenExists");
+    let before = world.status.clone();
+    let mut started = world.clone();
+    started.lists.clear();
+    assert_eq!(plan(&started.observe()).status, before, "the tenant's tokens were not listed yet");
+    started.tenant = TenantState::Unusable { reason: Reason::TenantNotRead, message: "It is being looked for.".into() };
+    assert_eq!(plan(&started.observe()).status, before, "nobody looked for the tenant yet");
+    world.others.creating = true;
+    let waits = plan(&world.observe());
+    assert_eq!((waits.step, waits.status), (None, before.clone()), "another one creates");
+    assert!(waits.again.is_some());
+    world.object.generation += 1;
+    assert_ne!(plan(&world.observe()).status.conditions, before.conditions, "the manifest changed");
+}
+
+#[test]
+fn a_missed_first_run_is_made_up_for_though_the_manifest_changed_meanwhile() {
+    let mut world = scheduled();
+    let first: Timestamp = "2026-11-20T18:00:00Z".parse().unwrap();
+    world.token().last_sync = Some(ago(DAY * 20));
+    world.status.next_sync_time = Some(first);
+    world.status.observed_generation = Some(2);
+    let made_up_for = plan(&world.observe());
+    assert_eq!((made_up_for.step, made_up_for.status.next_sync_time), (Some(scheduled_sync()), Some(first)));
+    // Of a schedule that is no more there is nothing to make up for.
+    world.schedule("0 7,19 * * *");
+    let plan = plan(&world.observe());
+    assert_eq!((plan.step, plan.status.next_sync_time), (None, Some("2026-11-21T19:00:00Z".parse().unwrap())));
+}
+
+#[test]
+fn a_schedule_that_never_fires_is_said_before_there_is_a_token() {
+    let mut world = scheduled();
+    world.schedule("0 0 30 2 *");
+    world.status.token_id = None;
+    world.tokens.clear();
+    let plan = plan(&world.observe());
+    assert_eq!(plan.holds[0].reason, Reason::ScheduleNeverFires);
+    assert!(matches!(plan.step, Some(Step::Announce(_))), "{:?}", plan.step);
+}
+
+#[test]
+fn a_request_for_a_sync_undoes_no_other_delay() {
+    let mut world = drift();
+    world.failed(StepKind::Update, ErrorKind::Refused);
+    world.object.sync_request = Some("now".into());
+    assert_eq!(plan(&world.observe()).step, Some(sync(Priority::Person, Some("now"))));
+    let mut world = requested();
+    world.failed(StepKind::Sync, ErrorKind::Throttled);
+    assert_eq!(plan(&world.observe()).step, None);
+    world.object.sync_request = Some("again".into());
+    assert_eq!(plan(&world.observe()).step, Some(sync(Priority::Person, Some("again"))));
 }
 
 #[test]
