@@ -24,6 +24,9 @@ const ASKS_FOR_A_PERSON: [Reason; 5] = [
     Reason::OperationNotAllowed,
     Reason::GraphRefused,
 ];
+/// An announced create that is not sent within this part of the time for which the result of a lost answer is looked for is
+/// announced anew: that time counts from the announcement.
+const PART_TO_SEND_IN: i32 = 3;
 /// Lists that must have been looked through before a create of unknown outcome counts as not carried out.
 const LISTS_TO_LOOK_THROUGH: usize = 3;
 
@@ -155,6 +158,12 @@ fn announced(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, l
         // If the answer got lost, a token that the announcement does not know would be taken for the created one.
         None if look_alikes(tenant, apple_id, &file.organization_name)
             .any(|entry| !pending.known_ids.contains(&entry.entity.id)) =>
+        {
+            draft.step(Step::Withdraw);
+        }
+        // If its answer got lost, too little of the time to look for its result would be left.
+        None if draft.observed.now.duration_since(pending.since)
+            > draft.observed.timings.unknown_outcome / PART_TO_SEND_IN =>
         {
             draft.step(Step::Withdraw);
         }
