@@ -118,6 +118,7 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
         expiration_date_time: file.expiration,
         known_ids: known.map(|entry| entry.entity.id.clone()).collect(),
     };
+    draft.say_failed_before(StepKind::Create);
     say_creating(draft);
     draft.step(Step::Announce(pending));
 }
@@ -145,6 +146,7 @@ fn announced(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, l
         return draft.step(Step::Withdraw);
     }
     if tenant.view.snapshot.last_list().is_none_or(|began| began <= list_after) {
+        draft.say_failed_before(StepKind::Create);
         draft.list_after = Some(list_after);
         if let Some((reason, sentence)) = draft.unreachable.clone() {
             draft.wait(reason, sentence);
@@ -366,10 +368,6 @@ fn may_create(draft: &mut Draft, tenant: &KnownTenant) -> bool {
 }
 
 fn say_creating(draft: &mut Draft) {
-    if let Some(failure) = draft.observed.failure(StepKind::Create).cloned() {
-        // What failed before keeps saying so until it succeeds: no attempt is told.
-        return draft.say_failure(StepKind::Create, &failure);
-    }
     match draft.vanished.clone() {
         Some(id) => {
             draft.say_working(Reason::Vanished, format!("The token {id} is gone from Graph; it is created again."))

@@ -95,6 +95,9 @@ impl<'a> Draft<'a> {
         if step.kind().is_some_and(|kind| self.is_held_back(kind)) {
             return false;
         }
+        if let Some(kind) = step.kind() {
+            self.say_failed_before(kind);
+        }
         self.step(step);
         true
     }
@@ -133,8 +136,16 @@ impl<'a> Draft<'a> {
         false
     }
 
+    /// What failed is tried again: until that succeeds, what is said of it stays, so that a status tells of changes and not
+    /// of tries.
+    pub(super) fn say_failed_before(&mut self, kind: StepKind) {
+        if let Some(failure) = self.observed.failure(kind) {
+            self.say_failure(kind, failure);
+        }
+    }
+
     /// Says why a step is held back.
-    pub(super) fn say_failure(&mut self, kind: StepKind, failure: &Failure) {
+    fn say_failure(&mut self, kind: StepKind, failure: &Failure) {
         let message = failure.message.clone();
         match failure.kind {
             ErrorKind::NotFound => {

@@ -1447,11 +1447,18 @@ fn a_passing_trouble_shows_only_when_a_write_is_due_or_it_lasts_three_polls() {
                 waiting(Reason::GraphUnavailable).again(MINUTE),
             ),
             (
-                "the delay is over",
+                "the delay is over: what was said stays until it succeeds",
                 |w| {
                     w.failed(StepKind::Update, ErrorKind::Throttled).not_before = now();
                 },
-                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
+                waiting(Reason::Throttled).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
+                "Graph refused it, and it is tried again: it needs a person as before",
+                |w| {
+                    w.failed(StepKind::Update, ErrorKind::Refused).not_before = now();
+                },
+                stalled(Reason::GraphRefused).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
                 "Graph refuses it",
@@ -1490,6 +1497,29 @@ fn a_passing_trouble_shows_only_when_a_write_is_due_or_it_lasts_three_polls() {
                 "a create is due",
                 |w| w.problem(ErrorKind::Unreachable, ago(MINUTE)),
                 waiting(Reason::GraphUnavailable).no_token(),
+            ),
+            (
+                "a create was refused, and is announced again: it needs a person as before",
+                |w| {
+                    w.failed(StepKind::Create, ErrorKind::Refused).not_before = now();
+                },
+                stalled(Reason::GraphRefused).step(announce(&[])).no_token(),
+            ),
+            (
+                "a create was refused, and the next one waits for a list",
+                |w| {
+                    w.announced(ago(MINUTE * 2), &[]);
+                    w.failed(StepKind::Create, ErrorKind::Refused).not_before = now();
+                },
+                stalled(Reason::GraphRefused).no_token().list_after(ago(MINUTE * 2)),
+            ),
+            (
+                "a create was refused, and the next one is sent",
+                |w| {
+                    w.announced(ago(MINUTE * 4), &[]);
+                    w.failed(StepKind::Create, ErrorKind::Refused).not_before = now();
+                },
+                stalled(Reason::GraphRefused).step(Step::Create).no_token(),
             ),
             (
                 "a create was refused",
