@@ -32,6 +32,8 @@ pub(crate) struct Token {
     pub(crate) version: u32,
     /// Since when it has looked as it does and belonged to nobody.
     pub(crate) free_since: Timestamp,
+    /// Since when it can be recognised by what it looks like: since it was created, or a person gave it another look.
+    pub(crate) looks_so_since: Timestamp,
     /// A person uploaded the file that it has.
     pub(crate) has_a_persons_file: bool,
     /// A person changed what it can be recognised by.
@@ -100,6 +102,13 @@ impl Token {
         self.has_a_persons_file = false;
         self.organization = file(new).organization;
         self.changed(now);
+    }
+
+    /// A person gave it another look.
+    pub(crate) fn disguise(&mut self, now: Timestamp) {
+        self.free_since = now;
+        self.looks_so_since = now;
+        self.disguised = true;
     }
 
     pub(crate) fn changed(&mut self, now: Timestamp) {
@@ -183,7 +192,7 @@ pub(crate) struct Request {
     pub(crate) organization: Option<String>,
     /// Whether the manifest wants no second token of a location.
     pub(crate) is_unique: bool,
-    /// The version of the token that the process had seen.
+    /// The version of the token that the process had seen when it decided.
     pub(crate) seen: Option<u32>,
     /// The version that the request made.
     pub(crate) made: Option<u32>,
@@ -343,6 +352,7 @@ impl Graph {
             modified: now,
             version: 1,
             free_since: now,
+            looks_so_since: now,
             has_a_persons_file: false,
             disguised: false,
         };

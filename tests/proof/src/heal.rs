@@ -12,7 +12,7 @@ use crate::api::{Content, Definition, Object};
 use crate::graph::{Mood, Operation, Token};
 use crate::process::{Call, Stage};
 use crate::rules::{ALWAYS_ARRIVES, NEVER_SPIN};
-use crate::universe::{NOT_KEPT, REFUSED, file};
+use crate::universe::{LONGEST_WAIT_FOR_LEAVE, NOT_KEPT, REFUSED, SHORT_WAIT_FOR_LEAVE, file};
 use crate::world::{Action, Fate, Treatment, World};
 
 /// After so long everything has arrived: a create of unknown outcome, a refusal that is tried again once an hour, a renewal
@@ -120,8 +120,10 @@ impl World {
         for (due, running) in process.due.iter().zip(&process.running) {
             match running.as_ref().map(|reconcile| &reconcile.stage) {
                 None => next = due.map_or(next, |due| next.min(due)),
-                Some(Stage::Leave(_)) => {
-                    next = process.session.paused_until.map_or(next, |until| next.min(until));
+                Some(Stage::Leave(since, plan)) => {
+                    let longest = if plan.is_some() { SHORT_WAIT_FOR_LEAVE } else { LONGEST_WAIT_FOR_LEAVE };
+                    let paused_until = process.session.paused_until.unwrap_or(self.now);
+                    next = next.min(paused_until).min(*since + longest);
                 }
                 Some(_) => {}
             }

@@ -205,8 +205,7 @@ impl World {
             Deed::PortalAppleId(n, number) => {
                 let token = &mut self.graph.change(now)[*n];
                 token.apple_id = APPLE_IDS[usize::from(*number) % APPLE_IDS.len()].to_owned();
-                token.free_since = now;
-                token.disguised = true;
+                token.disguise(now);
                 token.changed(now);
             }
             Deed::PortalCountry(n, number) => {
@@ -219,8 +218,7 @@ impl World {
                 let is_slow = self.graph.is_slow;
                 let token = &mut self.graph.change(now)[*n];
                 token.upload(u8::try_from(usize::from(*number) % FILES.len()).unwrap_or(0), is_slow, now);
-                token.free_since = now;
-                token.disguised = true;
+                token.disguise(now);
                 token.has_a_persons_file = true;
             }
             Deed::PortalCreate(number, apple_id) => {

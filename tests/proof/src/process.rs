@@ -140,8 +140,10 @@ pub(crate) enum Stage {
     ReadTenant,
     /// The definition is read.
     ReadDefinition(From),
-    /// Leave to write is waited for, since a time.
-    Leave(Timestamp),
+    /// Leave to write is waited for, since a time; what is planned is said if it takes long.
+    Leave(Timestamp, Shown<Option<Box<Plan>>>),
+    /// What is planned is written into the status before it is done: while leave is waited for, or right before the step.
+    Say(Shown<Box<Plan>>, Shown<Option<Step>>),
     /// The object is read before a write.
     Live,
     /// The finalizer is written.
@@ -173,6 +175,8 @@ pub(crate) struct Witness {
     pub(crate) may_write: bool,
     /// Everything said that the token is to be deleted.
     pub(crate) may_delete: bool,
+    /// The tokens that its status named.
+    pub(crate) tokens: BTreeSet<String>,
     /// The files in the Secret.
     pub(crate) files: BTreeSet<u8>,
     /// The organizations that the manifest asked for.
@@ -194,6 +198,8 @@ pub(crate) struct Reconcile {
     pub(crate) look: Look,
     pub(crate) observed: Option<Print<Observed>>,
     pub(crate) step: Shown<Option<Step>>,
+    /// The version of the token that was known when that was decided: for the rules only.
+    pub(crate) seen: Option<u32>,
     pub(crate) has_leave: bool,
     /// When the request to Graph began.
     pub(crate) began: Option<Timestamp>,

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use vpptoken_operator::api::DeletionPolicy;
+use vpptoken_operator::tenant::Field;
 use vpptoken_operator::vpptoken::facts::Done;
 use vpptoken_operator::vpptoken::world::Permission;
 
@@ -90,6 +91,7 @@ impl World {
                 witness.allowed.extend(allowed);
                 if let Some(object) = truth {
                     witness.organizations.insert(object.spec.organization_name.clone());
+                    witness.tokens.extend(object.token_id().map(str::to_owned));
                 }
             }
         }
@@ -122,7 +124,7 @@ impl World {
         if let Operation::Delete { id } = &request.operation {
             // What was done and could not be recorded yet counts as recorded.
             let unrecorded = self.processes[p].desk().page(&request.uid).unrecorded;
-            let is_recorded = self.api.of_uid(&request.uid).is_some_and(|object| object.token_id() == Some(id))
+            let is_recorded = witness.tokens.contains(id)
                 || unrecorded.iter().any(|done| matches!(done, Done::Owned { id: of, .. } if of == id));
             if !witness.may_delete {
                 self.breaks(NEVER_WIPE, format!("{id} of {} is deleted, and nothing says so", request.uid));
@@ -208,30 +210,34 @@ impl World {
                         );
                     }
                 }
-                if country.as_deref() == Some(NOT_KEPT)
-                    && let Some(slot) = self.slot_of(&request.uid)
-                {
-                    self.not_kept[slot] += 1;
-                    // Each process may find out for itself.
-                    if self.not_kept[slot] > 3 * u32::try_from(self.processes.len()).unwrap_or(1) {
-                        self.breaks(NEVER_FIGHT, format!("a value that {id} does not keep is sent for ever"));
-                    }
-                }
             }
             _ => {}
+        }
+    }
+
+    /// Graph accepted settings, and the process was told so: what it was not told, or forgot when it died, is no try.
+    pub(crate) fn check_accepted(&mut self, slot: usize, id: &str, fields: &[(Field, String)]) {
+        if fields.iter().any(|(field, value)| *field == Field::CountryOrRegion && value == NOT_KEPT) {
+            self.not_kept[slot] += 1;
+            // Each process may find out for itself.
+            if self.not_kept[slot] > 3 * u32::try_from(self.processes.len()).unwrap_or(1) {
+                self.breaks(NEVER_FIGHT, format!("a value that {id} does not keep is sent for ever"));
+            }
         }
     }
 
     fn check_create(&mut self, request: &Request, number: u8, apple_id: &str) {
         let sent = file(number);
         let own = self.api.of_uid(&request.uid).cloned();
-        if let Some(id) = own.as_ref().and_then(|own| own.token_id())
-            && self.graph.token(id).is_some()
-        {
-            self.breaks(NEVER_RECREATE, format!("{} has {id} and gets another token", request.uid));
-        }
         // A list that began after the announcement shows what has been there for longer than lists lag.
         let announced = request.announced.unwrap_or(request.sent);
+        if let Some(token) = own.as_ref().and_then(|own| own.token_id()).and_then(|id| self.graph.token(id))
+            // One that a person made look like that meanwhile is taken for the created one when the answer is lost.
+            && (token.looks_so_since + timings().settling <= announced || token.made_by.is_some() && !token.disguised)
+        {
+            let what = format!("{} has {} and gets another token", request.uid, token.id);
+            self.breaks(NEVER_RECREATE, what);
+        }
         let mut broken = None;
         for token in self.graph.tokens() {
             // One that a person gave another look can't be known for what it is.
@@ -263,10 +269,6 @@ impl World {
                     .claims(&vpptoken_operator::vpptoken::observe::tenant_name(&crate::universe::identity()));
                 claims.iter().any(|(of, ids)| of != uid && ids.iter().any(|of| of == id))
             })
-    }
-
-    pub(crate) fn slot_of(&self, uid: &str) -> Option<usize> {
-        self.api.objects.iter().position(|object| object.as_ref().is_some_and(|object| object.uid == uid))
     }
 
     /// A change to a VppToken by an operator takes effect.

@@ -18,7 +18,7 @@ use crate::api::{Change, Changed, Definition, Object};
 use crate::graph::{Operation, Outcome, Request, failure};
 use crate::print::{Print, Shown};
 use crate::process::{From, Look, Reconcile, Stage, Witness};
-use crate::universe::{LONGEST_WAIT_FOR_LEAVE, file_of, identity, timings};
+use crate::universe::{LONGEST_WAIT_FOR_LEAVE, SHORT_WAIT_FOR_LEAVE, file_of, identity, timings};
 use crate::world::{Fate, Treatment, World};
 
 /// A status that changes under our hands more often than this is tried again later.
@@ -91,6 +91,7 @@ impl World {
             look: Look::default(),
             observed: None,
             step: Shown(None),
+            seen: None,
             has_leave: false,
             began: None,
             done: Shown(None),
@@ -123,11 +124,11 @@ impl World {
     fn call(&mut self, p: usize, slot: usize, fate: Fate) {
         let Some(reconcile) = self.reconcile(p, slot) else { return };
         let (stage, uid) = (reconcile.stage.clone(), reconcile.uid.clone());
-        if let Stage::Leave(since) = stage {
-            return self.leave(p, slot, since);
+        if let Stage::Leave(since, plan) = stage {
+            return self.leave(p, slot, since, plan.0);
         }
         let change = match &stage {
-            Stage::Write(plan) => Some(Change::Status(Print::new(plan.status.clone()))),
+            Stage::Write(plan) | Stage::Say(plan, _) => Some(Change::Status(Print::new(plan.status.clone()))),
             Stage::Finalizer(there) => Some(Change::Finalizer(*there)),
             _ => None,
         };
@@ -155,6 +156,7 @@ impl World {
         match (changed, stage) {
             (None, _) => self.fails(p, slot),
             (Some(changed), Stage::Write(plan)) => self.wrote(p, slot, changed, *plan.0),
+            (Some(changed), Stage::Say(plan, step)) => self.said(p, slot, changed, &plan, step.0),
             (Some(Changed::Conflict), _) => self.fails(p, slot),
             (Some(changed), _) => {
                 if let Changed::To(version) = changed {
@@ -308,22 +310,72 @@ impl World {
         };
         let plan = plan::plan(&observed);
         let priority = plan.step.as_ref().and_then(Step::priority);
+        let seen = match &plan.step {
+            Some(Step::Update { id, .. }) => self.processes[p].session.seen.get(id).copied(),
+            _ => None,
+        };
         self.change_reconcile(p, slot, |reconcile| {
+            reconcile.seen = seen;
             reconcile.observed = Some(Print::new(observed));
             reconcile.step = Shown(plan.step.clone());
         });
         match priority {
             Some(_) if from == From::Caches => {
                 let now = self.now;
-                self.goes_to(p, slot, Stage::Leave(now));
+                self.goes_to(p, slot, Stage::Leave(now, Shown(Some(Box::new(plan)))));
+            }
+            _ if from == From::Live && matches!(plan.step, Some(Step::Update { .. })) => {
+                let step = plan.step.clone();
+                self.say(p, slot, plan, step);
             }
             _ => self.act(p, slot, plan.step),
         }
     }
 
-    /// Waited for leave to write.
-    fn leave(&mut self, p: usize, slot: usize, since: Timestamp) {
+    /// What is planned is said, and what comes after that is the step, or waiting for leave.
+    fn say(&mut self, p: usize, slot: usize, plan: Plan, step: Option<Step>) {
+        let is_same =
+            self.reconcile(p, slot).is_some_and(|reconcile| reconcile.object.status.as_deref() == Some(&plan.status));
+        match step {
+            _ if !is_same => self.goes_to(p, slot, Stage::Say(Shown(Box::new(plan)), Shown(step))),
+            Some(_) => self.act(p, slot, step),
+            None => {
+                let now = self.now;
+                self.goes_to(p, slot, Stage::Leave(now, Shown(None)));
+            }
+        }
+    }
+
+    fn said(&mut self, p: usize, slot: usize, changed: Changed, plan: &Plan, step: Option<Step>) {
         let now = self.now;
+        let Some(uid) = self.reconcile(p, slot).map(|reconcile| reconcile.uid.clone()) else { return };
+        if let Changed::To(version) = changed {
+            self.count("what is due is said before it is done");
+            self.processes[p].desk().change(&uid, |page| page.version = Some(version.to_string()));
+        }
+        match (step, changed) {
+            // What was decided on is not changed by it: it is read again once there is leave.
+            (None, _) => self.goes_to(p, slot, Stage::Leave(now, Shown(None))),
+            (Some(step), Changed::To(version)) => {
+                self.change_reconcile(p, slot, |reconcile| {
+                    let status = Some(Print::new(plan.status.clone()));
+                    reconcile.object = Print::new(Object { version, status, ..reconcile.object.clone_inner() });
+                });
+                self.act(p, slot, Some(step));
+            }
+            (Some(_), Changed::Conflict | Changed::NotFound) => {
+                self.processes[p].wake_at(slot, now);
+                self.ends(p, slot);
+            }
+        }
+    }
+
+    /// Waited for leave to write.
+    fn leave(&mut self, p: usize, slot: usize, since: Timestamp, plan: Option<Box<Plan>>) {
+        let now = self.now;
+        if let Some(plan) = plan.filter(|_| since + SHORT_WAIT_FOR_LEAVE <= now) {
+            return self.say(p, slot, *plan, None);
+        }
         if self.processes[p].session.paused_until.is_some_and(|until| until > now) {
             if since + LONGEST_WAIT_FOR_LEAVE <= now {
                 self.report(p, slot, None);
@@ -396,7 +448,7 @@ impl World {
     /// Sends the request of the step. The file, if there is one, was read just now.
     fn send(&mut self, p: usize, slot: usize) {
         let Some(reconcile) = self.reconcile(p, slot) else { return };
-        let (uid, step) = (reconcile.uid.clone(), reconcile.step.0.clone());
+        let (uid, step, seen) = (reconcile.uid.clone(), reconcile.step.0.clone(), reconcile.seen);
         let (Some(observed), Some(step)) = (reconcile.observed.clone(), step) else { return };
         let decided = observed.file.as_ref().ok().map(|file| file.sha256.clone());
         let file = self.api.secrets[slot].facts().ok().filter(|file| Some(&file.sha256) == decided.as_ref());
@@ -457,10 +509,6 @@ impl World {
         if let Operation::Update { id, .. } | Operation::Sync { id, .. } | Operation::Delete { id } = &operation {
             self.processes[p].session.change(|snapshot| snapshot.write_begins(id));
         }
-        let seen = match &operation {
-            Operation::Update { id, .. } => self.processes[p].session.seen.get(id).copied(),
-            _ => None,
-        };
         self.count(operation.name());
         let request = Request {
             owner: Some((p, slot)),
@@ -527,8 +575,6 @@ impl World {
         match &outcome {
             Err(kind) => {
                 self.count(failure_name(*kind));
-                // One that failed is no try.
-                self.not_kept[slot] = self.not_kept[slot].saturating_sub(1);
                 self.slow_down(p, *kind);
             }
             Ok(_) => self.processes[p].session.throttled = 0,
@@ -589,6 +635,7 @@ impl World {
                 self.noted(p, &uid, StepKind::Update, &outcome, &observed, began);
                 if outcome.is_ok() {
                     self.saw(p, id, made);
+                    self.check_accepted(slot, id, &written);
                     self.processes[p].desk().change(&uid, |page| page.memory.tried(written));
                 }
             }

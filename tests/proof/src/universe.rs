@@ -63,6 +63,8 @@ pub(crate) const DEADLINE: SignedDuration = SignedDuration::from_secs(30);
 pub(crate) const LONGEST_WAY: SignedDuration = SignedDuration::from_mins(3);
 /// What a process does between two calls takes no longer than this; one that hangs for longer has died.
 pub(crate) const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(1);
+/// The real one: a reconcile waits no longer than this for leave to write without a word in the status.
+pub(crate) const SHORT_WAIT_FOR_LEAVE: SignedDuration = SignedDuration::from_secs(1);
 /// The real one: a reconcile waits so long for leave to write.
 pub(crate) const LONGEST_WAIT_FOR_LEAVE: SignedDuration = SignedDuration::from_secs(90);
 pub(crate) const POLL: SignedDuration = SignedDuration::from_mins(5);

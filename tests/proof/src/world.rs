@@ -16,7 +16,10 @@ use crate::people::Deed;
 use crate::print::{Print, Shown};
 use crate::process::{Call, Process, Stage};
 use crate::rules::Broken;
-use crate::universe::{DEADLINE, LONGEST_PAUSE, LONGEST_WAIT_FOR_LEAVE, LONGEST_WAY, POLL, SECOND, beginning, timings};
+use crate::universe::{
+    DEADLINE, LONGEST_PAUSE, LONGEST_WAIT_FOR_LEAVE, LONGEST_WAY, POLL, SECOND, SHORT_WAIT_FOR_LEAVE, beginning,
+    timings,
+};
 
 /// How a call to the API server goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -251,12 +254,13 @@ impl World {
             Some(None) => fate == Fate::Fine && process.due[slot].is_some_and(|due| due <= self.now),
             Some(Some(reconcile)) => match &reconcile.stage {
                 Stage::Asking => false,
-                Stage::Leave(since) => {
+                Stage::Leave(since, plan) => {
+                    let longest = if plan.is_some() { SHORT_WAIT_FOR_LEAVE } else { LONGEST_WAIT_FOR_LEAVE };
                     fate == Fate::Fine
                         && (process.session.paused_until.is_none_or(|until| until <= self.now)
-                            || *since + LONGEST_WAIT_FOR_LEAVE <= self.now)
+                            || *since + longest <= self.now)
                 }
-                Stage::Write(_) | Stage::Finalizer(_) => true,
+                Stage::Write(_) | Stage::Say(..) | Stage::Finalizer(_) => true,
                 _ => fate == Fate::Fine || fate == Fate::LostBefore,
             },
         }
@@ -269,7 +273,7 @@ impl World {
         for process in self.processes.iter().filter(|process| process.is_alive) {
             for reconcile in process.running.iter().flatten() {
                 match &reconcile.stage {
-                    Stage::Leave(_) => {}
+                    Stage::Leave(..) => {}
                     Stage::Asking => {
                         if let Some(began) = reconcile.began {
                             latest = latest.min(began + DEADLINE);
@@ -469,12 +473,13 @@ impl World {
     fn wake_rivals(&mut self, p: usize) {
         let now = self.now;
         for slot in 0..self.slots() {
-            let is_held = self.processes[p].cache[slot].as_ref().and_then(|object| object.status.as_ref()).is_some_and(
-                |status| {
-                    find(&status.conditions, ConditionType::Ready)
-                        .is_some_and(|ready| ready.reason == Reason::ClaimedByAnother.as_str())
-                },
-            );
+            let is_held = self.processes[p].cache[slot].as_ref().is_some_and(|object| {
+                object.status.as_ref().is_none_or(|status| {
+                    status.token_id.is_none()
+                        || find(&status.conditions, ConditionType::Ready)
+                            .is_some_and(|ready| ready.reason == Reason::ClaimedByAnother.as_str())
+                })
+            });
             if is_held {
                 self.processes[p].wake_at(slot, now);
             }
