@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    fn next_time(&self, p: usize) -> Timestamp {
+    pub(crate) fn next_time(&self, p: usize) -> Timestamp {
         let process = &self.processes[p];
         let mut next = process.session.next_list(self.now);
         for (due, running) in process.due.iter().zip(&process.running) {

@@ -6,6 +6,7 @@
 //! within small bounds.
 
 mod api;
+pub mod exhaust;
 mod graph;
 mod heal;
 mod people;

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use proof::exhaust::CONFIGURATIONS;
 use proof::random::History;
 
 #[derive(Parser)]
@@ -29,13 +30,63 @@ enum Command {
         #[arg(long)]
         only: Option<u64>,
     },
+    /// Goes through all histories within small bounds.
+    Exhaust {
+        /// Only the configuration of this name.
+        #[arg(long)]
+        only: Option<String>,
+        /// Lists the configurations and what they are about.
+        #[arg(long)]
+        list: bool,
+    },
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Random { only: Some(seed), .. } => one(seed),
         Command::Random { histories, seed, .. } => random(seed, histories),
+        Command::Exhaust { list: true, .. } => {
+            for configuration in CONFIGURATIONS {
+                println!("{:<12} {}", configuration.name, configuration.about);
+            }
+            ExitCode::SUCCESS
+        }
+        Command::Exhaust { only, .. } => exhaust(only.as_deref()),
     }
+}
+
+fn exhaust(only: Option<&str>) -> ExitCode {
+    let chosen: Vec<_> =
+        CONFIGURATIONS.iter().filter(|configuration| only.is_none_or(|only| only == configuration.name)).collect();
+    if chosen.is_empty() {
+        eprintln!("There is no such configuration; --list names them.");
+        return ExitCode::FAILURE;
+    }
+    println!("all histories within bounds:");
+    println!("{:<12} {:>12} {:>12} {:>6} {:>8}", "", "states", "unique", "depth", "seconds");
+    for configuration in chosen {
+        let explored = configuration.explore(threads());
+        println!(
+            "{:<12} {:>12} {:>12} {:>6} {:>8.1}",
+            configuration.name,
+            explored.states,
+            explored.unique,
+            explored.depth,
+            explored.took.as_secs_f64()
+        );
+        if let Some((broken, moves)) = explored.broken {
+            println!("{} breaks {} in {} steps: {}", configuration.name, broken.rule, moves.len(), broken.what);
+            for (number, step) in moves.iter().enumerate() {
+                println!("{:4}  {step}", number + 1);
+            }
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn one(seed: u64) -> ExitCode {
@@ -66,9 +117,8 @@ fn random(first: u64, histories: u64) -> ExitCode {
     let failed = AtomicBool::new(false);
     let failure: Mutex<Option<u64>> = Mutex::new(None);
     let tally: Mutex<BTreeMap<&'static str, u64>> = Mutex::default();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..threads() {
             scope.spawn(|| {
                 let mut own: BTreeMap<&'static str, u64> = BTreeMap::new();
                 while !failed.load(Ordering::Relaxed) {
