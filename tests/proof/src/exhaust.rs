@@ -19,8 +19,10 @@
 //! - That moment of something being due is rounded up to a whole second: nobody wakes on time.
 //! - What a person does comes in a given order, at any moment.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -28,7 +30,7 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::people::{Deed, manifest};
 use crate::rules::Broken;
-use crate::world::{Action, Fate, Treatment, World};
+use crate::world::{Action, Fate, Tally, Treatment, World};
 
 /// How often what may happen in one history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -93,11 +95,11 @@ pub enum Move {
 
 impl fmt::Display for Move {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Now(action) => write!(f, "{action:?}"),
-            Self::AMomentLater(action) => write!(f, "{action:?}, a moment later"),
-            Self::Wait(milliseconds) => write!(f, "Wait({milliseconds})"),
-        }
+        f.pad(&match self {
+            Self::Now(action) => format!("{action:?}"),
+            Self::AMomentLater(action) => format!("{action:?}, a moment later"),
+            Self::Wait(milliseconds) => format!("Wait({milliseconds})"),
+        })
     }
 }
 
@@ -142,6 +144,7 @@ impl Configuration {
         }
         // From here on time moves only when it is said to.
         world.is_fine = false;
+        world.tally = Tally(Some(BTreeMap::new()));
         let whole_second = whole_second(world.now);
         world.pass(whole_second);
         State { world, left: self.bounds, deeds_done: 0 }
@@ -155,8 +158,11 @@ impl Configuration {
                 moves.push(Move::Now(action));
             }
         };
+        let nobody_lives = world.processes.iter().all(|process| !process.is_alive);
         for p in 0..self.processes {
-            now(Action::Start(p));
+            if nobody_lives {
+                now(Action::Start(p));
+            }
             for slot in 0..self.slots {
                 now(Action::Deliver(p, slot));
                 now(Action::DeliverSecret(p, slot));
@@ -238,6 +244,7 @@ impl Configuration {
         }
         let mut world = state.world.clone();
         world.is_fine = true;
+        world.tally = Tally(None);
         world.heal();
         world.arrives();
         world.broken
@@ -256,15 +263,9 @@ fn until_due(world: &World) -> Option<i64> {
     i64::try_from(due.duration_since(world.now).as_millis()).ok()
 }
 
-impl Model for Configuration {
-    type State = State;
-    type Action = Move;
-
-    fn init_states(&self) -> Vec<State> {
-        vec![self.beginning()]
-    }
-
-    fn actions(&self, state: &State, moves: &mut Vec<Move>) {
+impl Configuration {
+    /// Everything that may happen next.
+    fn moves(&self, state: &State, moves: &mut Vec<Move>) {
         let world = &state.world;
         if world.broken.is_some() {
             return;
@@ -273,55 +274,117 @@ impl Model for Configuration {
         if moves.is_empty() && state.left.waits > 0 {
             moves.extend(until_due(world).map(Move::Wait));
         }
+        let mut now = |action: Action| {
+            let is_possible = world.is_possible(&action);
+            if is_possible {
+                moves.push(Move::Now(action));
+            }
+            is_possible
+        };
+        if world.processes.iter().any(|process| process.is_alive) {
+            (0..self.processes).for_each(|p| {
+                now(Action::Start(p));
+            });
+        }
         let mut n = 0;
-        while world.is_possible(&Action::Orphan(n)) {
-            moves.push(Move::Now(Action::Orphan(n)));
+        while now(Action::Orphan(n)) {
             n += 1;
         }
-        moves.extend((0..world.api.late.len()).map(|n| Move::Now(Action::LateChange(n))));
-        let deed = self.deeds.get(state.deeds_done).map(|deed| Action::Person(deed.clone()));
-        moves.extend(deed.filter(|deed| world.is_possible(deed)).map(Move::Now));
+        let mut n = 0;
+        while now(Action::LateChange(n)) {
+            n += 1;
+        }
+        if let Some(deed) = self.deeds.get(state.deeds_done) {
+            now(Action::Person(deed.clone()));
+        }
         self.faults(state, moves);
     }
 
-    fn next_state(&self, state: &State, step: Move) -> Option<State> {
+    /// The state after a step.
+    fn after(&self, state: &State, step: &Move) -> State {
         let mut next = state.clone();
-        let left = &mut next.left;
-        let mut fault = |budget: fn(&mut Bounds) -> &mut u8| {
-            left.faults = left.faults.saturating_sub(1);
-            let budget = budget(left);
-            *budget = budget.saturating_sub(1);
+        let (world, left) = (&mut next.world, &mut next.left);
+        let spent = match step {
+            Move::Now(Action::Crash(_)) => Some(&mut left.crashes),
+            Move::Now(Action::Relist(_)) => Some(&mut left.relists),
+            Move::Now(Action::ListFails(_)) => Some(&mut left.failed_lists),
+            Move::Now(Action::ListTaken(_, 1..)) => Some(&mut left.old_lists),
+            Move::Now(Action::LoseAnswer(..)) => Some(&mut left.answers),
+            Move::Now(Action::Run(_, _, fate)) if *fate != Fate::Fine => Some(&mut left.calls),
+            Move::Now(Action::Effect(_, _, treatment)) if *treatment != Treatment::Fine => Some(&mut left.refusals),
+            Move::Now(Action::Tick(_)) => Some(&mut left.pauses),
+            Move::Now(_) => None,
+            Move::AMomentLater(_) => {
+                left.moments = left.moments.saturating_sub(1);
+                None
+            }
+            Move::Wait(_) => {
+                left.waits = left.waits.saturating_sub(1);
+                None
+            }
         };
-        match &step {
-            Move::Now(action) => match action {
-                Action::Crash(_) => fault(|left| &mut left.crashes),
-                Action::Relist(_) => fault(|left| &mut left.relists),
-                Action::ListFails(_) => fault(|left| &mut left.failed_lists),
-                Action::ListTaken(_, 1..) => fault(|left| &mut left.old_lists),
-                Action::LoseAnswer(..) => fault(|left| &mut left.answers),
-                Action::Run(_, _, Fate::LostBefore | Fate::LostAfter | Fate::Late) => fault(|left| &mut left.calls),
-                Action::Effect(_, _, treatment) if *treatment != Treatment::Fine => fault(|left| &mut left.refusals),
-                Action::Tick(_) => fault(|left| &mut left.pauses),
-                Action::Person(_) => next.deeds_done += 1,
-                _ => {}
-            },
-            Move::AMomentLater(_) => left.moments = left.moments.saturating_sub(1),
-            Move::Wait(_) => left.waits = left.waits.saturating_sub(1),
+        if let Some(spent) = spent {
+            *spent = spent.saturating_sub(1);
+            left.faults = left.faults.saturating_sub(1);
         }
         match step {
-            Move::Now(action) => next.world.apply(&action),
-            Move::AMomentLater(action) => {
-                let then = next.world.now + MOMENT;
-                next.world.pass(then);
-                next.world.apply(&action);
+            Move::Now(action) => {
+                next.deeds_done += usize::from(matches!(action, Action::Person(_)));
+                world.apply(action);
             }
-            Move::Wait(milliseconds) => next.world.apply(&Action::Tick(milliseconds)),
+            Move::AMomentLater(action) => {
+                let then = world.now + MOMENT;
+                world.pass(then);
+                world.apply(action);
+            }
+            Move::Wait(milliseconds) => world.apply(&Action::Tick(*milliseconds)),
+        }
+        next
+    }
+}
+
+/// A configuration that is being explored.
+struct Exploration {
+    configuration: Configuration,
+    tally: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Exploration {
+    fn tally(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Model for Exploration {
+    type State = State;
+    type Action = Move;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![self.configuration.beginning()]
+    }
+
+    fn actions(&self, state: &State, moves: &mut Vec<Move>) {
+        self.configuration.moves(state, moves);
+    }
+
+    fn next_state(&self, state: &State, step: Move) -> Option<State> {
+        let mut next = self.configuration.after(state, &step);
+        let told = next.world.tally.0.replace(BTreeMap::new()).unwrap_or_default();
+        let mut tally = self.tally();
+        for (what, times) in told {
+            *tally.entry(what).or_default() += times;
         }
         Some(next)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![Property::always("no rule is broken", |model: &Self, state: &State| model.broken(state).is_none())]
+        let no_rule_is_broken = |model: &Self, state: &State| {
+            if model.configuration.heals_here(state) {
+                *model.tally().entry("the world heals").or_default() += 1;
+            }
+            model.configuration.broken(state).is_none()
+        };
+        vec![Property::always("no rule is broken", no_rule_is_broken)]
     }
 }
 
@@ -336,27 +399,44 @@ pub struct Explored {
     pub depth: usize,
     /// How long it took.
     pub took: Duration,
+    /// How often what happened.
+    pub tally: BTreeMap<&'static str, u64>,
     /// What broke, and the steps to it.
-    pub broken: Option<(Broken, Vec<Move>)>,
+    pub broken: Option<(Broken, Vec<String>)>,
 }
 
 impl Configuration {
     /// Goes through everything that can happen.
     pub fn explore(&self, threads: usize) -> Explored {
         let began = Instant::now();
-        let checker = self.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-        let path = checker.discoveries().into_values().next();
-        let broken = path.and_then(|path| {
+        let exploration = Exploration { configuration: *self, tally: Mutex::default() };
+        let checker =
+            exploration.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+        let broken = checker.discoveries().into_values().next().and_then(|path| {
             let broken = self.broken(path.last_state())?;
-            Some((broken, path.into_actions()))
+            Some((broken, self.told(&path.into_actions())))
         });
         Explored {
             states: checker.state_count(),
             unique: checker.unique_state_count(),
             depth: checker.max_depth(),
             took: began.elapsed(),
+            tally: checker.model().tally().clone(),
             broken,
         }
+    }
+
+    /// The steps, each with what happened in it.
+    fn told(&self, moves: &[Move]) -> Vec<String> {
+        let mut state = self.beginning();
+        let mut told = Vec::new();
+        for step in moves {
+            state = self.after(&state, step);
+            let happened = state.world.tally.0.replace(BTreeMap::new()).unwrap_or_default();
+            let happened: Vec<&str> = happened.into_keys().collect();
+            told.push(format!("{step:<40} {}", happened.join(", ")).trim_end().to_owned());
+        }
+        told
     }
 }
 
@@ -376,14 +456,140 @@ const NONE: Bounds = Bounds {
 };
 
 /// All of them.
-pub const CONFIGURATIONS: [Configuration; 1] = [Configuration {
-    name: "create",
-    about: "One VppToken comes by its token, while the process dies once and an answer of Graph is lost.",
-    slots: 1,
-    processes: 1,
-    before: &[Action::Person(Deed::Secret(0, 0))],
-    deeds: &[],
-    bounds: Bounds { faults: 2, crashes: 1, answers: 1, waits: 5, moments: 6, ..NONE },
-    pauses: &[],
-    heals_one_in: 100,
-}];
+pub const CONFIGURATIONS: &[Configuration] = &[
+    Configuration {
+        name: "create",
+        about: "A VppToken comes by its token, while the process dies, answers of Graph are lost, and Graph says no.",
+        slots: 1,
+        processes: 1,
+        before: &[Action::Person(Deed::Secret(0, 0))],
+        deeds: &[],
+        bounds: Bounds {
+            faults: 2,
+            crashes: 1,
+            answers: 2,
+            refusals: 1,
+            failed_lists: 1,
+            waits: 6,
+            moments: 6,
+            ..NONE
+        },
+        pauses: &[],
+        heals_one_in: 100,
+    },
+    Configuration {
+        name: "create-calls",
+        about: "A VppToken comes by its token, while status writes are lost or late, and the process dies.",
+        slots: 1,
+        processes: 1,
+        before: &[Action::Person(Deed::Secret(0, 0))],
+        deeds: &[],
+        bounds: Bounds { faults: 2, crashes: 1, answers: 1, calls: 2, relists: 1, waits: 6, moments: 6, ..NONE },
+        pauses: &[],
+        heals_one_in: 100,
+    },
+    Configuration {
+        name: "two-leaders",
+        about: "Two processes both believe that they lead, and create the token of one VppToken.",
+        slots: 1,
+        processes: 2,
+        before: &[Action::Person(Deed::Secret(0, 0))],
+        deeds: &[],
+        bounds: Bounds { faults: 0, answers: 1, waits: 4, moments: 6, ..NONE },
+        pauses: &[],
+        heals_one_in: 1000,
+    },
+    Configuration {
+        name: "same-file",
+        about: "Two VppTokens have the same file.",
+        slots: 2,
+        processes: 1,
+        before: &[Action::Person(Deed::Secret(0, 0)), Action::Person(Deed::Secret(1, 0))],
+        deeds: &[],
+        bounds: Bounds { faults: 0, crashes: 1, answers: 1, calls: 1, waits: 4, moments: 6, ..NONE },
+        pauses: &[],
+        heals_one_in: 1000,
+    },
+    Configuration {
+        name: "renewal",
+        about: "A file is renewed twice on the same token.",
+        slots: 1,
+        processes: 1,
+        before: &[Action::Person(Deed::Secret(0, 0)), Action::Start(0), Action::Calm(300)],
+        deeds: &[Deed::Secret(0, 1), Deed::Secret(0, 2)],
+        bounds: Bounds { faults: 1, crashes: 1, answers: 1, calls: 1, refusals: 1, waits: 5, moments: 6, ..NONE },
+        pauses: &[],
+        heals_one_in: 1000,
+    },
+    Configuration {
+        name: "deletion",
+        about: "A VppToken with policy Delete is deleted, at any moment since before its token is created.",
+        slots: 1,
+        processes: 1,
+        before: &[Action::Person(Deed::Secret(0, 0)), Action::Person(Deed::DeletionPolicy(0, true))],
+        deeds: &[Deed::Delete(0)],
+        bounds: Bounds { faults: 1, crashes: 1, answers: 1, calls: 1, waits: 6, moments: 6, ..NONE },
+        pauses: &[],
+        heals_one_in: 1000,
+    },
+    Configuration {
+        name: "definition",
+        about: "The definition is deleted, and with it a VppToken with policy Delete.",
+        slots: 1,
+        processes: 1,
+        before: &[Action::Person(Deed::Secret(0, 0)), Action::Person(Deed::DeletionPolicy(0, true))],
+        deeds: &[Deed::Definition],
+        bounds: Bounds { faults: 1, crashes: 1, answers: 1, calls: 1, waits: 6, moments: 6, ..NONE },
+        pauses: &[],
+        heals_one_in: 1000,
+    },
+    Configuration {
+        name: "restored",
+        about: "A VppToken is restored without its status, and its file is renewed meanwhile.",
+        slots: 1,
+        processes: 1,
+        before: &[
+            Action::Person(Deed::Secret(0, 0)),
+            Action::Start(0),
+            Action::Calm(300),
+            Action::Crash(0),
+            Action::Person(Deed::Delete(0)),
+            Action::Person(Deed::Create(0)),
+        ],
+        deeds: &[Deed::Secret(0, 1)],
+        bounds: Bounds { faults: 2, crashes: 1, answers: 1, calls: 1, waits: 5, moments: 6, ..NONE },
+        pauses: &[],
+        heals_one_in: 1000,
+    },
+    Configuration {
+        name: "vanished",
+        about: "A person deletes the token in the portal, and lists show what was or fail.",
+        slots: 1,
+        processes: 1,
+        before: &[Action::Person(Deed::Secret(0, 0)), Action::Start(0), Action::Calm(300)],
+        deeds: &[Deed::PortalDelete(0)],
+        bounds: Bounds {
+            faults: 2,
+            crashes: 1,
+            old_lists: 2,
+            failed_lists: 1,
+            answers: 1,
+            waits: 8,
+            moments: 6,
+            ..NONE
+        },
+        pauses: &[],
+        heals_one_in: 1000,
+    },
+    Configuration {
+        name: "not-kept",
+        about: "Graph accepts a value and does not keep it.",
+        slots: 1,
+        processes: 1,
+        before: &[Action::Person(Deed::Secret(0, 0)), Action::Start(0), Action::Calm(300)],
+        deeds: &[Deed::Country(0, 3)],
+        bounds: Bounds { faults: 1, crashes: 1, answers: 1, calls: 1, refusals: 1, waits: 8, moments: 10, ..NONE },
+        pauses: &[],
+        heals_one_in: 1000,
+    },
+];

@@ -64,8 +64,12 @@ fn exhaust(only: Option<&str>) -> ExitCode {
     }
     println!("all histories within bounds:");
     println!("{:<12} {:>12} {:>12} {:>6} {:>8}", "", "states", "unique", "depth", "seconds");
+    let mut tally: BTreeMap<&'static str, u64> = BTreeMap::new();
     for configuration in chosen {
         let explored = configuration.explore(threads());
+        for (what, times) in explored.tally {
+            *tally.entry(what).or_default() += times;
+        }
         println!(
             "{:<12} {:>12} {:>12} {:>6} {:>8.1}",
             configuration.name,
@@ -75,12 +79,15 @@ fn exhaust(only: Option<&str>) -> ExitCode {
             explored.took.as_secs_f64()
         );
         if let Some((broken, moves)) = explored.broken {
-            println!("{} breaks {} in {} steps: {}", configuration.name, broken.rule, moves.len(), broken.what);
+            println!("{} breaks {} after {} steps: {}", configuration.name, broken.rule, moves.len(), broken.what);
             for (number, step) in moves.iter().enumerate() {
                 println!("{:4}  {step}", number + 1);
             }
             return ExitCode::FAILURE;
         }
+    }
+    for (what, times) in &tally {
+        println!("{times:>12}  {what}");
     }
     ExitCode::SUCCESS
 }
