@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::{Client, Config};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -21,6 +21,7 @@ use crate::graph::Endpoints;
 use crate::tenant::{Directory, Timings};
 use crate::vpptoken::Context;
 use crate::vpptoken::desk::Desk;
+use crate::vpptoken::events::Events;
 use metrics::Metrics;
 
 /// How the operator is run.
@@ -126,7 +127,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), 
         tenant_wanted: Arc::clone(&sources.tenants_changed),
         desk: desk.clone(),
         timings: settings.timings,
-        recorder: Recorder::new(client.clone(), reporter),
+        events: Events::new(client.clone(), reporter),
         wake: queue.wake(),
         working: Semaphore::new(WORKING),
     });

@@ -2,6 +2,7 @@
 
 pub mod act;
 pub mod desk;
+pub mod events;
 pub mod facts;
 pub mod observe;
 pub mod plan;
@@ -14,7 +15,6 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
-use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::Semaphore;
@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use crate::api::VppToken;
 use crate::tenant::{Directory, Priority, Sent, TenantKey, Timings};
 use desk::Desk;
+use events::Events;
 use plan::{Plan, Step};
 
 /// What could not be read from or written to Kubernetes. Graph's failures are not errors here but part of what is observed.
@@ -81,7 +82,7 @@ pub struct Context {
     /// Times that the rules speak of.
     pub timings: Timings,
     /// Writes events.
-    pub recorder: Recorder,
+    pub events: Events,
     /// Asks for other reconciles.
     pub wake: Wake,
     /// How many reconciles look or report at a time. Waiting for leave to write to Graph, and writing there, do not count.

@@ -239,7 +239,7 @@ async fn show(context: &Context, object: &VppToken, type_: EventType, reason: St
     let note = shortened(note);
     tracing::info!(object = %format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()), reason, note, "event");
     let event = Event { type_, reason, note: Some(note), action: "Reconcile".into(), secondary: None };
-    if let Err(error) = context.recorder.publish(&event, &object.object_ref(&())).await {
+    if let Err(error) = context.events.publish(&event, &object.object_ref(&())).await {
         tracing::warn!(%error, "an event could not be written");
     }
 }
