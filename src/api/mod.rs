@@ -14,8 +14,8 @@ pub use tenant::{
     TokenEncoding,
 };
 pub use vpp_token::{
-    AccountType, CreationPolicy, DeletionPolicy, ManagementPolicy, PendingCreate, SyncSpec, TenantKind, TenantRef,
-    TokenSecretRef, Uploaded, VppToken, VppTokenSpec, VppTokenStatus, VppTokenTenant,
+    AccountType, ClaimedByAnother, CreationPolicy, DeletionPolicy, ManagementPolicy, PendingCreate, SyncSpec,
+    TenantKind, TenantRef, TokenSecretRef, Uploaded, VppToken, VppTokenSpec, VppTokenStatus, VppTokenTenant,
 };
 
 /// API group of every resource of this operator.

@@ -402,9 +402,9 @@ pub struct VppTokenStatus {
     /// A create that was announced and whose outcome is not recorded yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_create: Option<PendingCreate>,
-    /// The token in Graph that the token file belongs to, while another VppToken has it.
+    /// The token that the file was found to belong to, and that another VppToken has; until this one has a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub conflicting_token_id: Option<String>,
+    pub claimed_by_another: Option<ClaimedByAnother>,
     /// When the schedule is due next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_sync_time: Option<Timestamp>,
@@ -447,6 +447,16 @@ pub struct Uploaded {
     pub organization_name: String,
     /// When it was uploaded; of one that was found already uploaded, its last sync, or else when it was found.
     pub time: Timestamp,
+}
+
+/// A token that another VppToken has. What the Secret holds later is taken for a file of the same location.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimedByAnother {
+    /// The id in Graph.
+    pub token_id: String,
+    /// The Secret with the file that belongs to it.
+    pub token_secret_ref: TokenSecretRef,
 }
 
 /// A create that was announced before it was sent.

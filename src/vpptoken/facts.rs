@@ -55,6 +55,7 @@ impl Done {
                 status.tenant = Some(tenant.clone());
                 status.uploaded = uploaded.clone();
                 status.pending_create = None;
+                status.claimed_by_another = None;
             }
             Self::Uploaded(uploaded) => status.uploaded = Some(uploaded.clone()),
             Self::SyncDeclined { request } => status.last_handled_sync_request = Some(request.clone()),

@@ -7,7 +7,7 @@ use serde_json::json;
 use vpptoken_operator::api::VppTokenStatus;
 use vpptoken_operator::api::conditions::ConditionType;
 
-use crate::support::{EXPIRES, READY, RENEWED, STALLED, Setup, World, condition, row};
+use crate::support::{EXPIRES, READY, RENEWED, STALLED, Setup, World, condition, in_days, row};
 
 async fn world() -> World {
     World::with(Setup { elsewhere: true, ..Setup::default() }).await
@@ -159,7 +159,81 @@ async fn of_two_statuses_with_one_id_the_elder_has_the_token() {
                 && status.last_handled_sync_request.as_deref() == Some("now")
         })
         .await;
-    assert_eq!(world.patched(), [["countryOrRegion", "token"]]);
+    assert_eq!(world.patched(), [["token"], ["countryOrRegion"]]);
+    assert_eq!(world.entities().len(), 1);
+    world.finish().await;
+}
+
+/// Two files of one location, however one after the other they are renewed, are still of one location.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_one_file_that_is_renewed_in_both_secrets_there_is_one_token_and_the_other_takes_over_by_the_file_it_has()
+{
+    let world = World::new().await;
+    let same = json!({ "appleId": "vpp@contoso.example" });
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("owner", &file, same.clone()).await;
+    let id = world.wait_synced("owner").await.token_id.unwrap();
+    world.create("heir", &file, same).await;
+    is_held(&world, "heir", &id, &[]).await;
+    world.emulator.clear_requests();
+    let renewed_with = |name: &'static str, digest: String| {
+        let world = &world;
+        async move {
+            world
+                .wait_status(name, "renewed and synced", |status| {
+                    row(status) == READY
+                        && status.last_sync_status.as_deref() == Some("completed")
+                        && status
+                            .uploaded
+                            .as_ref()
+                            .is_some_and(|file| file.sha256 == digest && status.last_sync_date_time >= Some(file.time))
+                })
+                .await
+        }
+    };
+
+    // First the owner's Secret: the other one has the old file.
+    let renewed = world.token("Contoso", &RENEWED);
+    world.write_secret("owner", "token", &renewed.text()).await;
+    renewed_with("owner", sha256(&renewed.text())).await;
+    world.wait_lists(1).await;
+    is_held(&world, "heir", &id, &[]).await;
+    // Also in the memory of a process that starts now.
+    world.operator.restart().await;
+    world.wait_lists(2).await;
+    is_held(&world, "heir", &id, &[]).await;
+    world.write_secret("heir", "token", &renewed.text()).await;
+    // Then the other one's: it has a file that Graph does not have yet.
+    let newest = world.token("Contoso", &in_days(600));
+    world.write_secret("heir", "token", &newest.text()).await;
+    world.wait_lists(2).await;
+    is_held(&world, "heir", &id, &[]).await;
+    world.write_secret("owner", "token", &newest.text()).await;
+    renewed_with("owner", sha256(&newest.text())).await;
+    world.wait_lists(1).await;
+    is_held(&world, "heir", &id, &[]).await;
+    let to_it = |operation| (operation, Some(id.clone()));
+    let renewal = [to_it(Operation::Update), to_it(Operation::SyncLicenses)];
+    assert_eq!(world.written(), [renewal.clone(), renewal].concat());
+    assert_eq!(world.patched(), [["token"], ["token"]]);
+
+    // The owner goes. With an older file, the other one can't know whether that token is of its location.
+    world.write_secret("heir", "token", &file.text()).await;
+    world.wait_lists(1).await;
+    world.emulator.clear_requests();
+    world.delete("owner").await;
+    world.wait_gone("owner").await;
+    let status = world.wait_reason("heir", "SimilarTokenExists").await;
+    assert_eq!(row(&status), STALLED);
+    let said = condition(&status, ConditionType::Ready).message;
+    assert!(said.contains(&id) && said.contains("Set tokenId"), "{said}");
+    world.wait_lists(2).await;
+    // With the file that Graph has, it can.
+    world.write_secret("heir", "token", &newest.text()).await;
+    world.wait_status("heir", "the owner", |status| has(status, &id)).await;
+    world.wait_events("heir", &["ClaimedByAnother", "SimilarTokenExists", "Adopted"]).await;
+    world.wait_lists(2).await;
+    assert_eq!(world.written(), [], "there is nothing to write");
     assert_eq!(world.entities().len(), 1);
     world.finish().await;
 }

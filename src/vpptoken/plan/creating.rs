@@ -10,7 +10,7 @@ use super::same::{same, same_second};
 use super::step::Step;
 use super::wording::{list_of, time};
 use crate::api::conditions::{ConditionType, find};
-use crate::api::{CreationPolicy, PendingCreate, Reason, Uploaded};
+use crate::api::{ClaimedByAnother, CreationPolicy, PendingCreate, Reason, Uploaded};
 use crate::tenant::Entry;
 use crate::vpptoken::world::{FileFacts, KnownTenant, Permission, StepKind};
 
@@ -254,10 +254,8 @@ fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &
     let is_exact = |entry: &&Entry| same_second(entry.entity.expiration, file.expiration);
     if let Some(id) = anothers(draft, tenant, file, apple_id) {
         claimed_by_file(draft, &id);
-        draft.status.conflicting_token_id = Some(id);
         return None;
     }
-    draft.status.conflicting_token_id = None;
     let similar = candidates(draft, tenant, apple_id, &file.organization_name);
     let exact: Vec<&Entry> = similar.iter().copied().filter(is_exact).collect();
     match exact.as_slice() {
@@ -301,10 +299,15 @@ fn anothers(draft: &Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &st
     let taken: Vec<&Entry> = taken.collect();
     let by_expiry = || taken.iter().find(|entry| same_second(entry.entity.expiration, file.expiration));
     let with_id = |id: Option<&String>| taken.iter().find(|entry| Some(&entry.entity.id) == id);
-    // Once it belonged to one, it does until that one is free: two files of one location may be renewed one after the other.
-    let is_unique = draft.observed.spec.creation_policy == CreationPolicy::Unique;
-    let held = draft.status.conflicting_token_id.as_ref().filter(|_| is_unique);
-    let found = with_id(others.files.get(&file.sha256)).or_else(|| with_id(held)).or_else(by_expiry);
+    // Once found, it stays so: two files of one location may be renewed one after the other.
+    let spec = &draft.observed.spec;
+    let before = draft.status.claimed_by_another.as_ref().filter(|before| {
+        spec.creation_policy == CreationPolicy::Unique
+            && spec.token_secret_ref.as_ref() == Some(&before.token_secret_ref)
+    });
+    let found = with_id(others.files.get(&file.sha256))
+        .or_else(|| with_id(before.map(|before| &before.token_id)))
+        .or_else(by_expiry);
     found.map(|entry| entry.entity.id.clone())
 }
 
@@ -385,6 +388,9 @@ fn stalled_before<'a>(draft: &Draft<'a>) -> Option<&'a Condition> {
 
 /// Another VppToken has the token that the file belongs to.
 fn claimed_by_file(draft: &mut Draft, id: &str) {
+    let secret = draft.observed.spec.token_secret_ref.clone();
+    draft.status.claimed_by_another =
+        secret.map(|token_secret_ref| ClaimedByAnother { token_id: id.to_owned(), token_secret_ref });
     draft.hold(
         Reason::ClaimedByAnother,
         format!(

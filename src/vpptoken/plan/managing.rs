@@ -81,7 +81,6 @@ fn mirror(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
     status.data_sharing_consent_granted = entity.data_sharing_consent_granted;
     status.claim_token_management_from_external_mdm = entity.claim_token_management_from_external_mdm;
     status.last_modified_date_time = entity.last_modified;
-    status.conflicting_token_id = None;
     status.sync_running_since = syncing::running_since(draft.observed, entry);
     draft.entity = Some(entity.clone());
 }

@@ -456,7 +456,7 @@ fn held_as_anothers(world: &mut World) {
     world.claimed("t2", ago(DAY), "uid-9");
     world.observed.status = plan(&world.observe()).status;
     assert_eq!(world.status.conditions[0].reason, "ClaimedByAnother");
-    assert_eq!(world.status.conflicting_token_id.as_deref(), Some("t2"));
+    assert_eq!(world.status.claimed_by_another.as_ref().unwrap().token_id, "t2");
     // Whatever else was said since, and by whichever process.
     world.status.conditions.clear();
 }
@@ -606,7 +606,7 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
             ),
             (
-                "so held, and the manifest changed",
+                "so held, and a part of the manifest changed that says nothing of the file",
                 |w| {
                     held_as_anothers(w);
                     w.tokens = vec![older("t2")];
@@ -637,6 +637,57 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                     w.claimed("t3", ago(DAY), "uid-8");
                 },
                 working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
+            ),
+            (
+                "so held, and the manifest names another Secret",
+                |w| {
+                    held_as_anothers(w);
+                    w.tokens = vec![older("t2")];
+                    w.spec.token_secret_ref.as_mut().unwrap().name = "munich-vpp".into();
+                },
+                working(Reason::Creating).step(announce(&["t2"])).no_token(),
+            ),
+            (
+                "so held, and the other's token has another Apple ID by now",
+                |w| {
+                    held_as_anothers(w);
+                    w.tokens = vec![Entity { apple_id: Some("vpp.munich@contoso.example".into()), ..older("t2") }];
+                },
+                working(Reason::Creating).step(announce(&[])).no_token(),
+            ),
+            (
+                "so held, and the tenant was away meanwhile",
+                |w| {
+                    held_as_anothers(w);
+                    let tenant = std::mem::replace(&mut w.observed.tenant, TenantState::NotFound);
+                    w.observed.status = plan(&w.observe()).status;
+                    assert_eq!(w.status.conditions[0].reason, "TenantNotFound");
+                    (w.observed.tenant, w.tokens) = (tenant, vec![older("t2")]);
+                },
+                stalled(Reason::ClaimedByAnother).no_token(),
+            ),
+            (
+                "so held, and the Secret was away meanwhile",
+                |w| {
+                    held_as_anothers(w);
+                    let file = std::mem::replace(&mut w.observed.file, Err(FileProblem::SecretNotFound));
+                    w.observed.status = plan(&w.observe()).status;
+                    assert_eq!(w.status.conditions[0].reason, "SecretNotFound");
+                    (w.observed.file, w.tokens) = (file, vec![older("t2")]);
+                },
+                stalled(Reason::ClaimedByAnother).no_token(),
+            ),
+            (
+                "so held, and the other let go, and a third one took it over",
+                |w| {
+                    held_as_anothers(w);
+                    w.tokens = vec![older("t2")];
+                    let claimed = std::mem::take(&mut w.others.claimed);
+                    w.observed.status = plan(&w.observe()).status;
+                    assert_eq!(w.status.conditions[0].reason, "SimilarTokenExists");
+                    w.others.claimed = claimed;
+                },
+                stalled(Reason::ClaimedByAnother).no_token(),
             ),
             (
                 "another VppToken has the very file",
