@@ -39,6 +39,55 @@ async fn runs_missed_while_the_operator_was_away_are_caught_up_once() {
     world.finish().await;
 }
 
+/// A time that passed while a schedule did not name it is no run that was missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_that_is_new_or_changed_does_not_fire_for_what_lies_in_the_past() {
+    let world = World::new().await;
+    let minute = |time: Timestamp| time.in_tz("UTC").unwrap().minute();
+    let hourly = |time: Timestamp| json!({ "sync": { "schedule": format!("{} * * * *", minute(time)) } });
+    let later = Timestamp::now() + SignedDuration::from_mins(30);
+    for (name, more) in
+        [("new", json!({})), ("changed", hourly(later)), ("changed-meanwhile", hourly(later)), ("kept", hourly(later))]
+    {
+        let file = world.token("Contoso", &EXPIRES);
+        world.create(name, &file, more).await;
+    }
+    for name in ["new", "changed", "changed-meanwhile", "kept"] {
+        world.wait_synced(name).await;
+    }
+    // What is due at the next full minute was not due yet when they were synced.
+    let synced = Timestamp::now();
+    let past = Timestamp::from_second((synced.as_second() / 60 + 1) * 60).unwrap();
+    assert!(until(LIMIT * 2, || async { Timestamp::now() > past }).await);
+    world.emulator.clear_requests();
+    let kept = world.status("kept").await.next_sync_time.unwrap();
+    let in_an_hour = |name: &'static str| {
+        let world = &world;
+        async move {
+            let status = world
+                .wait_status(name, "due in an hour", |status| {
+                    status.next_sync_time == Some(past + SignedDuration::from_hours(1))
+                })
+                .await;
+            assert_eq!(row(&status), READY, "{name}");
+        }
+    };
+    for name in ["new", "changed"] {
+        world.patch(name, json!({ "spec": hourly(past) })).await;
+        in_an_hour(name).await;
+    }
+    world.operator.kill();
+    world.patch("changed-meanwhile", json!({ "spec": hourly(past) })).await;
+    world.operator.start().await;
+    for name in ["new", "changed", "changed-meanwhile"] {
+        in_an_hour(name).await;
+    }
+    world.wait_lists(2).await;
+    assert_eq!(world.written(), []);
+    assert_eq!(world.status("kept").await.next_sync_time, Some(kept), "a start changes no promise");
+    world.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schedule_that_never_fires_is_said_and_stops_nothing_else() {
     let world = World::new().await;

@@ -103,7 +103,7 @@ fn living(draft: &mut Draft) {
 
 fn alive(draft: &mut Draft) {
     let observed = draft.observed;
-    syncing::hold_unusable_schedule(draft);
+    syncing::look_at_schedule(draft);
     let wants_finalizer = observed.spec.deletion_policy == DeletionPolicy::Delete && !observed.spec.only_observes();
     if wants_finalizer && !observed.object.has_finalizer {
         draft.say_working(Reason::Finalizing, "The finalizer for deletionPolicy: Delete is being written.");

@@ -107,7 +107,7 @@ fn schedule(draft: &mut Draft, entry: &Entry) -> Option<Timestamp> {
         let from_now = schedule.next_after(base.max(observed.now)).ok()?;
         match promised {
             Some(promised) if promised > base && fires_at(&schedule, promised) => Some(promised.min(from_now)),
-            Some(_) if is_same_manifest => schedule.next_after(base).ok(),
+            Some(promised) if promised <= base && is_same_manifest => schedule.next_after(base).ok(),
             _ => Some(from_now),
         }
     };
@@ -121,9 +121,13 @@ fn fires_at(schedule: &Schedule, time: Timestamp) -> bool {
 }
 
 /// A schedule that can't be read, or never fires, needs a person, whether there is anything to sync or not.
-pub(super) fn hold_unusable_schedule(draft: &mut Draft) {
+pub(super) fn look_at_schedule(draft: &mut Draft) {
     let object = &draft.observed.object;
-    let Some(sync) = &draft.observed.spec.sync else { return };
+    let Some(sync) = &draft.observed.spec.sync else {
+        // Whatever was promised, a schedule that comes later begins anew.
+        draft.status.next_sync_time = None;
+        return;
+    };
     if let Err(error) = Schedule::parse(sync, &object.uid).and_then(|schedule| schedule.next_after(object.created)) {
         let reason = match error {
             ScheduleError::NeverFires(_) => Reason::ScheduleNeverFires,

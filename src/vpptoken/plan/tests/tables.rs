@@ -450,6 +450,16 @@ fn a_new_object_is_announced_then_looked_for_then_created() {
     );
 }
 
+/// The operator started anew, with another manifest, and had not listed the tenant's tokens when it first looked.
+fn listed_anew(world: &mut World) {
+    world.status.observed_generation = Some(2);
+    let lists = std::mem::take(&mut world.lists);
+    world.observed.status = plan(&world.observe()).status;
+    assert_eq!(world.status.conditions[0].reason, "TenantNotRead");
+    assert_eq!(world.status.observed_generation, Some(3));
+    world.lists = lists;
+}
+
 /// It was said that another VppToken has the token of the file.
 fn held_as_anothers(world: &mut World) {
     world.tokens = vec![token("t2")];
@@ -2065,6 +2075,34 @@ fn a_schedule_is_followed_and_a_missed_run_caught_up_once() {
                 |w| {
                     w.missed();
                     w.status.observed_generation = Some(2);
+                },
+                ready().step(scheduled_sync()),
+            ),
+            (
+                "changed while the tenant had to be listed anew: it begins now",
+                |w| {
+                    w.missed();
+                    w.schedule("0 8,20 * * *");
+                    listed_anew(w);
+                },
+                ready().again(HOUR * 8),
+            ),
+            (
+                "removed and put back meanwhile: it begins now",
+                |w| {
+                    w.missed();
+                    let sync = w.spec.sync.take();
+                    listed_anew(w);
+                    (w.spec.sync, w.status.observed_generation) = (sync, Some(2));
+                },
+                ready().again(HOUR * 6),
+            ),
+            (
+                "missed, and another part of the manifest changed meanwhile",
+                |w| {
+                    w.missed();
+                    w.status.last_sync_date_time = w.token().last_sync;
+                    listed_anew(w);
                 },
                 ready().step(scheduled_sync()),
             ),
