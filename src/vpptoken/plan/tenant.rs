@@ -122,11 +122,11 @@ fn stale_after(time: Timestamp, tenant: &KnownTenant) -> Timestamp {
     time.saturating_add(tenant.view.poll_interval.saturating_mul(STALE_POLLS)).unwrap_or(Timestamp::MAX)
 }
 
-/// Whether everything was said of this very manifest before, so that a start of the operator changes nothing about it.
+/// Whether everything was said of this very manifest before, or that it needs a person, so that a start of the operator changes
+/// nothing about it.
 fn has_said(draft: &Draft) -> bool {
     let before = &draft.observed.status;
-    let ready = find(&before.conditions, ConditionType::Ready);
+    let said = |type_| find(&before.conditions, type_).is_some();
     before.observed_generation == Some(draft.observed.object.generation)
-        && ready.is_some_and(|ready| ready.reason != Reason::TenantNotRead.as_str())
-        && (before.token_id.is_none() || find(&before.conditions, ConditionType::TokenValid).is_some())
+        && (said(ConditionType::Stalled) || (before.token_id.is_some() && said(ConditionType::TokenValid)))
 }

@@ -1398,6 +1398,32 @@ fn a_tenant_that_cannot_be_used_stops_everything() {
     );
 }
 
+/// What needs a person is not taken back because the operator starts anew, and then said again.
+#[test]
+fn a_start_of_the_operator_takes_nothing_back() {
+    let mut world = World::new_object();
+    world.tokens = vec![older("t2")];
+    world.observed.status = plan(&world.observe()).status;
+    let said = world.status.clone();
+    assert!(find(&said.conditions, ConditionType::Stalled).is_some());
+    let message = "It is being looked for.".to_owned();
+    let not_looked_for = TenantState::Unusable { reason: Reason::TenantNotRead, message };
+    let tenant = std::mem::replace(&mut world.observed.tenant, not_looked_for);
+    assert_eq!(plan(&world.observe()).status, said);
+    world.observed.tenant = tenant;
+    world.lists.clear();
+    assert_eq!(plan(&world.observe()).status, said);
+    world.problem(ErrorKind::Unreachable, ago(SECOND));
+    assert_eq!(plan(&world.observe()).status, said);
+    world.known().unwrap().view.opened = ago(MINUTE * 15 + SECOND);
+    let status = plan(&world.observe()).status;
+    let reasons: Vec<&str> = status.conditions.iter().map(|condition| condition.reason.as_str()).collect();
+    assert_eq!(reasons, ["SnapshotStale"], "but not for ever");
+    // What another manifest was told is another matter.
+    world.status.observed_generation = Some(2);
+    assert_ne!(plan(&world.observe()).status, said);
+}
+
 #[test]
 fn credentials_and_permissions_need_a_person_after_ten_minutes() {
     check(
