@@ -294,7 +294,7 @@ pub struct SyncSpec {
     /// Five-field cron expression: minute, hour, day of month, month, day of week.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
-    #[x_kube(validation = Rule::new("self.matches('^[^[:space:]@]+( +[^[:space:]@]+){4}$')").message("schedule must be a cron expression of five fields (minute hour day-of-month month day-of-week), for example \"0 6,18 * * *\"; fields for seconds or years and names like @daily are not taken"))]
+    #[x_kube(validation = Rule::new("self.matches('^[-0-9A-Za-z*?,/]+( +[-0-9A-Za-z*?,/]+){4}$')").message("schedule must be a cron expression of five fields (minute hour day-of-month month day-of-week), for example \"0 6,18 * * *\"; a field has numbers, names such as MON, and the signs * ? , - /; fields for seconds or years and names like @daily are not taken"))]
     pub schedule: Option<String>,
     /// IANA time zone of the schedule. Left out: UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]

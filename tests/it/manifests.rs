@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use futures::{StreamExt, stream};
+use kube::api::PostParams;
 use serde_json::{Value, json};
+use vpptoken_operator::api::VppToken;
 
 use crate::support::{EXPIRES, LIMIT, Plane, World, until};
 
@@ -59,7 +61,7 @@ async fn every_wrong_manifest_is_refused_with_its_sentence() {
     let plane = Plane::shared().await;
     let namespace = namespace(&plane).await;
     let wrong = listed(&examples().join("wrong"), false);
-    assert!(wrong.len() >= 33, "there were 33 wrong manifests, and now are {}", wrong.len());
+    assert!(wrong.len() >= 39, "there were 39 wrong manifests, and now are {}", wrong.len());
     let refused = stream::iter(&wrong).map(|path| {
         let (plane, namespace) = (&plane, &namespace);
         async move {
@@ -131,6 +133,31 @@ async fn every_example_is_accepted() {
         assert!(!applied.stderr.contains("arning"), "{path}: {}", applied.stderr);
     }
     plane.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await;
+}
+
+/// The API server refuses what is no schedule at all; what the documentation names as a schedule, it has to take.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_schedule_of_the_documentation_is_accepted() {
+    let world = World::new().await;
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schedules.md")).unwrap();
+    let written = |heading: &str, cells: &[usize]| -> Vec<String> {
+        let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
+        let lines = section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with('|')).skip(2);
+        let cell = |line: &str, cell: usize| line.split('|').nth(cell).unwrap().split('`').nth(1).unwrap().to_owned();
+        lines.flat_map(|line| cells.iter().map(move |number| cell(line, *number))).collect()
+    };
+    let mut schedules = written("What you can write", &[1, 3]);
+    schedules.extend(written("When the clock changes", &[2]));
+    assert!(schedules.len() >= 45, "there were 45 schedules, and now are {}: {schedules:?}", schedules.len());
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    for schedule in schedules {
+        let mut spec = world.spec("berlin");
+        spec["sync"] = json!({ "schedule": schedule });
+        let object = VppToken::new("berlin", serde_json::from_value(spec).unwrap());
+        let taken = world.tokens().create(&dry_run, &object).await;
+        assert!(taken.is_ok(), "{schedule}: {taken:?}");
+    }
+    world.finish().await;
 }
 
 /// kubectl separates columns by two spaces at least, and the name of a column has one at most.
