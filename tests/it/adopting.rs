@@ -33,6 +33,7 @@ async fn a_status_lost_in_a_restore_takes_the_same_token_over_without_a_write() 
     world.delete("berlin").await;
     world.wait_gone("berlin").await;
     world.apply(&kept).await;
+    world.wait_event("berlin", "Adopted").await;
     // The object stayed, and its status was emptied while nobody looked.
     world.operator.kill();
     let emptied = Patch::Merge(json!({ "status": null }));

@@ -1,18 +1,23 @@
 //! Deletions: `Retain` never waits, whatever is gone; `Delete` goes by what it has, says what it lacks, and never leaves a
 //! token behind that nobody knows of; and uninstalling takes nothing along.
 
-use graph_emulator::{Action, Fault, Operation, When};
+use graph_emulator::{Action, Fault, Operation, Permission, RequestRecord, When};
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::json;
 use vpptoken_operator::api::conditions::ConditionType;
-use vpptoken_operator::api::{ClusterGraphTenant, FINALIZER};
+use vpptoken_operator::api::{ClusterGraphTenant, FINALIZER, GraphTenant};
 
-use crate::support::{EXPIRES, LIMIT, RECONCILING, Setup, World, condition, row};
+use crate::support::{EXPIRES, LIMIT, RECONCILING, Second, Setup, World, condition, row, through, until};
 
 async fn delete_tenant(world: &World) {
     let tenants: Api<ClusterGraphTenant> = Api::all(world.client.clone());
     tenants.delete(&world.tenant, &DeleteParams::default()).await.unwrap();
+}
+
+async fn delete_graph_tenant(world: &World, name: &str) {
+    let tenants: Api<GraphTenant> = Api::namespaced(world.client.clone(), &world.namespace);
+    tenants.delete(name, &DeleteParams::default()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,6 +95,114 @@ async fn delete_uses_the_credentials_that_are_still_in_memory() {
     world.finish().await;
 }
 
+/// The app registration may not delete. A tenant object that is made anew with another one is what a person would try.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_object_that_is_made_anew_serves_a_deletion_that_waits() {
+    let world = World::new().await;
+    let tenant = Second::make(&world, "own").await;
+    let mut more = through("own");
+    more["deletionPolicy"] = json!("Delete");
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("berlin", &file, more).await;
+    let id = world.wait_synced("berlin").await.token_id.unwrap();
+    world.emulator.set_permission(&tenant.tenant_id, &tenant.client_id, Permission::Read);
+    world.emulator.revoke_access_tokens();
+    world.emulator.clear_requests();
+    world.delete("berlin").await;
+    let refused = async |times: usize| {
+        let is_refused =
+            |record: &&RequestRecord| record.operation == Operation::Delete && record.status() == Some(403);
+        world.wait_graph("refused deletions", |seen| seen.requests().filter(is_refused).count() >= times).await;
+    };
+    refused(1).await;
+    let status = world
+        .wait_status("berlin", "told what is missing", |status| {
+            row(status) == RECONCILING && condition(status, ConditionType::Ready).message.contains("ReadWrite")
+        })
+        .await;
+    assert_eq!(condition(&status, ConditionType::Ready).reason, "Deleting");
+
+    // The tenant object goes, and its Secret: what is in memory is tried once more, and is not allowed either.
+    delete_graph_tenant(&world, "own").await;
+    world.remove_secret("own").await;
+    refused(2).await;
+    assert_eq!(world.finalizers("berlin").await, [FINALIZER]);
+    // One for another tenant is no way to this one's token.
+    let stranger = Second::make(&world, "own").await;
+    let changed = world.wait_status("berlin", "held for the other tenant", |status| {
+        condition(status, ConditionType::Ready).message.contains("leads to another tenant")
+    });
+    assert_eq!(row(&changed.await), RECONCILING);
+    delete_graph_tenant(&world, "own").await;
+    // And one for the right tenant, with an app that may delete.
+    let secret = format!("anew-{}", uuid::Uuid::new_v4().simple());
+    world.must_not_leak(&secret);
+    let anew = Second { tenant_id: tenant.tenant_id.clone(), client_id: uuid::Uuid::new_v4().to_string() };
+    world.emulator.add_app(&anew.tenant_id, &anew.client_id, secret.as_str());
+    world.write_secret("own", "clientSecret", &secret).await;
+    world.apply(&anew.manifest("own", "5s")).await;
+    world.wait_gone("berlin").await;
+    world.wait_event("berlin", "Deleted").await;
+    assert_eq!(tenant.entities(&world), []);
+    let deletions = world.requests(Operation::Delete);
+    let (last, before) = deletions.split_last().unwrap();
+    assert_eq!((last.status(), last.client_id.as_ref()), (Some(204), Some(&anew.client_id)));
+    for deletion in before {
+        // The first one had an access token from before the permission was taken.
+        assert!(matches!(deletion.status(), Some(401 | 403)), "{deletion:#?}");
+        assert!(deletion.client_id.as_ref().is_none_or(|by| *by == tenant.client_id));
+        assert_eq!(deletion.id.as_ref(), Some(&id));
+    }
+    let at_strangers = world.emulator.requests().into_iter();
+    let mut at_strangers = at_strangers.filter(|record| record.tenant.as_ref() == Some(&stranger.tenant_id));
+    assert!(!at_strangers.any(|record| record.operation.is_write()));
+    world.finish().await;
+}
+
+/// The other tenant's polls tell the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_asked_of_graph_for_a_tenant_object_that_is_gone_but_a_deletion() {
+    let world = World::new().await;
+    let tenant = Second::make(&world, "own").await;
+    for (name, policy, more) in
+        [("berlin", "Delete", through("own")), ("munich", "Retain", through("own")), ("paris", "Retain", json!({}))]
+    {
+        let mut more = more;
+        more["deletionPolicy"] = json!(policy);
+        let file = world.token("Contoso", &EXPIRES);
+        world.create(name, &file, more).await;
+        world.wait_synced(name).await;
+    }
+    let quiet = async || {
+        // What was under way when it began to be quiet has ended by then.
+        world.wait_lists(1).await;
+        world.emulator.clear_requests();
+        world.wait_lists(3).await;
+        assert_eq!(tenant.requests(&world), 0, "{:#?}", world.emulator.requests());
+    };
+    delete_graph_tenant(&world, "own").await;
+    for name in ["berlin", "munich"] {
+        assert_eq!(row(&world.wait_reason(name, "TenantNotFound").await), RECONCILING, "{name}");
+    }
+    quiet().await;
+    // Whatever is wanted of it.
+    for name in ["berlin", "munich"] {
+        world.request_sync(name, "now").await;
+        world.patch(name, json!({ "spec": { "countryOrRegion": "de" } })).await;
+        let generation = world.tokens().get(name).await.unwrap().metadata.generation;
+        world.wait_status(name, "looked at", |status| status.observed_generation == generation).await;
+    }
+    quiet().await;
+    // The credentials that are still in memory are for this alone; and then nothing is left to ask.
+    world.emulator.clear_requests();
+    world.delete("berlin").await;
+    world.wait_gone("berlin").await;
+    assert_eq!(world.written().iter().map(|(operation, _)| *operation).collect::<Vec<_>>(), [Operation::Delete]);
+    assert_eq!(tenant.entities(&world).len(), 1);
+    quiet().await;
+    world.finish().await;
+}
+
 /// Whether there is a token to delete is found out first: neither one that nobody knows of nor a second one is left.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_of_unknown_outcome_is_resolved_before_its_object_goes() {
@@ -138,7 +251,12 @@ async fn uninstalling_the_chart_takes_nothing_along() {
     world.emulator.clear_requests();
     // The operator still runs while its release goes, tenant object and rights included: that is as bad as it gets.
     world.plane.uninstall_chart(&world.namespace).await;
-    world.wait_lists(2).await;
+    let noticed = |name: &str| {
+        let about = format!("{name}.{} failed", world.namespace);
+        world.operator.log().lines().filter(|line| line.contains("is forbidden") && line.contains(&about)).count() >= 2
+    };
+    let noticed = until(LIMIT, || async { noticed("berlin") && noticed("munich") }).await;
+    assert!(noticed, "{}", world.operator.log_end());
     world.operator.kill();
     let tenants: Api<ClusterGraphTenant> = Api::all(world.client.clone());
     assert!(tenants.get_opt(&world.tenant).await.unwrap().is_none(), "the tenant object is of the release");

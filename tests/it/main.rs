@@ -6,10 +6,12 @@
 
 mod adopting;
 mod at_scale;
+mod beta;
 mod calendar;
 mod conflicts;
 mod crashes;
 mod drift;
+mod ending;
 mod going;
 mod kstatus;
 mod late;
@@ -25,3 +27,4 @@ mod renewing;
 mod secrets;
 mod support;
 mod tenants;
+mod vanished;

@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use control_plane::{ControlPlane, Options, Progress, tools};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::api::{ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Mutex, OnceCell};
 
@@ -96,6 +100,31 @@ impl Plane {
     /// Starts it again.
     pub async fn start_api_server(&self) {
         self.own.as_ref().unwrap().lock().await.as_mut().unwrap().start_api_server().await.unwrap();
+    }
+
+    /// Lets a VppToken that is being deleted grow older by so much, on a plane of one's own: its deletion began earlier then,
+    /// as its watchers see at once.
+    pub async fn grow_older(&self, namespace: &str, name: &str, by: SignedDuration) {
+        let etcd = self.own.as_ref().unwrap().lock().await.as_ref().unwrap().etcd_url();
+        let client = reqwest::Client::new();
+        let ask = async |what: &str, question: Value| -> Value {
+            let sent = client.post(format!("{etcd}/v3/kv/{what}")).body(question.to_string()).send().await.unwrap();
+            serde_json::from_slice(&sent.error_for_status().unwrap().bytes().await.unwrap()).unwrap()
+        };
+        let key = STANDARD.encode(format!("/registry/vpptoken.io/vpptokens/{namespace}/{name}"));
+        // The operator may write its status meanwhile.
+        let changed = until(LIMIT, || async {
+            let found = ask("range", json!({ "key": key })).await["kvs"][0].clone();
+            let stored = STANDARD.decode(found["value"].as_str().unwrap()).unwrap();
+            let mut object: Value = serde_json::from_slice(&stored).unwrap();
+            let began: Timestamp = object["metadata"]["deletionTimestamp"].as_str().unwrap().parse().unwrap();
+            object["metadata"]["deletionTimestamp"] = json!((began - by).to_string());
+            let unchanged = json!({ "key": key, "target": "MOD", "modRevision": found["mod_revision"] });
+            let put = json!({ "requestPut": { "key": key, "value": STANDARD.encode(object.to_string()) } });
+            ask("txn", json!({ "compare": [unchanged], "success": [put] })).await["succeeded"] == true
+        })
+        .await;
+        assert!(changed, "{namespace}/{name} did not grow older");
     }
 
     /// Takes a plane of one's own down.

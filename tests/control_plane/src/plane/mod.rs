@@ -167,6 +167,12 @@ impl ControlPlane {
         &self.url
     }
 
+    /// `http://127.0.0.1:PORT` of etcd: for what no API server does, such as having an object grow old.
+    #[must_use]
+    pub fn etcd_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.etcd)
+    }
+
     /// The certificate authority of the API server.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
@@ -267,7 +273,7 @@ impl ControlPlane {
     }
 
     fn start_etcd(&mut self) -> Result<()> {
-        let client = format!("http://127.0.0.1:{}", self.ports.etcd);
+        let client = self.etcd_url();
         let peer = format!("http://127.0.0.1:{}", self.ports.etcd_peer);
         let arguments = [
             format!("--data-dir={}", self.file("etcd").display()),
@@ -287,7 +293,7 @@ impl ControlPlane {
     fn spawn_api_server(&mut self) -> Result<()> {
         let file = |name: &str| self.file(name).display().to_string();
         let mut arguments = vec![
-            format!("--etcd-servers=http://127.0.0.1:{}", self.ports.etcd),
+            format!("--etcd-servers={}", self.etcd_url()),
             format!("--secure-port={}", self.ports.api_server),
             "--bind-address=127.0.0.1".into(),
             "--advertise-address=127.0.0.1".into(),
@@ -337,7 +343,7 @@ impl ControlPlane {
 
     async fn wait_for_etcd(&mut self) -> Result<()> {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
-        let url = format!("http://127.0.0.1:{}/health", self.ports.etcd);
+        let url = format!("{}/health", self.etcd_url());
         wait_until(&mut self.etcd, self.options.ready_within, || answers(&client, &url)).await
     }
 

@@ -1,0 +1,103 @@
+//! Namespaces that end while a deletion in Graph can't be done: whoever could mend that is gone, so after ten minutes they
+//! end all the same.
+
+use graph_emulator::{Action, BodyKind, Fault, Operation, When};
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use vpptoken_operator::api::FINALIZER;
+use vpptoken_operator::api::conditions::ConditionType;
+
+use crate::support::{EXPIRES, LIMIT, Plane, RECONCILING, Second, Setup, World, condition, row, through, until};
+
+const TEN_MINUTES: SignedDuration = SignedDuration::from_mins(10);
+
+/// What its operator said of an object in events that no namespace takes any more.
+fn told(world: &World, name: &str) -> String {
+    let about = format!("{}/{name}", world.elsewhere);
+    let log = world.operator.log();
+    log.lines().filter(|line| line.contains(&about) && line.contains("TokenRetained")).collect()
+}
+
+/// On a control plane of its own, where objects can be made to grow old.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_ends_though_its_deletions_are_not_allowed_or_refused_for_ever() {
+    let plane = Plane::own().await;
+    let setup = Setup {
+        cluster_wide: true,
+        elsewhere: true,
+        values: vec!["tenant.allowedOperations={Create,Adopt}".to_owned()],
+        ..Setup::default()
+    };
+    let world = World::on(plane.clone(), setup).await;
+    let own = Second::make(&world, "elsewhere/own").await;
+    let mut refused = through("own");
+    refused["deletionPolicy"] = json!("Delete");
+    let not_allowed = json!({ "deletionPolicy": "Delete" });
+    let ending = ["elsewhere/not-allowed", "elsewhere/refused"];
+    for (name, more) in [(ending[0], &not_allowed), (ending[1], &refused), ("not-allowed", &not_allowed)] {
+        let file = world.token("Contoso", &EXPIRES);
+        let mut more = more.clone();
+        more["appleId"] = json!(format!("vpp@{}.example", name.replace('/', "-")));
+        world.create(name, &file, more).await;
+        world.wait_condition(name, ConditionType::Synced, "SyncCompleted").await;
+    }
+    let before = (world.entities(), own.entities(&world));
+    assert_eq!((before.0.len(), before.1.len()), (2, 1));
+    let forbidden = Action::Status { when: When::Before, code: 403, retry_after: None, body: BodyKind::Json };
+    let forbidden = world.emulator.inject(Fault::new(forbidden).on(Operation::Delete));
+
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    namespaces.delete(&world.elsewhere, &DeleteParams::default()).await.unwrap();
+    world.delete("not-allowed").await;
+    for (name, why) in
+        [(ending[0], "does not allow Delete"), (ending[1], "ReadWrite"), ("not-allowed", "not allow Delete")]
+    {
+        let status = world
+            .wait_status(name, "told what is missing", |status| {
+                row(status) == RECONCILING && condition(status, ConditionType::Ready).message.contains(why)
+            })
+            .await;
+        let said = condition(&status, ConditionType::Ready);
+        assert_eq!(said.reason, "Deleting", "{name}");
+        assert!(said.message.contains("deletionPolicy: Retain"), "{name}: {}", said.message);
+    }
+    // Not before its time. Each growing older wakes it, and so does a try that is refused once more.
+    let nearly = TEN_MINUTES - SignedDuration::from_secs(60);
+    for name in ending {
+        let (namespace, name) = world.place(name);
+        plane.grow_older(namespace, name, nearly).await;
+    }
+    let hits = forbidden.hits();
+    assert!(forbidden.wait_hits(hits + 1, LIMIT).await, "{}", world.operator.log_end());
+    world.wait_lists(2).await;
+    for name in ending {
+        assert_eq!(world.finalizers(name).await, [FINALIZER], "{name}");
+        assert_eq!(told(&world, name.trim_start_matches("elsewhere/")), "");
+    }
+    // Ten minutes and more.
+    for name in ["not-allowed", ending[0], ending[1]] {
+        let (namespace, name) = world.place(name);
+        plane.grow_older(namespace, name, TEN_MINUTES).await;
+    }
+    let gone = until(LIMIT, || async { namespaces.get_opt(&world.elsewhere).await.unwrap().is_none() }).await;
+    assert!(gone, "{:#?}\n{}", namespaces.get(&world.elsewhere).await, world.operator.log_end());
+    for name in ["not-allowed", "refused"] {
+        let said = told(&world, name);
+        assert!(said.contains("The namespace is being deleted, so the token stays in Graph"), "{name}: {said}");
+    }
+    assert!(told(&world, "not-allowed").contains("does not allow Delete"));
+    assert_eq!((world.entities(), own.entities(&world)), before, "all of them stay in Graph");
+
+    // Where a namespace lives on, a person can mend it, and is waited for.
+    world.wait_lists(2).await;
+    assert_eq!(world.finalizers("not-allowed").await, [FINALIZER]);
+    let status = world.wait_reason("not-allowed", "Deleting").await;
+    assert!(condition(&status, ConditionType::Ready).message.contains("does not allow Delete"));
+    assert_eq!(world.tokens().get("not-allowed").await.unwrap().name_any(), "not-allowed");
+    world.operator.kill();
+    drop(world);
+    plane.shutdown().await;
+}
