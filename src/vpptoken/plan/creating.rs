@@ -54,7 +54,7 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
         }
         // It may have come since the last list: asked for once.
         None if !snapshot.is_gone(&id)
-            && stalled_before(draft).is_none()
+            && stalled_before(draft).is_none_or(|stalled| stalled.reason != Reason::TokenNotFound.as_str())
             && draft.unreachable.is_none()
             && draft.observed.failure(StepKind::Confirm).is_none() =>
         {
@@ -163,14 +163,15 @@ fn announced(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, l
         {
             draft.step(Step::Withdraw);
         }
-        // If its answer got lost, too little of the time to look for its result would be left.
-        None if draft.observed.now.duration_since(pending.since)
-            > draft.observed.timings.unknown_outcome / PART_TO_SEND_IN =>
-        {
-            draft.step(Step::Withdraw);
-        }
         None => {
-            draft.try_step(Step::Create);
+            let in_time = draft.observed.timings.unknown_outcome / PART_TO_SEND_IN;
+            let too_late = pending.since.saturating_add(in_time).unwrap_or(Timestamp::MAX);
+            if draft.observed.now >= too_late {
+                // If its answer got lost, too little of the time to look for its result would be left.
+                draft.step(Step::Withdraw);
+            } else if !draft.try_step(Step::Create) {
+                draft.look_at(too_late);
+            }
         }
     }
 }

@@ -102,17 +102,17 @@ fn schedule(draft: &mut Draft, entry: &Entry) -> Option<Timestamp> {
     let base = last_sync(draft, entry).unwrap_or(observed.object.created).max(observed.object.created);
     let promised = observed.status.next_sync_time;
     let is_same_manifest = observed.status.observed_generation == Some(observed.object.generation);
-    let next = || {
-        let schedule = Schedule::parse(sync?, &observed.object.uid).ok()?;
+    let next = sync.and_then(|sync| {
+        let schedule = Schedule::parse(sync, &observed.object.uid).ok()?;
         let from_now = schedule.next_after(base.max(observed.now)).ok()?;
         match promised {
             Some(promised) if promised > base && fires_at(&schedule, promised) => Some(promised.min(from_now)),
             Some(promised) if promised <= base && is_same_manifest => schedule.next_after(base).ok(),
             _ => Some(from_now),
         }
-    };
-    draft.status.next_sync_time = next();
-    draft.status.next_sync_time
+    });
+    draft.status.next_sync_time = next;
+    next
 }
 
 fn fires_at(schedule: &Schedule, time: Timestamp) -> bool {

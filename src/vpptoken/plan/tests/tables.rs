@@ -428,12 +428,12 @@ fn a_new_object_is_announced_then_looked_for_then_created() {
             ),
             (
                 "announced so long ago that too little time would be left to look for a lost answer's result",
-                |w| w.announced(ago(MINUTE * 5 + SECOND), &[]),
+                |w| w.announced(ago(MINUTE * 5), &[]),
                 working(Reason::Creating).step(Step::Withdraw).no_token(),
             ),
             (
                 "announced just recently enough",
-                |w| w.announced(ago(MINUTE * 5), &[]),
+                |w| w.announced(ago(MINUTE * 5 - SECOND), &[]),
                 working(Reason::Creating).step(Step::Create).no_token(),
             ),
             (
