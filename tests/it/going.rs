@@ -221,7 +221,7 @@ async fn a_create_of_unknown_outcome_is_resolved_before_its_object_goes() {
     }
     assert_eq!(world.emulator.count(Operation::Create), 2);
     assert_eq!(world.emulator.count(Operation::Delete), 1);
-    world.wait_events("carried-out", &["Adopted", "Deleted"]).await;
+    world.wait_events("carried-out", &["Created", "Deleted"]).await;
 
     // Deleted while the operator is dead, which died over the create.
     let fault = world.emulator.inject(Fault::new(Action::Hold { when: When::After }).on(Operation::Create).once());

@@ -230,7 +230,7 @@ async fn a_token_is_taken_over_by_its_id() {
     assert_eq!(bound.country_or_region.as_deref(), Some("de"));
     assert_eq!(world.emulator.entity(&world.tenant_id, &other.id), Some(other));
     assert_eq!(world.emulator.count(Operation::Create), 0);
-    world.wait_events("berlin", &["Bound", "Uploaded"]).await;
+    world.wait_events("berlin", &["Bound", "Uploaded", "Updated"]).await;
 
     // Another VppToken gets neither this one nor one that is not there, and nothing is created instead.
     let file = world.token("Contoso", &RENEWED);
