@@ -213,7 +213,10 @@ impl Actor<'_> {
         match outcome {
             Ok(entity) => {
                 let note = format!("Created the token {} in Graph.", entity.id);
-                Ok(self.own(&entity.id, Some(self.uploaded(&file)), happened("Created", note)))
+                let acted = self.own(&entity.id, Some(self.uploaded(&file)), happened("Created", note));
+                // Also when the object went meanwhile: what there is, is known.
+                end_turn(self.context, self.uid);
+                Ok(acted)
             }
             Err(error) if error.maybe_executed() => {
                 self.session.want_list_after(clock::now());
@@ -339,7 +342,8 @@ impl Actor<'_> {
     }
 }
 
-/// A create on its way, which keeps the turn of its object: until its answer, or until whatever else ends the waiting.
+/// A create on its way, which keeps the turn of its object until its answer, or until whatever else ends the waiting; then
+/// its outcome is unknown.
 struct Sending<'a> {
     context: &'a Context,
     uid: &'a str,
@@ -347,10 +351,7 @@ struct Sending<'a> {
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
-        if !self.context.desk.keep_turn(self.uid, false) {
-            // The object went meanwhile.
-            end_turn(self.context, self.uid);
-        }
+        self.context.desk.keep_turn(self.uid, false);
     }
 }
 

@@ -79,11 +79,13 @@ struct Turn {
     taken: Timestamp,
     /// A create is on its way: the turn lasts until its answer, even if the object goes.
     is_sending: bool,
+    /// A create was sent, and what came of it is not known: if the object goes, nobody else knows that there may be a token.
+    was_sent: bool,
 }
 
 impl Turn {
     fn of(uid: &str, now: Timestamp) -> Self {
-        Self { holder: uid.to_owned(), waiting: BTreeSet::new(), taken: now, is_sending: false }
+        Self { holder: uid.to_owned(), waiting: BTreeSet::new(), taken: now, is_sending: false, was_sent: false }
     }
 }
 
@@ -173,6 +175,7 @@ impl Desk {
         let mut has_turn = false;
         for turn in state.turns.values_mut().filter(|turn| turn.holder == uid) {
             turn.is_sending = is_sending;
+            turn.was_sent |= is_sending;
             has_turn = true;
         }
         has_turn && state.pages.contains_key(uid)
@@ -201,12 +204,13 @@ impl Desk {
         waited
     }
 
-    /// Forgets an object that is gone. Returns who waited for its turn.
+    /// Forgets an object that is gone, and ends its turn, unless that is to last until the outcome of its create is known.
+    /// Returns who waited for it.
     pub fn forget(&self, uid: &str) -> Vec<(String, String)> {
         // The page first: without it nothing can be claimed any more.
         self.state().pages.remove(uid);
         self.unclaim(uid, None);
-        self.end_turn(uid)
+        self.end_turns(|turn| turn.holder == uid && !turn.was_sent)
     }
 
     /// Forgets all objects but these. Returns who waited for the turns of the others.
@@ -246,6 +250,20 @@ mod tests {
         assert!(!desk.keep_turn("a", false));
         assert_eq!(desk.end_turn("a"), [who("b")]);
         assert!(desk.take_turn("t", "a@b.example", "b", who("b"), at(0)));
+    }
+
+    #[test]
+    fn a_turn_whose_create_got_no_answer_outlasts_its_object_for_a_while() {
+        let desk = desk();
+        let who = |name: &str| ("ns".to_owned(), name.to_owned());
+        assert!(desk.take_turn("t", "a@b.example", "a", who("a"), at(0)) && desk.keep_turn("a", true));
+        assert!(desk.keep_turn("a", false));
+        assert!(desk.forget("a").is_empty());
+        assert!(!desk.take_turn("t", "a@b.example", "b", who("b"), at(1)), "there may be a token");
+        assert_eq!(desk.end_turns_before(at(100)), [who("b")]);
+        assert!(desk.take_turn("t", "a@b.example", "b", who("b"), at(101)));
+        assert!(desk.forget("b").is_empty());
+        assert!(desk.take_turn("t", "a@b.example", "c", who("c"), at(102)), "nothing was sent");
     }
 
     #[test]
