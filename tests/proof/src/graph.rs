@@ -23,6 +23,9 @@ pub(crate) struct Token {
     pub(crate) first_file: FileNumber,
     /// The VppToken for which it was created; none when a person did it.
     pub(crate) made_by: Option<String>,
+    /// When the create was sent, and by which process, as long as that lives: for the rules only.
+    pub(crate) sent: Timestamp,
+    pub(crate) sent_by: Option<usize>,
     /// The expiry of the old file, which is shown until a time.
     old_expiry: Option<(Timestamp, Timestamp)>,
     pub(crate) last_sync: Option<Timestamp>,
@@ -32,10 +35,8 @@ pub(crate) struct Token {
     pub(crate) version: u32,
     /// Since when it has looked as it does and belonged to nobody.
     pub(crate) free_since: Timestamp,
-    /// Since when it can be recognised by what it looks like: since it was created, or a person gave it another look.
-    pub(crate) looks_so_since: Timestamp,
-    /// A person uploaded the file that it has.
-    pub(crate) has_a_persons_file: bool,
+    /// A person uploaded the file that it has, or a request that nobody waited for any more did.
+    pub(crate) has_anothers_file: bool,
     /// A person changed what it can be recognised by.
     pub(crate) disguised: bool,
 }
@@ -99,7 +100,7 @@ impl Token {
             self.old_expiry = None;
         }
         self.file = new;
-        self.has_a_persons_file = false;
+        self.has_anothers_file = false;
         self.organization = file(new).organization;
         self.changed(now);
     }
@@ -107,7 +108,6 @@ impl Token {
     /// A person gave it another look.
     pub(crate) fn disguise(&mut self, now: Timestamp) {
         self.free_since = now;
-        self.looks_so_since = now;
         self.disguised = true;
     }
 
@@ -180,6 +180,8 @@ pub(crate) type Outcome = Result<Option<Entity>, ErrorKind>;
 pub(crate) struct Request {
     /// The process and the reconcile that wait for the answer; nobody when the process died or gave up.
     pub(crate) owner: Option<(usize, usize)>,
+    /// The process that sent it, as long as that lives: for the rules only.
+    pub(crate) sent_by: Option<usize>,
     /// The VppToken.
     pub(crate) uid: String,
     pub(crate) operation: Operation,
@@ -284,6 +286,23 @@ impl Graph {
         }
     }
 
+    /// What a process knew is forgotten with it.
+    pub(crate) fn forget(&mut self, p: usize) {
+        for token in Arc::make_mut(&mut self.tokens).iter_mut().filter(|token| token.sent_by == Some(p)) {
+            token.sent_by = None;
+        }
+        for request in self.requests.iter_mut().filter(|request| request.sent_by == Some(p)) {
+            request.sent_by = None;
+        }
+    }
+
+    /// For the rules: whose file a token has.
+    pub(crate) fn uploaded_by_another(&mut self, id: &str) {
+        if let Some(token) = Arc::make_mut(&mut self.tokens).iter_mut().find(|token| token.id == id) {
+            token.has_anothers_file = true;
+        }
+    }
+
     /// How many older states a list may still show.
     pub(crate) fn older_states(&self) -> usize {
         self.history.len()
@@ -346,14 +365,15 @@ impl Graph {
             file: file_number,
             first_file: file_number,
             made_by,
+            sent: now,
+            sent_by: None,
             old_expiry: None,
             last_sync: None,
             sync_ends: None,
             modified: now,
             version: 1,
             free_since: now,
-            looks_so_since: now,
-            has_a_persons_file: false,
+            has_anothers_file: false,
             disguised: false,
         };
         self.change(now).push(token);
@@ -361,18 +381,20 @@ impl Graph {
     }
 
     /// Carries a request out, unless Graph does not want it.
-    pub(crate) fn carry_out(&mut self, uid: &str, operation: &Operation, now: Timestamp) -> Outcome {
+    pub(crate) fn carry_out(&mut self, request: &Request, now: Timestamp) -> Outcome {
         let (slowly, sync_takes) = (self.is_slow, self.sync_takes);
-        match operation {
+        match &request.operation {
             Operation::Create { file, apple_id, account_type, country, update_apps } => {
                 if country.as_deref() == Some(REFUSED) {
                     return Err(ErrorKind::Refused);
                 }
-                let id = self.add(*file, apple_id, Some(uid.to_owned()), now);
+                let id = self.add(*file, apple_id, Some(request.uid.clone()), now);
                 if let Some(token) = Arc::make_mut(&mut self.tokens).iter_mut().find(|token| token.id == id) {
                     token.account_type = (*account_type).to_owned();
                     token.country = country.clone().filter(|country| country != NOT_KEPT);
                     token.update_apps = *update_apps;
+                    token.sent = request.sent;
+                    token.sent_by = request.sent_by;
                 }
                 Ok(self.shown(&id, now))
             }

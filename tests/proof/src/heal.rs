@@ -178,11 +178,12 @@ impl World {
         if object.spec.only_observes() {
             return Ok(());
         }
-        // A file that was uploaded is not uploaded again because a person put another one over it, nor over a newer one whose
-        // upload was not answered before the Secret went back.
+        // A file that was uploaded is not uploaded again because a person put another one over it, or a request did that
+        // took effect after nobody waited for it any more; nor over a newer one whose upload was not answered before the
+        // Secret went back.
         let secret = self.api.secrets[slot].file();
         let is_newer = secret.as_ref().is_ok_and(|number| file(*number).expiration() < file(token.file).expiration());
-        let is_its_file = secret == Ok(token.file) || token.has_a_persons_file || is_newer;
+        let is_its_file = secret == Ok(token.file) || token.has_anothers_file || is_newer;
         if !object.spec.suspend && !is_its_file {
             return Err(format!("it is ready with another file than {}", file(token.file).sha256));
         }

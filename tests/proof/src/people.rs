@@ -219,7 +219,7 @@ impl World {
                 let token = &mut self.graph.change(now)[*n];
                 token.upload(u8::try_from(usize::from(*number) % FILES.len()).unwrap_or(0), is_slow, now);
                 token.disguise(now);
-                token.has_a_persons_file = true;
+                token.has_anothers_file = true;
             }
             Deed::PortalCreate(number, apple_id) => {
                 let apple_id = APPLE_IDS[usize::from(*apple_id) % APPLE_IDS.len()];

@@ -175,6 +175,8 @@ pub(crate) struct Witness {
     pub(crate) may_write: bool,
     /// Everything said that the token is to be deleted.
     pub(crate) may_delete: bool,
+    /// Its status named no token that Graph had.
+    pub(crate) had_none: bool,
     /// The tokens that its status named.
     pub(crate) tokens: BTreeSet<String>,
     /// The files in the Secret.

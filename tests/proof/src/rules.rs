@@ -91,6 +91,7 @@ impl World {
                 witness.allowed.extend(allowed);
                 if let Some(object) = truth {
                     witness.organizations.insert(object.spec.organization_name.clone());
+                    witness.had_none |= object.token_id().is_none_or(|id| self.graph.token(id).is_none());
                     witness.tokens.extend(object.token_id().map(str::to_owned));
                 }
             }
@@ -140,8 +141,13 @@ impl World {
         } else if !witness.may_write {
             self.breaks(NEVER_WHEN_TOLD_NOT_TO, format!("{name} for {}, which allows no writes", request.uid));
         }
-        if matches!(request.operation, Operation::Create { .. }) && !witness.allowed.contains(&Permission::Create) {
-            self.breaks(NEVER_TWO, "a token is created although the tenant does not allow it");
+        if matches!(request.operation, Operation::Create { .. }) {
+            if !witness.allowed.contains(&Permission::Create) {
+                self.breaks(NEVER_TWO, "a token is created although the tenant does not allow it");
+            }
+            if !witness.had_none {
+                self.breaks(NEVER_RECREATE, format!("{} has a token and gets another one", request.uid));
+            }
         }
         if let Some(number) = sent_file {
             if file(number).expiration() <= request.sent {
@@ -228,26 +234,24 @@ impl World {
 
     fn check_create(&mut self, request: &Request, number: u8, apple_id: &str) {
         let sent = file(number);
-        let own = self.api.of_uid(&request.uid).cloned();
         // A list that began after the announcement shows what has been there for longer than lists lag.
         let announced = request.announced.unwrap_or(request.sent);
-        if let Some(token) = own.as_ref().and_then(|own| own.token_id()).and_then(|id| self.graph.token(id))
-            // One that a person made look like that meanwhile is taken for the created one when the answer is lost.
-            && (token.looks_so_since + timings().settling <= announced || token.made_by.is_some() && !token.disguised)
-        {
-            let what = format!("{} has {} and gets another token", request.uid, token.id);
-            self.breaks(NEVER_RECREATE, what);
-        }
         let mut broken = None;
         for token in self.graph.tokens() {
-            // One that a person gave another look can't be known for what it is.
-            if token.made_by.as_deref() == Some(&request.uid) && !token.disguised {
+            let is_anothers = self.has_other(&request.uid, &token.id);
+            // One that a person gave another look can't be known for what it is; one that another VppToken with the same
+            // file came by first is that one's.
+            if token.made_by.as_deref() == Some(&request.uid) && !token.disguised && !is_anothers {
                 broken = Some(format!("{} gets a second token beside {}", request.uid, token.id));
             } else if token.looks_like(apple_id, sent.organization) {
                 let is_exact = token.file == number;
-                let is_anothers = self.has_other(&request.uid, &token.id);
                 let is_visible = token.free_since + timings().settling <= announced;
-                if is_exact && token.first_file == number && token.made_by.is_some() && !token.disguised {
+                // Of one whose VppToken is gone only the process that sent it knows before a list shows it.
+                let first = if token.sent < request.sent { token.made_by.as_deref() } else { Some(&*request.uid) };
+                let is_known = is_visible
+                    || first.is_some_and(|first| self.api.of_uid(first).is_some())
+                    || token.sent_by.is_some() && token.sent_by == request.sent_by;
+                if is_exact && token.first_file == number && token.made_by.is_some() && !token.disguised && is_known {
                     broken = Some(format!("{} gets a second token with the file of {}", request.uid, token.id));
                 } else if !is_anothers && is_visible && (is_exact || request.is_unique) {
                     broken = Some(format!("{} gets a token although {} looks like it", request.uid, token.id));

@@ -512,6 +512,7 @@ impl World {
         self.count(operation.name());
         let request = Request {
             owner: Some((p, slot)),
+            sent_by: Some(p),
             uid,
             announced: observed.status.pending_create.as_ref().map(|pending| pending.since),
             organization: spec.organization_name.clone(),
@@ -550,7 +551,7 @@ impl World {
             (None, Treatment::Conflict) => Err(ErrorKind::Conflict),
             (None, Treatment::Fine | Treatment::UnavailableAfter) => {
                 self.check_effect(&request);
-                let outcome = self.graph.carry_out(&request.uid, &request.operation, now);
+                let outcome = self.graph.carry_out(&request, now);
                 if treatment == Treatment::Fine { outcome } else { Err(ErrorKind::Unavailable) }
             }
         };
@@ -597,12 +598,11 @@ impl World {
                     self.processes[p].session.change(|snapshot| snapshot.created(entity.clone(), &written, now));
                     self.saw(p, &entity.id, made);
                 }
-                if !self.processes[p].desk().keep_turn(&uid, false) {
-                    self.end_turn(p, &uid);
-                }
+                self.processes[p].desk().keep_turn(&uid, false);
                 self.noted(p, &uid, StepKind::Create, &outcome, &observed, began);
                 match &outcome {
                     Ok(Some(entity)) => {
+                        self.end_turn(p, &uid);
                         return self.own(p, slot, &uid, entity.id.clone(), uploaded(&observed, now));
                     }
                     Ok(None) => {}

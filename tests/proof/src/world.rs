@@ -11,7 +11,7 @@ use vpptoken_operator::tenant::session::LONGEST_SYNC;
 use vpptoken_operator::vpptoken::world::Permission;
 
 use crate::api::{Api, Definition, Object, Secret};
-use crate::graph::{Graph, Mood, failure};
+use crate::graph::{Graph, Mood, Operation, failure};
 use crate::people::Deed;
 use crate::print::{Print, Shown};
 use crate::process::{Call, Process, Stage};
@@ -112,7 +112,7 @@ pub struct World {
     pub(crate) not_kept: Vec<u32>,
     /// What was written to Graph since everything must stay as it is.
     pub(crate) is_watched: bool,
-    pub(crate) written: Vec<(String, crate::graph::Operation)>,
+    pub(crate) written: Vec<(String, Operation)>,
     /// The manifests, as people have them.
     pub(crate) manifests: Vec<Option<Print<VppTokenSpec>>>,
     /// How often what happened.
@@ -341,7 +341,10 @@ impl World {
             Action::Orphan(n) => {
                 if let Some(at) = self.orphan(*n) {
                     self.effect(at, Treatment::Fine);
-                    self.graph.requests.remove(at);
+                    let request = self.graph.requests.remove(at);
+                    if let Operation::Update { id, file: Some(_), .. } = &request.operation {
+                        self.graph.uploaded_by_another(id);
+                    }
                 }
             }
             Action::LateChange(n) => {
@@ -398,6 +401,7 @@ impl World {
         self.not_kept.fill(0);
         let (slots, now) = (self.slots(), self.now);
         self.processes[p] = Process::dead(slots, now);
+        self.graph.forget(p);
         while let Some(at) = self.graph.requests.iter().position(|request| request.owner.is_some_and(|(of, _)| of == p))
         {
             self.abandon(at);
