@@ -137,7 +137,7 @@ impl From<AllowedOperation> for Permission {
 pub struct Others {
     /// Tokens that another VppToken has: when that one was created, and its UID.
     pub claimed: BTreeMap<String, (Timestamp, String)>,
-    /// The files that other VppTokens uploaded, by their digests: onto which token.
+    /// Digests of the files that other VppTokens uploaded, and the tokens that have them.
     pub files: BTreeMap<String, String>,
     /// Another VppToken with the same Apple ID is creating, and goes first.
     pub creating: bool,

@@ -298,18 +298,18 @@ fn anothers(draft: &Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &st
     let taken = look_alikes(tenant, apple_id, &file.organization_name)
         .filter(|entry| others.claimed.contains_key(&entry.entity.id));
     let taken: Vec<&Entry> = taken.collect();
+    // Also before a list shows its token, or the new expiry.
+    let uploaded = others.files.get(&file.sha256).filter(|id| !tenant.view.snapshot.is_gone(id));
     let by_expiry = || taken.iter().find(|entry| same_second(entry.entity.expiration, file.expiration));
-    let with_id = |id: Option<&String>| taken.iter().find(|entry| Some(&entry.entity.id) == id);
     // Once found, it stays so: two files of one location may be renewed one after the other.
     let spec = &draft.observed.spec;
     let before = draft.status.claimed_by_another.as_ref().filter(|before| {
         spec.creation_policy == CreationPolicy::Unique
             && spec.token_secret_ref.as_ref() == Some(&before.token_secret_ref)
     });
-    let found = with_id(others.files.get(&file.sha256))
-        .or_else(|| with_id(before.map(|before| &before.token_id)))
-        .or_else(by_expiry);
-    found.map(|entry| entry.entity.id.clone())
+    let before = taken.iter().find(|entry| before.is_some_and(|before| before.token_id == entry.entity.id));
+    let id_of = |entry: &&Entry| entry.entity.id.clone();
+    uploaded.cloned().or_else(|| before.or_else(by_expiry).map(id_of))
 }
 
 /// An exact match was not uploaded by us, so it counts as uploaded before its last sync; one that never synced is new.

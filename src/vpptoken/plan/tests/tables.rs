@@ -591,6 +591,23 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 stalled(Reason::ClaimedByAnother).no_token(),
             ),
             (
+                "another VppToken uploaded the very file, and no list shows its token yet",
+                |w| {
+                    w.claimed("t2", ago(DAY), "uid-9");
+                    w.others.files.insert("digest-1".into(), "t2".into());
+                },
+                stalled(Reason::ClaimedByAnother).no_token(),
+            ),
+            (
+                "another VppToken uploaded the very file, and its token is gone",
+                |w| {
+                    w.claimed("t2", ago(DAY), "uid-9");
+                    w.others.files.insert("digest-1".into(), "t2".into());
+                    w.gone.push(("t2".into(), ago(SECOND)));
+                },
+                working(Reason::Creating).step(announce(&[])).no_token(),
+            ),
+            (
                 "held because of another's token, which was renewed since",
                 |w| {
                     held_as_anothers(w);
