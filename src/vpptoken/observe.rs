@@ -204,7 +204,6 @@ pub fn others_of<'a>(
     timings: Timings,
 ) -> Others {
     let own_apple_id = own.apple_id.map(|apple_id| apple_id.trim().to_lowercase());
-    let own_pending = own.status.and_then(|status| status.pending_create.as_ref());
     let mut others = Others::default();
     for (Rival { uid, created, status, .. }, leads_here) in rivals {
         for id in claims.get(uid).into_iter().flatten() {
@@ -218,10 +217,11 @@ pub fn others_of<'a>(
             others.files.extend(status.uploaded.as_ref().map(|uploaded| (uploaded.sha256.clone(), id.clone())));
         }
         // One that is older than that has been decided upon, or can't be; `knownIds` and the claims tell what came of it.
+        // Whoever announced first need not have been seen first by the other, so nobody goes before the other: of two whose
+        // announcements cross, as those of two processes may, each that sees the other withdraws its own.
         let is_recent = |pending: &PendingCreate| now.duration_since(pending.since) < timings.unknown_outcome;
         if let Some(pending) = status.pending_create.as_ref().filter(|pending| is_recent(pending))
             && Some(pending.apple_id.trim().to_lowercase()) == own_apple_id
-            && own_pending.is_none_or(|announced| (pending.since, uid) < (announced.since, own.uid))
             && leads_here()
         {
             others.creating = true;
@@ -283,4 +283,42 @@ pub(super) async fn read_file(context: &Context, object: &VppToken) -> Result<Re
         return Ok(Err(FileProblem::KeyNotFound));
     };
     Ok(TokenFile::parse(&bytes.0).map_err(|error| FileProblem::Malformed(error.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rival<'a>(uid: &'a str, status: &'a VppTokenStatus) -> Rival<'a> {
+        let created = Timestamp::UNIX_EPOCH;
+        Rival { uid, created, apple_id: Some("vpp@contoso.example"), status: Some(status) }
+    }
+
+    #[test]
+    fn of_two_that_announced_a_create_each_that_sees_the_other_stands_back() {
+        let timings = Timings::default();
+        let now = Timestamp::UNIX_EPOCH + timings.unknown_outcome * 2;
+        let announced = |apple_id: &str, since| {
+            let pending = PendingCreate {
+                sha256: "digest".into(),
+                since,
+                apple_id: apple_id.into(),
+                organization_name: "Contoso".into(),
+                expiration_date_time: now,
+                known_ids: Vec::new(),
+            };
+            VppTokenStatus { pending_create: Some(pending), ..VppTokenStatus::default() }
+        };
+        let sees = |own: &VppTokenStatus, other: &VppTokenStatus, leads_here: bool| {
+            let rivals = [(rival("b", other), move || leads_here)].into_iter();
+            others_of(&rival("a", own), rivals, "tenant", &HashMap::new(), now, timings).creating
+        };
+        let earlier = announced("vpp@contoso.example", now - timings.settling);
+        let later = announced("VPP@contoso.example ", now);
+        assert!(sees(&earlier, &later, true) && sees(&later, &earlier, true));
+        assert!(!sees(&earlier, &later, false), "in another tenant");
+        assert!(!sees(&earlier, &announced("other@contoso.example", now), true), "of another Apple ID");
+        assert!(!sees(&earlier, &announced("vpp@contoso.example", now - timings.unknown_outcome), true), "long ago");
+        assert!(!sees(&earlier, &VppTokenStatus::default(), true), "none");
+    }
 }
