@@ -1,6 +1,7 @@
 //! Microsoft Graph: tokens, requests that have a moment at which they are sent, one at which they take effect and one at
 //! which they are answered, and lists that show what was.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -23,9 +24,11 @@ pub(crate) struct Token {
     pub(crate) first_file: FileNumber,
     /// The VppToken for which it was created; none when a person did it.
     pub(crate) made_by: Option<String>,
-    /// When the create was sent, and by which process, as long as that lives: for the rules only.
+    /// When the create was sent, by which process as long as that lives, and which VppTokens it then knew to have a token or
+    /// to create one: for the rules only.
     pub(crate) sent: Timestamp,
     pub(crate) sent_by: Option<usize>,
+    pub(crate) rivals: BTreeSet<String>,
     /// The expiry of the old file, which is shown until a time.
     old_expiry: Option<(Timestamp, Timestamp)>,
     pub(crate) last_sync: Option<Timestamp>,
@@ -182,6 +185,8 @@ pub(crate) struct Request {
     pub(crate) owner: Option<(usize, usize)>,
     /// The process that sent it, as long as that lives: for the rules only.
     pub(crate) sent_by: Option<usize>,
+    /// Which VppTokens that process knew to have a token or to create one: for the rules only.
+    pub(crate) rivals: BTreeSet<String>,
     /// The VppToken.
     pub(crate) uid: String,
     pub(crate) operation: Operation,
@@ -367,6 +372,7 @@ impl Graph {
             made_by,
             sent: now,
             sent_by: None,
+            rivals: BTreeSet::new(),
             old_expiry: None,
             last_sync: None,
             sync_ends: None,
@@ -395,6 +401,7 @@ impl Graph {
                     token.update_apps = *update_apps;
                     token.sent = request.sent;
                     token.sent_by = request.sent_by;
+                    token.rivals = request.rivals.clone();
                 }
                 Ok(self.shown(&id, now))
             }

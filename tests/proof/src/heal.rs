@@ -229,13 +229,17 @@ impl World {
         let secret_file = secret.file().ok().map(file);
         let spec = &object.spec;
         let apple_id = spec.apple_id.as_deref().unwrap_or_default();
+        let pending = object.status.as_ref().and_then(|status| status.pending_create.as_ref());
         let unclaimed: Vec<&Token> = self
             .graph
             .tokens()
             .iter()
             .filter(|token| {
+                // What an announced create may have made has the announced look.
                 !self.has_other(&object.uid, &token.id)
-                    && secret_file.is_none_or(|file| token.looks_like(apple_id, file.organization))
+                    && (secret_file.is_none_or(|file| token.looks_like(apple_id, file.organization))
+                        || pending
+                            .is_some_and(|pending| token.looks_like(&pending.apple_id, &pending.organization_name)))
             })
             .collect();
         let is_double = |token: &Token| {

@@ -108,6 +108,15 @@ impl World {
         cached.filter_map(|object| Some((object.uid.clone(), object.token_id()?.to_owned()))).collect()
     }
 
+    /// VppTokens that a process knows to have tokens or to create them.
+    pub(crate) fn known_rivals(&self, p: usize) -> BTreeSet<String> {
+        let cached = self.processes[p].cache.iter().flatten();
+        let rivals = cached.filter(|object| {
+            object.status.as_ref().is_some_and(|status| status.token_id.is_some() || status.pending_create.is_some())
+        });
+        rivals.map(|object| object.uid.clone()).collect()
+    }
+
     /// A request is sent: it must rest on what was true at some moment since there was leave to write.
     pub(crate) fn check_sent(&mut self, p: usize, slot: usize, request: &Request) {
         if !request.operation.is_write() {
@@ -246,11 +255,15 @@ impl World {
             } else if token.looks_like(apple_id, sent.organization) {
                 let is_exact = token.file == number;
                 let is_visible = token.free_since + timings().settling <= announced;
-                // Of one whose VppToken is gone only the process that sent it knows before a list shows it.
-                let first = if token.sent < request.sent { token.made_by.as_deref() } else { Some(&*request.uid) };
-                let is_known = is_visible
-                    || first.is_some_and(|first| self.api.of_uid(first).is_some())
-                    || token.sent_by.is_some() && token.sent_by == request.sent_by;
+                // Before a list shows it, only the process that sent the first of the two knows of it, and whoever was shown
+                // the announcement; with its VppToken that goes.
+                let is_second = token.sent < request.sent;
+                let is_told = if is_second {
+                    token.made_by.as_ref().is_some_and(|maker| request.rivals.contains(maker))
+                } else {
+                    token.rivals.contains(&request.uid)
+                };
+                let is_known = is_visible || is_told || token.sent_by.is_some() && token.sent_by == request.sent_by;
                 if is_exact && token.first_file == number && token.made_by.is_some() && !token.disguised && is_known {
                     broken = Some(format!("{} gets a second token with the file of {}", request.uid, token.id));
                 } else if !is_anothers && is_visible && (is_exact || request.is_unique) {

@@ -513,6 +513,7 @@ impl World {
         let request = Request {
             owner: Some((p, slot)),
             sent_by: Some(p),
+            rivals: self.known_rivals(p),
             uid,
             announced: observed.status.pending_create.as_ref().map(|pending| pending.since),
             organization: spec.organization_name.clone(),
