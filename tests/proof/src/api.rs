@@ -106,6 +106,7 @@ pub(crate) struct Api {
     pub(crate) secrets: Vec<Secret>,
     pub(crate) allowed: Shown<BTreeSet<Permission>>,
     pub(crate) definition: Definition,
+    /// The namespace is being deleted: until nothing is in it.
     pub(crate) namespace_deleting: bool,
     pub(crate) late: Vec<Late>,
     pub(crate) version: u64,
@@ -133,6 +134,8 @@ impl Api {
         if self.definition == Definition::Terminating && self.objects.iter().all(Option::is_none) {
             self.definition = Definition::Gone;
         }
+        // A namespace that is empty goes; whoever wants one again creates it.
+        self.namespace_deleting &= self.objects.iter().any(Option::is_some);
         self.version
     }
 

@@ -10,6 +10,10 @@ use vpptoken_operator::graph::{Entity, ErrorKind, GraphError};
 use crate::print::Shown;
 use crate::universe::{EXPIRY_LAG, FileNumber, NOT_KEPT, REFUSED, SECOND, file, timings};
 
+/// How many seconds a sync takes; one that hangs takes longer than the operator waits for it.
+const SYNC_TAKES: i64 = 20;
+const SYNC_HANGS_FOR: i64 = 5_000;
+
 /// A token that Graph has.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Token {
@@ -262,8 +266,18 @@ impl Graph {
             next_id: 1,
             mood: Mood::Fine,
             is_slow: false,
-            sync_takes: 20,
+            sync_takes: SYNC_TAKES,
         }
+    }
+
+    /// Whether a renewal shows late, and whether a sync hangs.
+    pub(crate) fn habits(&self) -> (bool, bool) {
+        (self.is_slow, self.sync_takes > SYNC_TAKES)
+    }
+
+    pub(crate) fn set_habits(&mut self, is_slow: bool, hangs: bool) {
+        self.is_slow = is_slow;
+        self.sync_takes = if hangs { SYNC_HANGS_FOR } else { SYNC_TAKES };
     }
 
     pub(crate) fn tokens(&self) -> &[Token] {
@@ -437,7 +451,7 @@ impl Graph {
                     return Err(ErrorKind::NotFound);
                 }
                 if let Some(token) = self.change(now).iter_mut().find(|token| token.id == *id) {
-                    token.sync_ends = Some(now + SECOND * i32::try_from(sync_takes).unwrap_or(20));
+                    token.sync_ends = Some(now + SECOND * i32::try_from(sync_takes).unwrap_or(i32::MAX));
                 }
                 Ok(None)
             }

@@ -39,7 +39,8 @@ impl World {
         self.graph.requests.retain(|request| request.owner.is_some());
         self.api.late.clear();
         self.graph.mood = Mood::Fine;
-        self.graph.sync_takes = self.graph.sync_takes.min(60);
+        let (is_slow, _) = self.graph.habits();
+        self.graph.set_habits(is_slow, false);
     }
 
     /// Runs fairly until everything must have arrived, judges, and watches that it stays.

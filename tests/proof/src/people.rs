@@ -43,6 +43,8 @@ pub enum Deed {
     Create(usize),
     /// Deletes the definition, or creates it again.
     Definition,
+    /// Deletes the namespace.
+    Namespace,
     /// Changes what the tenant allows.
     Allow(u8),
     /// Deletes a token in the portal.
@@ -89,9 +91,13 @@ impl World {
             Deed::Observe(slot, _) => object(*slot).is_some_and(|object| object.spec.token_id.is_some()),
             Deed::TokenId(slot, _) => object(*slot).is_some_and(|object| object.spec.token_id.is_none()),
             Deed::Create(slot) => {
-                *slot < self.slots() && object(*slot).is_none() && self.api.definition == Definition::There
+                *slot < self.slots()
+                    && object(*slot).is_none()
+                    && self.api.definition == Definition::There
+                    && !self.api.namespace_deleting
             }
             Deed::Definition => self.api.definition != Definition::Terminating,
+            Deed::Namespace => !self.api.namespace_deleting,
             Deed::Allow(_) => true,
             Deed::PortalDelete(n)
             | Deed::PortalAppleId(n, _)
@@ -192,6 +198,10 @@ impl World {
                     }
                     (0..self.slots()).for_each(|slot| self.delete(slot));
                 }
+            }
+            Deed::Namespace => {
+                self.api.namespace_deleting = self.api.objects.iter().any(Option::is_some);
+                (0..self.slots()).for_each(|slot| self.delete(slot));
             }
             Deed::Allow(number) => {
                 let permission = PERMISSIONS[usize::from(*number) % PERMISSIONS.len()];

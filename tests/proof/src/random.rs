@@ -83,6 +83,9 @@ impl History {
             let deed = deed(&mut dice, &world);
             history.act(&mut world, Action::Person(deed));
         }
+        if dice.percent(30) {
+            history.act(&mut world, Action::Habits(dice.percent(70), dice.percent(30)));
+        }
         history.act(&mut world, Action::Start(0));
         if dice.percent(50) {
             // Everything is in place when the trouble begins.
@@ -234,6 +237,7 @@ fn tick(dice: &mut Dice) -> Action {
 /// What goes wrong, possible or not.
 fn mischiefs(dice: &mut Dice, world: &World) -> Vec<Action> {
     let mut actions = vec![Action::Orphan(0), Action::Orphan(1), Action::LateChange(0), Action::LateChange(1)];
+    actions.push(Action::Habits(dice.percent(30), dice.percent(20)));
     actions.push(Action::Mood(if dice.percent(50) { 0 } else { dice.small(MOODS.len()) }));
     let treatments = [Treatment::Unavailable, Treatment::UnavailableAfter, Treatment::Throttled, Treatment::Conflict];
     for p in 0..world.processes.len() {
@@ -304,8 +308,10 @@ fn deed(dice: &mut Dice, world: &World) -> Deed {
         21..=23 => Deed::Delete(slot),
         24..=26 => Deed::Create(slot),
         27 => {
-            if dice.percent(30) {
+            if dice.percent(20) {
                 Deed::Definition
+            } else if dice.percent(20) {
+                Deed::Namespace
             } else {
                 Deed::Allow(dice.small(4))
             }
@@ -330,11 +336,13 @@ fn kind(action: &Action) -> &'static str {
         Action::Orphan(_) => "a request takes effect after nobody waits for it",
         Action::LateChange(_) => "a late change to Kubernetes takes effect",
         Action::Mood(_) => "Graph's mood changes",
+        Action::Habits(..) => "Graph's habits change",
         Action::Person(deed) => match deed {
             Deed::Secret(..) => "a person changes a Secret",
             Deed::Delete(_) => "a person deletes a VppToken",
             Deed::Create(_) => "a person creates a VppToken",
             Deed::Definition => "a person deletes the definition",
+            Deed::Namespace => "a person deletes the namespace",
             Deed::Suspend(..) | Deed::Observe(..) => "a person suspends, observes, or resumes",
             Deed::Sync(_) => "a person asks for a sync",
             Deed::PortalDelete(_)

@@ -86,6 +86,8 @@ pub enum Action {
     ListFails(usize),
     /// Graph's mood changes.
     Mood(u8),
+    /// Graph's habits change: whether a renewal shows late, and whether a sync hangs.
+    Habits(bool, bool),
     /// A person does something.
     Person(Deed),
     /// Time passes, in milliseconds.
@@ -242,6 +244,7 @@ impl World {
             }),
             Action::ListFails(p) => process(*p).is_some_and(|process| process.session.call.is_some()),
             Action::Mood(mood) => MOODS.get(usize::from(*mood)).is_some_and(|mood| *mood != self.graph.mood),
+            Action::Habits(is_slow, hangs) => self.graph.habits() != (*is_slow, *hangs),
             Action::Person(deed) => self.can_do(deed),
             Action::Tick(_) => self.latest_now() > self.now,
             Action::Calm(_) => self.processes.iter().any(|process| process.is_alive),
@@ -356,6 +359,7 @@ impl World {
             Action::ListAnswered(p) => self.list_answered(*p),
             Action::ListFails(p) => self.list_failed(*p, ErrorKind::OutcomeUnknown),
             Action::Mood(mood) => self.graph.mood = MOODS[usize::from(*mood)],
+            Action::Habits(is_slow, hangs) => self.graph.set_habits(*is_slow, *hangs),
             Action::Person(deed) => self.person(deed),
             Action::Tick(milliseconds) => {
                 let then = self.now + SignedDuration::from_millis(*milliseconds);
