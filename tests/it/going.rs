@@ -127,14 +127,7 @@ async fn a_tenant_object_that_is_made_anew_serves_a_deletion_that_waits() {
     world.remove_secret("own").await;
     refused(2).await;
     assert_eq!(world.finalizers("berlin").await, [FINALIZER]);
-    // One for another tenant is no way to this one's token.
-    let stranger = Second::make(&world, "own").await;
-    let changed = world.wait_status("berlin", "held for the other tenant", |status| {
-        condition(status, ConditionType::Ready).message.contains("leads to another tenant")
-    });
-    assert_eq!(row(&changed.await), RECONCILING);
-    delete_graph_tenant(&world, "own").await;
-    // And one for the right tenant, with an app that may delete.
+    // A new one, with an app that may delete.
     let secret = format!("anew-{}", uuid::Uuid::new_v4().simple());
     world.must_not_leak(&secret);
     let anew = Second { tenant_id: tenant.tenant_id.clone(), client_id: uuid::Uuid::new_v4().to_string() };
@@ -153,9 +146,6 @@ async fn a_tenant_object_that_is_made_anew_serves_a_deletion_that_waits() {
         assert!(deletion.client_id.as_ref().is_none_or(|by| *by == tenant.client_id));
         assert_eq!(deletion.id.as_ref(), Some(&id));
     }
-    let at_strangers = world.emulator.requests().into_iter();
-    let mut at_strangers = at_strangers.filter(|record| record.tenant.as_ref() == Some(&stranger.tenant_id));
-    assert!(!at_strangers.any(|record| record.operation.is_write()));
     world.finish().await;
 }
 
