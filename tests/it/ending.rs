@@ -21,6 +21,13 @@ fn told(world: &World, name: &str) -> String {
     log.lines().filter(|line| line.contains(&about) && line.contains("TokenRetained")).collect()
 }
 
+/// Its deletion began earlier; and something is written on it, so that the operator looks at it.
+async fn grow_older(world: &World, name: &str, by: SignedDuration) {
+    let (namespace, own_name) = world.place(name);
+    world.plane.grow_older(namespace, own_name, by).await;
+    world.request_sync(name, &by.to_string()).await;
+}
+
 /// On a control plane of its own, where objects can be made to grow old.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_ends_though_its_deletions_are_not_allowed_or_refused_for_ever() {
@@ -64,11 +71,9 @@ async fn a_namespace_ends_though_its_deletions_are_not_allowed_or_refused_for_ev
         assert_eq!(said.reason, "Deleting", "{name}");
         assert!(said.message.contains("deletionPolicy: Retain"), "{name}: {}", said.message);
     }
-    // Not before its time. Each growing older wakes it, and so does a try that is refused once more.
-    let nearly = TEN_MINUTES - SignedDuration::from_secs(60);
+    // Not before its time.
     for name in ending {
-        let (namespace, name) = world.place(name);
-        plane.grow_older(namespace, name, nearly).await;
+        grow_older(&world, name, TEN_MINUTES - SignedDuration::from_secs(60)).await;
     }
     let hits = forbidden.hits();
     assert!(forbidden.wait_hits(hits + 1, LIMIT).await, "{}", world.operator.log_end());
@@ -79,8 +84,7 @@ async fn a_namespace_ends_though_its_deletions_are_not_allowed_or_refused_for_ev
     }
     // Ten minutes and more.
     for name in ["not-allowed", ending[0], ending[1]] {
-        let (namespace, name) = world.place(name);
-        plane.grow_older(namespace, name, TEN_MINUTES).await;
+        grow_older(&world, name, TEN_MINUTES).await;
     }
     let gone = until(LIMIT, || async { namespaces.get_opt(&world.elsewhere).await.unwrap().is_none() }).await;
     assert!(gone, "{:#?}\n{}", namespaces.get(&world.elsewhere).await, world.operator.log_end());
