@@ -105,3 +105,28 @@ async fn a_namespace_ends_though_its_deletions_are_not_allowed_or_refused_for_ev
     drop(world);
     plane.shutdown().await;
 }
+
+/// Where the operator looks after some namespaces only, a namespace that ends takes along what binds its rights there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_is_watched_by_itself_ends_with_its_deletions() {
+    let world = World::with(Setup { elsewhere: true, ..Setup::default() }).await;
+    let own = Second::make(&world, "elsewhere/own").await;
+    for (name, mut more) in [("elsewhere/shared", json!({})), ("elsewhere/own", through("own"))] {
+        more["deletionPolicy"] = json!("Delete");
+        more["tokenSecretRef"] = json!({ "name": "file" });
+        let file = world.token("Contoso", &EXPIRES);
+        world.write_secret("elsewhere/file", "token", &file.text()).await;
+        world.create_token(name, more).await;
+        world.wait_synced(name).await;
+    }
+    // Graph refuses at first: by the time that it does not, all else is gone.
+    let refusal = Action::Status { when: When::Before, code: 503, retry_after: None, body: BodyKind::Json };
+    let refused = world.emulator.inject(Fault::new(refusal).on(Operation::Delete).times(4));
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    namespaces.delete(&world.elsewhere, &DeleteParams::default()).await.unwrap();
+    let gone = until(LIMIT, || async { namespaces.get_opt(&world.elsewhere).await.unwrap().is_none() }).await;
+    assert!(gone, "{:#?}\n{}", namespaces.get(&world.elsewhere).await, world.operator.log_end());
+    assert_eq!((world.entities(), own.entities(&world)), (Vec::new(), Vec::new()));
+    assert_eq!(refused.hits(), 4);
+    world.operator.kill();
+}
