@@ -109,8 +109,15 @@ fn differences(base: fn() -> World, (name, change, want): &Row) -> Vec<String> {
     compare("holds", format!("{holds:?}"), format!("{:?}", want.holds));
     compare("list_after", format!("{:?}", plan.list_after), format!("{:?}", want.list_after));
     compare("generation", format!("{:?}", plan.status.observed_generation), "Some(3)".into());
-    if want.again.is_some() {
-        compare("again", format!("{:?}", plan.again), format!("{:?}", want.again));
+    // Unless a row says otherwise: at once after a step, in ten minutes while something is held, else when the hour is over.
+    let usual = match (&want.step, want.holds.is_empty()) {
+        (Some(_), _) => SignedDuration::ZERO,
+        (None, false) => MINUTE * 10,
+        (None, true) => HOUR,
+    };
+    match want.again {
+        Some(again) => compare("the delay", format!("{:?}", plan.again), format!("{:?}", Some(again))),
+        None => compare("the delay", format!("{:?}", plan.next_look()), format!("{usual:?}")),
     }
     for (type_, wanted) in [
         (ConditionType::Ready, Some(want.ready)),
@@ -240,7 +247,7 @@ fn a_converged_token_is_ready_and_left_alone() {
             (
                 "a sync runs that nobody here started",
                 |w| w.token().last_sync_status = Some("inProgress".into()),
-                ready().synced(Unknown, Reason::SyncInProgress),
+                ready().synced(Unknown, Reason::SyncInProgress).again(MINUTE * 52 + SECOND),
             ),
             ("a younger VppToken has the same token", |w| w.claimed(OURS, ago(DAY), "uid-1"), ready()),
             ("one as old with a higher UID has it", |w| w.claimed(OURS, ago(DAY * 30), "uid-6"), ready()),
@@ -1506,7 +1513,7 @@ fn a_passing_trouble_shows_only_when_a_write_is_due_or_it_lasts_three_polls() {
                     w.lists = vec![(ago(MINUTE * 15 + SECOND), BTreeSet::new())];
                     w.problem(ErrorKind::Unavailable, ago(MINUTE * 10));
                 },
-                ready(),
+                ready().again(SignedDuration::from_millis(100)),
             ),
             (
                 "read longer ago than three polls",
@@ -1879,7 +1886,7 @@ fn graph_is_told_to_delete_only_with_every_precondition_in_place() {
             (
                 "credentials refused",
                 |w| w.problem(ErrorKind::Credentials, ago(SECOND)),
-                waits(&[Reason::CredentialsRefused]),
+                waits(&[Reason::CredentialsRefused]).again(MINUTE * 10 - SECOND),
             ),
             (
                 "Graph can't be reached",
@@ -2004,7 +2011,7 @@ fn a_sync_follows_each_upload_and_each_request_once() {
             (
                 "while one runs: after it",
                 |w| w.token().last_sync_status = Some("inProgress".into()),
-                ready().synced(Unknown, Reason::SyncInProgress),
+                ready().synced(Unknown, Reason::SyncInProgress).again(MINUTE * 52 + SECOND),
             ),
             (
                 "while one is stuck: now",
@@ -2030,7 +2037,7 @@ fn a_sync_follows_each_upload_and_each_request_once() {
                     w.status.last_sync_date_time = Some(ago(DAY));
                     w.status.sync_running_since = Some(ago(HOUR + SECOND));
                 },
-                ready().synced(Unknown, Reason::SyncInProgress),
+                ready().synced(Unknown, Reason::SyncInProgress).again(MINUTE * 52 + SECOND),
             ),
             (
                 "the stuck one was followed by one of ours, which runs",
@@ -2049,7 +2056,7 @@ fn a_sync_follows_each_upload_and_each_request_once() {
                     w.status.last_sync_date_time = w.token().last_sync;
                     w.status.last_sync_trigger_time = Some(ago(HOUR * 2));
                 },
-                ready().synced(Unknown, Reason::SyncInProgress),
+                ready().synced(Unknown, Reason::SyncInProgress).again(MINUTE * 52 + SECOND),
             ),
             (
                 "a setting differs: that goes first",
@@ -2165,7 +2172,7 @@ fn a_schedule_is_followed_and_a_missed_run_caught_up_once() {
                     w.missed();
                     w.token().last_sync_status = Some("inProgress".into());
                 },
-                ready().synced(Unknown, Reason::SyncInProgress),
+                ready().synced(Unknown, Reason::SyncInProgress).again(MINUTE * 52 + SECOND),
             ),
             (
                 "due, and one is stuck",
