@@ -2,7 +2,8 @@
 //! runs.
 
 use graph_emulator::{NewEntity, Operation, Permission};
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use vpptoken_operator::api::ClusterGraphTenant;
@@ -155,6 +156,22 @@ async fn other_credentials_count_at_once() {
     world.patch("berlin", json!({ "spec": { "countryOrRegion": "de" } })).await;
     world.wait_graph("the country", |seen| seen.entities(&world.tenant_id)[0].country_or_region.is_some()).await;
     world.wait_ready("berlin").await;
+
+    // It goes: what it held goes on serving, and whoever looks at the tenant is told.
+    let message = |status: &Value| status["conditions"][0]["message"].as_str().unwrap_or_default().to_owned();
+    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), &world.namespace);
+    secrets.delete("graph-2", &DeleteParams::default()).await.unwrap();
+    let status = wait_tenant(&world, "clustergraphtenants", &world.tenant, "worried", |status| {
+        message(status).contains("is not there") && message(status).contains("until the operator restarts")
+    });
+    assert_eq!(ready_reason(&status.await), "UpToDate");
+    world.patch("berlin", json!({ "spec": { "automaticallyUpdateApps": true } })).await;
+    world.wait_graph("the choice", |seen| seen.entities(&world.tenant_id)[0].automatically_update_apps).await;
+    world.write_secret("graph-2", "clientSecret", &other).await;
+    wait_tenant(&world, "clustergraphtenants", &world.tenant, "calm", |status| {
+        message(status) == "The tenant's tokens can be listed."
+    })
+    .await;
 
     // Another key of it.
     let third = secret();

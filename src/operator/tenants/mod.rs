@@ -37,6 +37,8 @@ const QUIET: Duration = Duration::from_secs(365 * 24 * 3600);
 struct Opened {
     connection: TenantConnection,
     secret_version: String,
+    /// Why the newest credentials could not be read, so that older ones are still in use.
+    worry: Option<String>,
     session: Arc<Session>,
     task: AbortHandle,
 }
@@ -215,13 +217,19 @@ impl Keeper {
             let session = Arc::clone(&opened.session);
             session.set_settings(settings);
             let is_newest = &opened.connection.credentials == credentials
-                && version.as_ref().is_none_or(|version| *version == opened.secret_version);
-            // A Secret that is gone or useless is no reason to forget what it held.
-            if !is_newest && let Ok((credential, version)) = self.credential(key, connection, version).await {
-                session.set_credential(credential);
-                if let Some(opened) = self.opened.get_mut(key) {
-                    opened.connection = connection.clone();
-                    opened.secret_version = version;
+                && version.as_ref().is_some_and(|version| *version == opened.secret_version);
+            let found = if is_newest { None } else { Some(self.credential(key, connection, version).await) };
+            if let Some(opened) = self.opened.get_mut(key) {
+                opened.worry = None;
+                match found {
+                    None => {}
+                    Some(Ok((credential, version))) => {
+                        session.set_credential(credential);
+                        opened.connection = connection.clone();
+                        opened.secret_version = version;
+                    }
+                    // A Secret that is gone or useless is no reason to forget what it held, but one to say so.
+                    Some(Err(why)) => opened.worry = Some(why.message),
                 }
             }
             return Ok(session);
@@ -247,7 +255,8 @@ impl Keeper {
         });
         let session = Arc::new(Session::new(client, settings, Arc::clone(&self.budgets), budget_key, on_change));
         let task = tokio::spawn(Arc::clone(&session).run()).abort_handle();
-        let opened = Opened { connection: connection.clone(), secret_version, session: Arc::clone(&session), task };
+        let opened =
+            Opened { connection: connection.clone(), secret_version, worry: None, session: Arc::clone(&session), task };
         self.opened.insert(key.clone(), opened);
         Ok(session)
     }
@@ -260,8 +269,13 @@ impl Keeper {
         version: Option<String>,
     ) -> Result<(Credential, String), Unusable> {
         let whose = format!("the client secret of {} \"{}\"", key.kind, key.name);
+        // VppTokens of other namespaces are told, too.
+        let which = match &key.namespace {
+            Some(_) => format!("Secret \"{}\"", connection.credentials.client_secret_ref.name),
+            None => "The Secret".to_owned(),
+        };
         let Some(secret_version) = version else {
-            let message = format!("The Secret with {whose} is not there.");
+            let message = format!("{which} with {whose} is not there.");
             return Err(Unusable { reason: Reason::SecretNotFound, message });
         };
         let credentials = connection.credentials.clone();
@@ -274,7 +288,7 @@ impl Keeper {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), self.secret_namespace(key));
         let secret = api.get(&reference.name).await.map_err(|error| {
             tracing::warn!(%error, "the Secret of a tenant can't be read");
-            let message = format!("The Secret with {whose} can't be read; it is tried again.");
+            let message = format!("{which} with {whose} can't be read; it is tried again.");
             let is_refused = matches!(&error, kube::Error::Api(status) if status.code == 403);
             let reason = if is_refused { Reason::SecretNotReadable } else { Reason::TenantNotRead };
             Unusable { reason, message }
@@ -285,7 +299,7 @@ impl Keeper {
             self.useless.remove(key);
             return Ok((Credential::ClientSecret(SecretString::from(text)), secret_version));
         }
-        let message = format!("The Secret with {whose} has no text under the key that clientSecretRef names.");
+        let message = format!("{which} with {whose} has no text under the key that clientSecretRef names.");
         let why = Unusable { reason: Reason::SecretKeyNotFound, message };
         self.useless.insert(key.clone(), Useless { credentials, secret_version, why: why.clone() });
         Err(why)
@@ -318,7 +332,8 @@ impl Keeper {
             {
                 let claimed = status::claimed(&self.context.caches, &tenant.identity);
                 let session = tenant.session.map(|session| session.view());
-                status::write(&self.client, &key, &object, session, &claimed).await;
+                let worry = self.opened.get(&key).and_then(|opened| opened.worry.as_deref());
+                status::write(&self.client, &key, &object, session, worry, &claimed).await;
             }
         }
     }

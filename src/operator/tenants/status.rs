@@ -34,6 +34,7 @@ pub(super) async fn write(
     key: &TenantKey,
     object: &TenantObject,
     session: Result<TenantView, Unusable>,
+    worry: Option<&str>,
     claimed: &BTreeSet<String>,
 ) {
     let mut status = TenantStatus { observed_generation: Some(object.generation), ..object.status.clone() };
@@ -50,7 +51,7 @@ pub(super) async fn write(
             let is_listed = view.snapshot.read_at().is_some();
             let count = |count: usize| is_listed.then(|| i64::try_from(count).unwrap_or(i64::MAX));
             (status.tokens, status.unmanaged_tokens) = (count(tokens), count(unmanaged));
-            of_session(&view.problem, is_listed)
+            of_session(&view.problem, is_listed, worry)
         }
     };
     status.conditions = conditions::merge(&object.status.conditions, &[saying], object.generation, Timestamp::now());
@@ -71,10 +72,12 @@ pub(super) async fn write(
     }
 }
 
-fn of_session(problem: &Option<Problem>, is_listed: bool) -> Saying {
+fn of_session(problem: &Option<Problem>, is_listed: bool, worry: Option<&str>) -> Saying {
     let Some(problem) = problem else {
         return if is_listed {
-            say(ConditionStatus::True, Reason::UpToDate, "The tenant's tokens can be listed.".into())
+            let but = worry.map(|worry| format!(" {worry} What it held before is used until the operator restarts."));
+            let message = format!("The tenant's tokens can be listed.{}", but.unwrap_or_default());
+            say(ConditionStatus::True, Reason::UpToDate, message)
         } else {
             let message = "The tenant's tokens are being listed for the first time.".into();
             say(ConditionStatus::Unknown, Reason::TenantNotRead, message)
