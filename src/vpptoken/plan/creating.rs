@@ -187,8 +187,10 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
         .filter(|entry| entry.entity.expiration.is_none_or(|at| same_second(Some(at), pending.expiration_date_time)))
         .collect();
     let named = draft.observed.spec.token_id.as_deref();
-    let chosen = found.iter().find(|entry| named.is_some_and(|id| entry.entity.id.eq_ignore_ascii_case(id))).copied();
-    let found = chosen.filter(|_| found.len() > 1).map_or(found, |entry| vec![entry]);
+    let is_named = |entry: &&Entry| named.is_some_and(|id| entry.entity.id.eq_ignore_ascii_case(id));
+    // Of several, a person may have said which.
+    let chosen = found.iter().copied().find(is_named).filter(|_| found.len() > 1);
+    let found = chosen.map_or(found, |entry| vec![entry]);
     match found.as_slice() {
         [] => {}
         [_] if chosen.is_some() && !tenant.allowed.contains(&Permission::Bind) => {

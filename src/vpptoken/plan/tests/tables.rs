@@ -797,6 +797,15 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                 stalled(Reason::OperationNotAllowed).no_token(),
             ),
             (
+                "one, which tokenId names, and binding is not allowed: it is ours all the same",
+                |w| {
+                    w.tokens = vec![token("t2")];
+                    w.spec.token_id = Some("t2".into());
+                    w.forbid(Permission::Bind);
+                },
+                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+            ),
+            (
                 "several, and tokenId names none of them",
                 |w| {
                     w.tokens = vec![token("t2"), token("t3")];
