@@ -62,6 +62,7 @@ pub async fn act(
             let done = pending.map(|pending| Done::Withdrawn { since: pending.since });
             Ok(Acted { done, ..Acted::default() })
         }
+        Step::Note(uploaded) => Ok(Acted { done: Some(Done::Uploaded(uploaded.clone())), ..Acted::default() }),
         Step::DeclineSync { request, because } => Ok(Acted {
             done: Some(Done::SyncDeclined { request: request.clone() }),
             event: happened("SyncNotStarted", format!("A sync was requested and not started, because of {because}.")),

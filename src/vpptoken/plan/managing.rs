@@ -109,12 +109,13 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
         && !same_second(Some(uploaded.expiration_date_time), file.expiration)
         && not_shown_yet(draft, &entry.entity).is_none()
     {
-        draft.status.uploaded = Some(Uploaded {
+        // A step of its own, so that the sync after it is later than the time that was noted.
+        draft.step(Step::Note(Uploaded {
             sha256: file.sha256.clone(),
             expiration_date_time: file.expiration,
             organization_name: file.organization_name.clone(),
             time: observed.now,
-        });
+        }));
         return false;
     }
     file_may_be_sent(draft, file, Some(&entry.entity))

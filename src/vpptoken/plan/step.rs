@@ -34,6 +34,8 @@ pub enum Step {
         /// Its id.
         id: String,
     },
+    /// Note that Graph has the file already.
+    Note(Uploaded),
     /// Upload a new file onto the token.
     Upload {
         /// The token.

@@ -405,6 +405,7 @@ impl World {
                 let pending = observed.status.pending_create.as_ref();
                 self.report(p, slot, pending.map(|pending| Done::Withdrawn { since: pending.since }));
             }
+            Some(Step::Note(uploaded)) => self.report(p, slot, Some(Done::Uploaded(uploaded))),
             Some(Step::DeclineSync { request, .. }) => self.report(p, slot, Some(Done::SyncDeclined { request })),
             Some(Step::AddFinalizer) => self.goes_to(p, slot, Stage::Finalizer(true)),
             Some(Step::RemoveFinalizer { .. }) => self.goes_to(p, slot, Stage::Finalizer(false)),
@@ -849,6 +850,7 @@ fn step_name(step: &Step) -> &'static str {
         Step::Bind { .. } => "step: bind",
         Step::Upload { .. } => "step: renew",
         Step::Update { .. } => "step: change settings",
+        Step::Note(_) => "step: note what Graph has",
         Step::DeclineSync { .. } => "step: decline a sync",
         Step::Sync { .. } => "step: sync",
         Step::Confirm { .. } => "step: confirm",

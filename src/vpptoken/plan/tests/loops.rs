@@ -215,6 +215,10 @@ impl Loop {
                 });
                 None
             }
+            Step::Note(uploaded) => {
+                self.steps.push("Note");
+                Some(Done::Uploaded(uploaded.clone()))
+            }
             Step::DeclineSync { request, .. } => {
                 self.steps.push("DeclineSync");
                 Some(Done::SyncDeclined { request: request.clone() })
@@ -417,6 +421,15 @@ fn a_requested_sync_is_started_once() {
     let mut world = World::ready();
     world.object.sync_request = Some("now".into());
     assert_eq!(arrives(Loop::of(&world)).0, ["Sync"]);
+}
+
+#[test]
+fn an_upload_whose_answer_was_lost_is_noted_and_synced_once() {
+    let mut world = World::ready();
+    world.file().sha256 = "digest-2".into();
+    world.file().expiration = in_(DAY * 365);
+    world.token().expiration = Some(in_(DAY * 365));
+    assert_eq!(arrives(Loop::of(&world)).0, ["Note", "Sync"]);
 }
 
 #[test]

@@ -627,7 +627,7 @@ proptest! {
             Some(step @ (Step::Upload { .. } | Step::Update { .. } | Step::Sync { .. })) => prop_assert_eq!(target(step), id),
             Some(step) => {
                 let is_local =
-                    matches!(step, Step::AddFinalizer | Step::RemoveFinalizer { .. } | Step::DeclineSync { .. });
+                    matches!(step, Step::AddFinalizer | Step::RemoveFinalizer { .. } | Step::Note(_) | Step::DeclineSync { .. });
                 prop_assert!(is_local, "{:?}", step);
             }
             None => {}
