@@ -243,7 +243,8 @@ async fn uninstalling_the_chart_takes_nothing_along() {
     world.plane.uninstall_chart(&world.namespace).await;
     let noticed = |name: &str| {
         let about = format!("{name}.{} failed", world.namespace);
-        world.operator.log().lines().filter(|line| line.contains("is forbidden") && line.contains(&about)).count() >= 2
+        world.operator.log().lines().filter(|line| line.contains("a reconcile failed") && line.contains(&about)).count()
+            >= 2
     };
     let noticed = until(LIMIT, || async { noticed("berlin") && noticed("munich") }).await;
     assert!(noticed, "{}", world.operator.log_end());

@@ -154,7 +154,7 @@ async fn while_suspended_nothing_is_written_and_afterwards_it_catches_up() {
         .await;
     world.wait_synced("munich").await;
     world.wait_lists(1).await;
-    assert_eq!(world.patched(), [["automaticallyUpdateApps", "countryOrRegion", "token"]]);
+    assert_eq!(world.patched(), [vec!["token"], vec!["automaticallyUpdateApps", "countryOrRegion"]]);
     let syncs = world
         .written()
         .into_iter()
