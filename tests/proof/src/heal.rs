@@ -264,7 +264,11 @@ impl World {
                     || token.is_some_and(|token| token.organization != new.organization)
             }),
             "OperationNotAllowed" => self.api.allowed.0 != all,
-            "AmbiguousMatch" => unclaimed.len() > 1,
+            // What was there before the create was announced is not what it made.
+            "AmbiguousMatch" => {
+                let known: &[String] = pending.map_or(&[], |pending| &pending.known_ids);
+                unclaimed.iter().filter(|token| !known.contains(&token.id)).count() > 1
+            }
             "SimilarTokenExists" => spec.creation_policy == CreationPolicy::Unique && !unclaimed.is_empty(),
             "ClaimedByAnother" => self.graph.tokens().iter().any(|token| self.has_other(&object.uid, &token.id)),
             "TokenNotFound" => spec.token_id.as_ref().is_some_and(|id| self.graph.token(id).is_none()),
