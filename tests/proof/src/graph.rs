@@ -351,7 +351,8 @@ impl Graph {
                 token.modified = now;
             }
         }
-        let shown = |token: &Token| token.old_expiry.is_some_and(|(_, until)| until <= now);
+        // For the rules it is known for a while how long that was.
+        let shown = |token: &Token| token.old_expiry.is_some_and(|(_, until)| until + timings().unknown_outcome <= now);
         if self.tokens.iter().any(shown) {
             for token in Arc::make_mut(&mut self.tokens).iter_mut().filter(|token| shown(token)) {
                 token.old_expiry = None;
@@ -360,8 +361,9 @@ impl Graph {
     }
 
     /// When something happens here by itself next.
-    pub(crate) fn next_event(&self) -> Option<Timestamp> {
-        self.tokens.iter().flat_map(|token| [token.sync_ends, token.old_expiry.map(|(_, until)| until)]).flatten().min()
+    pub(crate) fn next_event(&self, now: Timestamp) -> Option<Timestamp> {
+        let times = self.tokens.iter().flat_map(|token| [token.sync_ends, token.old_expiry.map(|(_, until)| until)]);
+        times.flatten().filter(|time| *time > now).min()
     }
 
     /// A new token.

@@ -129,7 +129,7 @@ impl World {
                 Some(_) => {}
             }
         }
-        self.graph.next_event().map_or(next, |event| next.min(event))
+        self.graph.next_event(self.now).map_or(next, |event| next.min(event))
     }
 
     /// Everything is as it should be, or stands still for a reason that is true.

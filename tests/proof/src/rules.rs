@@ -254,6 +254,7 @@ impl World {
                 broken = Some(format!("{} gets a second token beside {}", request.uid, token.id));
             } else if token.looks_like(apple_id, sent.organization) {
                 let is_exact = token.file == number;
+                let shows_its_file = token.shows_its_expiry(announced);
                 let is_visible = token.free_since + timings().settling <= announced;
                 // Before a list shows it, only the process that sent the first of the two knows of it, and whoever was shown
                 // the announcement; with its VppToken that goes.
@@ -266,7 +267,7 @@ impl World {
                 let is_known = is_visible || is_told || token.sent_by.is_some() && token.sent_by == request.sent_by;
                 if is_exact && token.first_file == number && token.made_by.is_some() && !token.disguised && is_known {
                     broken = Some(format!("{} gets a second token with the file of {}", request.uid, token.id));
-                } else if !is_anothers && is_visible && (is_exact || request.is_unique) {
+                } else if !is_anothers && is_visible && (is_exact && shows_its_file || request.is_unique) {
                     broken = Some(format!("{} gets a token although {} looks like it", request.uid, token.id));
                 }
             }
