@@ -17,7 +17,10 @@
 //!   What is slower is a fault like others: a pause, which a configuration has or has not. A list begins a moment after what
 //!   it is to show, so that what began first can be told.
 //! - That moment of something being due is rounded up to a whole second: nobody wakes on time.
+//! - Leave to write is one step with the live read that follows, but where that read may fail: what changes between them
+//!   might as well have changed before.
 //! - What a person does comes in a given order, at any moment.
+//! - Two processes never announce a create in the same moment, which is how announcements are told apart.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +32,7 @@ use jiff::{SignedDuration, Timestamp};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::people::{Deed, manifest};
+use crate::process::Stage;
 use crate::rules::Broken;
 use crate::world::{Action, Fate, Tally, Treatment, World};
 
@@ -78,6 +82,9 @@ pub struct Configuration {
     pub bounds: Bounds,
     /// How long a pause is, in milliseconds.
     pub pauses: &'static [i64],
+    /// Each process does one thing after the other: first its list, which is one step, then it hears all that it is told, then
+    /// it works. What overlaps within one process is what the other configurations are about.
+    pub is_coarse: bool,
     /// Of so many states that are not at the bounds, the world heals in one.
     pub heals_one_in: u64,
 }
@@ -153,32 +160,27 @@ impl Configuration {
     /// What can be done now without a fault.
     fn progress(&self, state: &State, moves: &mut Vec<Move>) {
         let world = &state.world;
-        let mut now = |action: Action| {
-            if world.is_possible(&action) {
-                moves.push(Move::Now(action));
-            }
-        };
-        let nobody_lives = world.processes.iter().all(|process| !process.is_alive);
-        for p in 0..self.processes {
-            if nobody_lives {
-                now(Action::Start(p));
-            }
-            for slot in 0..self.slots {
-                now(Action::Deliver(p, slot));
-                now(Action::DeliverSecret(p, slot));
-                now(Action::Effect(p, slot, Treatment::Fine));
-                now(Action::Answer(p, slot));
-                now(Action::Run(p, slot, Fate::Fine));
-            }
-            now(Action::DeliverTenant(p));
-            now(Action::ListTaken(p, 0));
-            now(Action::ListAnswered(p));
+        if world.processes.iter().all(|process| !process.is_alive) {
+            moves.extend((0..self.processes).map(|p| Move::Now(Action::Start(p))));
         }
         for p in 0..self.processes {
-            let begins = Action::ListBegins(p);
-            if !world.is_possible(&begins) {
-                continue;
+            for does in [Self::lists, Self::is_told, Self::works] {
+                let before = moves.len();
+                does(self, state, p, moves);
+                if self.is_coarse && moves.len() > before {
+                    break;
+                }
             }
+        }
+    }
+
+    /// What a process can do about its list.
+    fn lists(&self, state: &State, p: usize, moves: &mut Vec<Move>) {
+        let world = &state.world;
+        let actions = [Action::ListTaken(p, 0), Action::ListAnswered(p)];
+        moves.extend(actions.into_iter().filter(|action| world.is_possible(action)).map(Move::Now));
+        let begins = Action::ListBegins(p);
+        if world.is_possible(&begins) {
             let session = &world.processes[p].session;
             if session.wanted_after.max(session.snapshot.last_list()).is_none_or(|after| after < world.now) {
                 moves.push(Move::Now(begins));
@@ -186,6 +188,44 @@ impl Configuration {
                 moves.push(Move::AMomentLater(begins));
             }
         }
+    }
+
+    /// What a process can be told.
+    fn is_told(&self, state: &State, p: usize, moves: &mut Vec<Move>) {
+        let told = (0..self.slots).flat_map(|slot| [Action::Deliver(p, slot), Action::DeliverSecret(p, slot)]);
+        let told = told.chain([Action::DeliverTenant(p)]);
+        moves.extend(told.filter(|action| state.world.is_possible(action)).map(Move::Now));
+    }
+
+    /// What a process can do about its VppTokens, and Graph about its requests.
+    fn works(&self, state: &State, p: usize, moves: &mut Vec<Move>) {
+        let would_announce_as_another = self.would_announce_as_another(state, p);
+        for slot in 0..self.slots {
+            let actions =
+                [Action::Effect(p, slot, Treatment::Fine), Action::Answer(p, slot), Action::Run(p, slot, Fate::Fine)];
+            for action in actions.into_iter().filter(|action| state.world.is_possible(action)) {
+                match action {
+                    Action::Run(..) if would_announce_as_another => {
+                        if state.left.moments > 0 {
+                            moves.push(Move::AMomentLater(action));
+                        }
+                    }
+                    action => moves.push(Move::Now(action)),
+                }
+            }
+        }
+    }
+
+    /// Another process has announced a create at this very time, by which announcements are told apart: no two clocks show
+    /// the same nanosecond.
+    fn would_announce_as_another(&self, state: &State, p: usize) -> bool {
+        let world = &state.world;
+        let others = world.processes.iter().enumerate().filter(|(other, process)| *other != p && process.is_alive);
+        let mut announced = others.flat_map(|(_, process)| {
+            let objects = world.api.objects.iter().flatten();
+            objects.filter_map(|object| process.desk().page(&object.uid).memory.unsent_create)
+        });
+        announced.any(|unsent| unsent.since == world.now)
     }
 
     /// What goes wrong.
@@ -339,7 +379,33 @@ impl Configuration {
             }
             Move::Wait(milliseconds) => world.apply(&Action::Tick(*milliseconds)),
         }
+        if let Move::Now(action) | Move::AMomentLater(action) = step {
+            self.goes_on(&mut next, action);
+        }
         next
+    }
+
+    /// What is part of the same step.
+    fn goes_on(&self, state: &mut State, action: &Action) {
+        let (world, left) = (&mut state.world, state.left);
+        match action {
+            Action::ListBegins(p) if self.is_coarse => {
+                for action in [Action::ListTaken(*p, 0), Action::ListAnswered(*p)] {
+                    if world.is_possible(&action) {
+                        world.apply(&action);
+                    }
+                }
+            }
+            Action::Run(p, slot, _) if left.calls == 0 || left.faults == 0 => {
+                if world.processes[*p].running[*slot]
+                    .as_ref()
+                    .is_some_and(|reconcile| matches!(reconcile.stage, Stage::Live))
+                {
+                    world.apply(action);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -475,7 +541,8 @@ pub const CONFIGURATIONS: &[Configuration] = &[
             ..NONE
         },
         pauses: &[],
-        heals_one_in: 100,
+        is_coarse: false,
+        heals_one_in: 50,
     },
     Configuration {
         name: "create-calls",
@@ -486,7 +553,8 @@ pub const CONFIGURATIONS: &[Configuration] = &[
         deeds: &[],
         bounds: Bounds { faults: 2, crashes: 1, answers: 1, calls: 2, relists: 1, waits: 6, moments: 6, ..NONE },
         pauses: &[],
-        heals_one_in: 100,
+        is_coarse: false,
+        heals_one_in: 50,
     },
     Configuration {
         name: "two-leaders",
@@ -495,9 +563,10 @@ pub const CONFIGURATIONS: &[Configuration] = &[
         processes: 2,
         before: &[Action::Person(Deed::Secret(0, 0))],
         deeds: &[],
-        bounds: Bounds { faults: 0, answers: 1, waits: 4, moments: 6, ..NONE },
+        bounds: Bounds { faults: 1, crashes: 1, answers: 1, waits: 2, moments: 4, ..NONE },
         pauses: &[],
-        heals_one_in: 1000,
+        is_coarse: true,
+        heals_one_in: 50,
     },
     Configuration {
         name: "same-file",
@@ -506,20 +575,50 @@ pub const CONFIGURATIONS: &[Configuration] = &[
         processes: 1,
         before: &[Action::Person(Deed::Secret(0, 0)), Action::Person(Deed::Secret(1, 0))],
         deeds: &[],
-        bounds: Bounds { faults: 0, crashes: 1, answers: 1, calls: 1, waits: 4, moments: 6, ..NONE },
+        bounds: Bounds { faults: 1, crashes: 1, answers: 1, calls: 1, waits: 4, moments: 6, ..NONE },
         pauses: &[],
-        heals_one_in: 1000,
+        is_coarse: true,
+        heals_one_in: 50,
+    },
+    Configuration {
+        name: "adoption",
+        about: "Two VppTokens have the same file, and a person has uploaded it in the portal.",
+        slots: 2,
+        processes: 1,
+        before: &[
+            Action::Person(Deed::Secret(0, 0)),
+            Action::Person(Deed::Secret(1, 0)),
+            Action::Person(Deed::PortalCreate(0, 0)),
+        ],
+        deeds: &[Deed::Delete(0)],
+        bounds: Bounds { faults: 1, crashes: 1, calls: 1, waits: 4, moments: 6, ..NONE },
+        pauses: &[],
+        is_coarse: true,
+        heals_one_in: 50,
     },
     Configuration {
         name: "renewal",
-        about: "A file is renewed twice on the same token.",
+        about: "A file is renewed on the same token.",
         slots: 1,
         processes: 1,
         before: &[Action::Person(Deed::Secret(0, 0)), Action::Start(0), Action::Calm(300)],
-        deeds: &[Deed::Secret(0, 1), Deed::Secret(0, 2)],
-        bounds: Bounds { faults: 1, crashes: 1, answers: 1, calls: 1, refusals: 1, waits: 5, moments: 6, ..NONE },
+        deeds: &[Deed::Secret(0, 1)],
+        bounds: Bounds { faults: 2, crashes: 1, answers: 1, calls: 1, refusals: 1, waits: 5, moments: 6, ..NONE },
         pauses: &[],
-        heals_one_in: 1000,
+        is_coarse: false,
+        heals_one_in: 50,
+    },
+    Configuration {
+        name: "two-renew",
+        about: "A file is renewed while two processes both believe that they lead.",
+        slots: 1,
+        processes: 2,
+        before: &[Action::Person(Deed::Secret(0, 0)), Action::Start(0), Action::Calm(300)],
+        deeds: &[Deed::Secret(0, 1)],
+        bounds: Bounds { faults: 1, crashes: 1, calls: 1, answers: 1, waits: 3, moments: 6, ..NONE },
+        pauses: &[],
+        is_coarse: true,
+        heals_one_in: 50,
     },
     Configuration {
         name: "deletion",
@@ -528,9 +627,10 @@ pub const CONFIGURATIONS: &[Configuration] = &[
         processes: 1,
         before: &[Action::Person(Deed::Secret(0, 0)), Action::Person(Deed::DeletionPolicy(0, true))],
         deeds: &[Deed::Delete(0)],
-        bounds: Bounds { faults: 1, crashes: 1, answers: 1, calls: 1, waits: 6, moments: 6, ..NONE },
+        bounds: Bounds { faults: 2, crashes: 1, answers: 1, calls: 1, waits: 4, moments: 6, ..NONE },
         pauses: &[],
-        heals_one_in: 1000,
+        is_coarse: false,
+        heals_one_in: 50,
     },
     Configuration {
         name: "definition",
@@ -539,9 +639,10 @@ pub const CONFIGURATIONS: &[Configuration] = &[
         processes: 1,
         before: &[Action::Person(Deed::Secret(0, 0)), Action::Person(Deed::DeletionPolicy(0, true))],
         deeds: &[Deed::Definition],
-        bounds: Bounds { faults: 1, crashes: 1, answers: 1, calls: 1, waits: 6, moments: 6, ..NONE },
+        bounds: Bounds { faults: 2, crashes: 1, answers: 1, calls: 1, waits: 6, moments: 6, ..NONE },
         pauses: &[],
-        heals_one_in: 1000,
+        is_coarse: false,
+        heals_one_in: 50,
     },
     Configuration {
         name: "restored",
@@ -559,7 +660,8 @@ pub const CONFIGURATIONS: &[Configuration] = &[
         deeds: &[Deed::Secret(0, 1)],
         bounds: Bounds { faults: 2, crashes: 1, answers: 1, calls: 1, waits: 5, moments: 6, ..NONE },
         pauses: &[],
-        heals_one_in: 1000,
+        is_coarse: false,
+        heals_one_in: 50,
     },
     Configuration {
         name: "vanished",
@@ -579,7 +681,8 @@ pub const CONFIGURATIONS: &[Configuration] = &[
             ..NONE
         },
         pauses: &[],
-        heals_one_in: 1000,
+        is_coarse: false,
+        heals_one_in: 50,
     },
     Configuration {
         name: "not-kept",
@@ -590,6 +693,7 @@ pub const CONFIGURATIONS: &[Configuration] = &[
         deeds: &[Deed::Country(0, 3)],
         bounds: Bounds { faults: 1, crashes: 1, answers: 1, calls: 1, refusals: 1, waits: 8, moments: 10, ..NONE },
         pauses: &[],
-        heals_one_in: 1000,
+        is_coarse: false,
+        heals_one_in: 50,
     },
 ];
