@@ -2440,6 +2440,7 @@ fn what_is_sent_to_graph_fails_by_its_kind_and_what_changes_something_there_wait
         (Step::Withdraw, None, None),
         (adopt(OURS, now()), None, None),
         (Step::Bind { id: OURS.into() }, None, None),
+        (Step::Note(uploaded(now())), None, None),
         (decline("suspend: true"), None, None),
         (Step::AddFinalizer, None, None),
         (let_go(), None, None),
