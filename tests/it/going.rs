@@ -277,16 +277,15 @@ async fn what_is_deleted_while_it_waits_for_leave_to_write_leaves_nothing_in_gra
     // Its window is full: 90 writes, and the others wait.
     world.wait_graph("as many writes as a window takes", |seen| seen.writes() >= 90).await;
     let doomed: Vec<String> = (0..12).map(|n| format!("doomed-{n}")).collect();
-    for (n, name) in doomed.iter().enumerate() {
+    futures::future::join_all(doomed.iter().enumerate().map(|(n, name)| {
         let policy = if n % 2 == 0 { "Retain" } else { "Delete" };
-        let file = world.token("Contoso", &EXPIRES);
-        world.create(name, &file, json!({ "deletionPolicy": policy })).await;
-    }
+        let (world, file) = (&world, world.token("Contoso", &EXPIRES));
+        async move { world.create(name, &file, json!({ "deletionPolicy": policy })).await }
+    }))
+    .await;
     // Some have announced their create, some have not looked yet.
     world.wait_status(&doomed[5], "announced", |status| status.pending_create.is_some()).await;
-    for name in &doomed {
-        world.delete(name).await;
-    }
+    futures::future::join_all(doomed.iter().map(|name| world.delete(name))).await;
     assert!(world.emulator.writes() <= 92, "the window was not full any more");
     for name in &doomed {
         world.wait_gone(name).await;

@@ -49,7 +49,11 @@ async fn in_two_watched_namespaces_what_happens_in_one_wakes_its_own() {
     }
     // One that goes leaves the other of its name alone.
     world.patch("elsewhere/berlin", json!({ "spec": { "deletionPolicy": "Delete" } })).await;
-    world.wait_status("elsewhere/berlin", "looked at", |status| status.observed_generation == Some(3)).await;
+    world
+        .wait_status("elsewhere/berlin", "ready to be deleted", |status| {
+            row(status) == READY && status.observed_generation == Some(3)
+        })
+        .await;
     world.delete("elsewhere/berlin").await;
     world.wait_gone("elsewhere/berlin").await;
     let left: Vec<String> = world.entities().into_iter().map(|entity| entity.id).collect();
