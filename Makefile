@@ -12,7 +12,7 @@ SMALL := $(filter-out it,$(sort \
   $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-up test bench mutants generate deny clean check in-control-plane announce
+.PHONY: help demo demo-up test proof bench mutants generate deny clean check in-control-plane announce
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,12 @@ in-control-plane:
 	helm lint --strict $(CHART)
 	helm lint --strict $(CHART) --values examples/values.yaml
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-12} cargo test --locked --workspace --test it
+
+# HISTORIES=1000 for fewer random ones, ONLY=create for one small world.
+proof: ## Random histories of a simulated world, and all histories of small ones: no rule is ever broken
+	cargo build --locked --profile proof -p proof
+	$(if $(ONLY),,$(TARGET)/proof/proof random --histories $(or $(HISTORIES),100000))
+	$(TARGET)/proof/proof exhaust $(if $(ONLY),--only $(ONLY))
 
 bench: announce ## Measure how long a new object and a replaced Secret take to reach Graph
 	cargo build --locked --workspace --bins

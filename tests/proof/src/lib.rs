@@ -15,6 +15,8 @@ mod process;
 pub mod random;
 mod rules;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod universe;
 mod world;
 
