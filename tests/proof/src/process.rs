@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use vpptoken_operator::graph::Entity;
-use vpptoken_operator::tenant::{Problem, Snapshot, TenantView};
+use vpptoken_operator::tenant::{Field, Problem, Snapshot, TenantView};
 use vpptoken_operator::vpptoken::desk::Desk;
 use vpptoken_operator::vpptoken::facts::Done;
 use vpptoken_operator::vpptoken::plan::{Plan, Step};
@@ -64,6 +64,14 @@ pub(crate) struct Session {
     pub(crate) seen: BTreeMap<String, u32>,
     /// When the last write to each token was answered: lists that began before do not count. For the rules only.
     pub(crate) wrote: BTreeMap<String, Timestamp>,
+    /// Values that Graph accepted, and when. For the rules only.
+    pub(crate) accepted: BTreeMap<(String, Field), (String, Timestamp)>,
+    /// The file that was last uploaded for a VppToken onto a token, and the requests for a sync that were answered. For the
+    /// rules only.
+    pub(crate) uploaded: BTreeMap<(String, String), u8>,
+    pub(crate) synced: BTreeSet<(String, String)>,
+    /// Tokens that the process was told are gone. For the rules only.
+    pub(crate) gone: BTreeSet<String>,
 }
 
 impl Session {
@@ -85,6 +93,10 @@ impl Session {
             problem_changed: false,
             seen: BTreeMap::new(),
             wrote: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            uploaded: BTreeMap::new(),
+            synced: BTreeSet::new(),
+            gone: BTreeSet::new(),
         }
     }
 

@@ -108,6 +108,47 @@ impl World {
         cached.filter_map(|object| Some((object.uid.clone(), object.token_id()?.to_owned()))).collect()
     }
 
+    /// A change is decided upon: not again what was accepted a moment ago and may only not show yet, nor of a token that is
+    /// known to be gone.
+    pub(crate) fn check_update(&mut self, p: usize, id: &str, fields: &[(Field, String)]) {
+        let now = self.now;
+        let session = &self.processes[p].session;
+        let again = fields.iter().find(|(field, value)| {
+            let accepted = session.accepted.get(&(id.to_owned(), *field));
+            accepted.is_some_and(|(before, at)| before == value && now < *at + timings().settling)
+        });
+        if let Some((field, value)) = again.cloned() {
+            self.breaks(NEVER_FIGHT, format!("{} of {id} is set to {value} again at once", field.as_str()));
+        }
+        self.check_not_gone(p, id);
+    }
+
+    /// A file that a process uploaded is not uploaded again, whatever became of the status.
+    pub(crate) fn check_upload(&mut self, p: usize, uid: &str, id: &str, number: u8) {
+        if self.processes[p].session.uploaded.get(&(uid.to_owned(), id.to_owned())) == Some(&number) {
+            self.breaks(NEVER_SPIN, format!("{} is uploaded onto {id} again", file(number).sha256));
+        }
+    }
+
+    /// A request for a sync that a process answered is not answered again.
+    pub(crate) fn check_sync(&mut self, p: usize, uid: &str, request: Option<&str>) {
+        if request
+            .is_some_and(|request| self.processes[p].session.synced.contains(&(uid.to_owned(), request.to_owned())))
+        {
+            self.breaks(NEVER_SPIN, format!("a sync that was asked for is started twice for {uid}"));
+        }
+    }
+
+    /// What a process was told is gone is not taken over, nor written to, because of a list that is behind.
+    pub(crate) fn check_not_gone(&mut self, p: usize, id: &str) {
+        if self.processes[p].session.gone.contains(id) {
+            self.breaks(
+                NEVER_SPIN,
+                format!("{id} is taken for one that is there, and the process knows that it is gone"),
+            );
+        }
+    }
+
     /// VppTokens that a process knows to have tokens or to create them.
     pub(crate) fn known_rivals(&self, p: usize) -> BTreeSet<String> {
         let cached = self.processes[p].cache.iter().flatten();
@@ -231,7 +272,10 @@ impl World {
     }
 
     /// Graph accepted settings, and the process was told so: what it was not told, or forgot when it died, is no try.
-    pub(crate) fn check_accepted(&mut self, slot: usize, id: &str, fields: &[(Field, String)]) {
+    pub(crate) fn check_accepted(&mut self, p: usize, slot: usize, id: &str, fields: &[(Field, String)]) {
+        let now = self.now;
+        let accepted = fields.iter().map(|(field, value)| ((id.to_owned(), *field), (value.clone(), now)));
+        self.processes[p].session.accepted.extend(accepted);
         if fields.iter().any(|(field, value)| *field == Field::CountryOrRegion && value == NOT_KEPT) {
             self.not_kept[slot] += 1;
             // Each process may find out for itself.

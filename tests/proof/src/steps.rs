@@ -439,6 +439,7 @@ impl World {
     }
 
     fn own(&mut self, p: usize, slot: usize, uid: &str, id: String, uploaded: Option<Uploaded>) {
+        self.check_not_gone(p, &id);
         if !self.processes[p].desk().claim(&tenant(), &id, uid) {
             return self.report(p, slot, None);
         }
@@ -476,6 +477,7 @@ impl World {
             }
             Step::Upload { id } => {
                 let Some(file) = number else { return self.report(p, slot, None) };
+                self.check_upload(p, &uid, id, file);
                 Operation::Update {
                     id: id.clone(),
                     file: Some(file),
@@ -486,6 +488,9 @@ impl World {
                 }
             }
             Step::Update { id, fields } => {
+                let written: Vec<(Field, String)> =
+                    fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
+                self.check_update(p, id, &written);
                 let text = |field: Field| fields.get(&field).map(|wanted| wanted.wanted.clone());
                 Operation::Update {
                     id: id.clone(),
@@ -499,7 +504,8 @@ impl World {
                     update_apps: fields.get(&Field::AutomaticallyUpdateApps).and(spec.automatically_update_apps),
                 }
             }
-            Step::Sync { id, priority, .. } => {
+            Step::Sync { id, priority, request } => {
+                self.check_sync(p, &uid, request.as_deref());
                 Operation::Sync { id: id.clone(), is_scheduled: *priority == Priority::Schedule }
             }
             Step::Delete { id } => Operation::Delete { id: id.clone() },
@@ -625,6 +631,9 @@ impl World {
                 self.noted(p, &uid, StepKind::Upload, &outcome, &observed, began);
                 if outcome.is_ok() {
                     self.saw(p, id, made);
+                    let number = observed.file.as_ref().ok().and_then(|file| file_of(&file.sha256));
+                    let session = &mut self.processes[p].session;
+                    session.uploaded.extend(number.map(|number| ((uid.clone(), id.clone()), number)));
                     done = uploaded(&observed, now).map(Done::Uploaded);
                 }
             }
@@ -637,7 +646,7 @@ impl World {
                 self.noted(p, &uid, StepKind::Update, &outcome, &observed, began);
                 if outcome.is_ok() {
                     self.saw(p, id, made);
-                    self.check_accepted(slot, id, &written);
+                    self.check_accepted(p, slot, id, &written);
                     self.processes[p].desk().change(&uid, |page| page.memory.tried(written));
                 }
             }
@@ -646,6 +655,7 @@ impl World {
                 self.noted(p, &uid, StepKind::Sync, &outcome, &observed, began);
                 if outcome.is_ok() {
                     let session = &mut self.processes[p].session;
+                    session.synced.extend(request.clone().map(|request| (uid.clone(), request)));
                     session.want_list_after(now);
                     session.syncing_lists = 1;
                     let soon = now + SignedDuration::from_secs(2);
@@ -660,6 +670,8 @@ impl World {
                         snapshot.gone(id, now);
                     }
                 });
+                let is_gone = outcome.is_ok();
+                self.processes[p].session.gone.extend(is_gone.then(|| id.clone()));
                 self.noted(p, &uid, StepKind::Delete, &outcome, &observed, began);
             }
             _ => {}

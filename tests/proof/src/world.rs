@@ -594,10 +594,14 @@ impl World {
     /// What a GET of one token said.
     pub(crate) fn confirmed(&mut self, p: usize, id: &str, began: Timestamp, outcome: crate::graph::Outcome) {
         let now = self.clock();
-        self.processes[p].session.change(|snapshot| match outcome {
+        let session = &mut self.processes[p].session;
+        session.change(|snapshot| match outcome {
             Ok(Some(entity)) => snapshot.found(entity, began, now),
             _ => snapshot.missing(id, began, now),
         });
+        // While a write was on its way, whatever that is answered counts.
+        let is_gone = session.snapshot.is_gone(id);
+        session.gone.extend(is_gone.then(|| id.to_owned()));
     }
 
     fn session_told(&mut self, p: usize) {
