@@ -260,9 +260,8 @@ async fn file(
         organization_name: file.organization_name,
     });
     // What Kubernetes refuses to show may be shown at the next look.
-    if let Some(of) = of.filter(|_| file != Err(FileProblem::NotReadable)) {
-        context.desk.change(uid(object)?, |page| page.file = Some(ReadFile { of, file: file.clone() }));
-    }
+    let read = of.filter(|_| file != Err(FileProblem::NotReadable)).map(|of| ReadFile { of, file: file.clone() });
+    context.desk.change(uid(object)?, |page| page.file = read);
     Ok(file)
 }
 

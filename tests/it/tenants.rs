@@ -209,7 +209,7 @@ async fn other_credentials_count_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_object_that_nobody_uses_is_left_alone() {
+async fn a_tenant_object_that_nobody_uses_is_left_alone_and_nobody_waits_for_it() {
     let world = World::new().await;
     let (idle, used) = (Second::make(&world, "idle").await, Second::make(&world, "used").await);
     for (name, more) in [("berlin", json!({})), ("munich", through("used"))] {
@@ -218,8 +218,8 @@ async fn a_tenant_object_that_nobody_uses_is_left_alone() {
         world.wait_synced(name).await;
     }
     world.wait_lists(2).await;
-    let object = world.get("graphtenant", "idle").await;
-    assert_eq!(object["status"], json!({ "observedGeneration": -1 }));
+    let is_seen = |status: &Value| *status == json!({ "observedGeneration": 1 });
+    wait_tenant(&world, "graphtenant", "idle", "seen, and nothing else", is_seen).await;
     assert_eq!(idle.requests(&world), 0);
     // No longer used: no longer listed. The other tenant's polls tell the time.
     world.delete("munich").await;
@@ -228,6 +228,7 @@ async fn a_tenant_object_that_nobody_uses_is_left_alone() {
     world.emulator.clear_requests();
     world.wait_lists(2).await;
     assert_eq!(used.requests(&world), 0, "{:?}", world.emulator.requests());
+    wait_tenant(&world, "graphtenant", "used", "used by nobody any more", is_seen).await;
     assert_eq!(world.tokens().get("berlin").await.unwrap().name_any(), "berlin");
     world.finish().await;
 }

@@ -327,6 +327,11 @@ impl Keeper {
 
     async fn write_statuses(&self) {
         let used: BTreeSet<TenantKey> = self.used();
+        for key in objects::all(&self.caches).into_iter().filter(|key| !used.contains(key)) {
+            if let Some(object) = objects::find(&self.caches, &key) {
+                status::write_unused(&self.client, &key, &object).await;
+            }
+        }
         for key in used {
             if let (Some(object), Some(Some(tenant))) = (objects::find(&self.caches, &key), self.directory().find(&key))
             {

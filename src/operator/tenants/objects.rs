@@ -17,6 +17,14 @@ pub(super) struct TenantObject {
     pub(super) version: Option<String>,
 }
 
+/// All of them.
+pub(super) fn all(caches: &TenantCaches) -> Vec<TenantKey> {
+    let key = |kind, namespace, name| TenantKey { kind, namespace, name };
+    let cluster = caches.cluster.state().into_iter().map(|it| key(TenantKind::ClusterGraphTenant, None, it.name_any()));
+    let graph = caches.graph.iter().flat_map(|store| store.state());
+    cluster.chain(graph.map(|it| key(TenantKind::GraphTenant, it.namespace(), it.name_any()))).collect()
+}
+
 /// Looks a tenant object up.
 pub(super) fn find(caches: &TenantCaches, key: &TenantKey) -> Option<TenantObject> {
     match key.kind {

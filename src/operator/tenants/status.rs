@@ -55,14 +55,25 @@ pub(super) async fn write(
         }
     };
     status.conditions = conditions::merge(&object.status.conditions, &[saying], object.generation, Timestamp::now());
-    if object.status == status {
+    write_if_new(client, key, object, &status).await;
+}
+
+/// Nothing is done for a tenant object that no VppToken refers to, and nothing said of it but that it was seen: whoever waits
+/// for it does not wait for ever.
+pub(super) async fn write_unused(client: &Client, key: &TenantKey, object: &TenantObject) {
+    let status = TenantStatus { observed_generation: Some(object.generation), ..TenantStatus::default() };
+    write_if_new(client, key, object, &status).await;
+}
+
+async fn write_if_new(client: &Client, key: &TenantKey, object: &TenantObject, status: &TenantStatus) {
+    if object.status == *status {
         return;
     }
     let outcome = match (&key.kind, &key.namespace) {
         (TenantKind::GraphTenant, Some(namespace)) => {
-            apply(&Api::<GraphTenant>::namespaced(client.clone(), namespace), key, object, &status).await
+            apply(&Api::<GraphTenant>::namespaced(client.clone(), namespace), key, object, status).await
         }
-        _ => apply(&Api::<ClusterGraphTenant>::all(client.clone()), key, object, &status).await,
+        _ => apply(&Api::<ClusterGraphTenant>::all(client.clone()), key, object, status).await,
     };
     match outcome {
         Ok(()) => {}

@@ -440,6 +440,7 @@ fn only_the_first_try_of_a_change_is_told() {
         let observed = world.observe();
         let plan = plan(&observed);
         assert_eq!(plan.step.as_ref().and_then(Step::kind), Some(StepKind::Update));
+        assert_eq!(plan.is_told_first(&observed), plan.is_first_try(&observed));
         plan.is_first_try(&observed)
     };
     assert!(tells(&world));
@@ -449,6 +450,26 @@ fn only_the_first_try_of_a_change_is_told() {
     assert!(!tells(&world), "it failed, and is tried again now");
     world.observed.memory.failures.get_mut(&StepKind::Update).unwrap().inputs.generation += 1;
     assert!(tells(&world), "another manifest failed");
+}
+
+#[test]
+fn what_is_due_is_told_first_when_it_makes_the_object_unready() {
+    let observed = World::ready().observe();
+    let base = plan(&observed);
+    let told = |step: Option<Step>| Plan { step, ..base.clone() }.is_told_first(&observed);
+    let fields = BTreeMap::new();
+    assert!(told(Some(Step::AddFinalizer)));
+    assert!(told(Some(Step::Upload { id: OURS.into() })));
+    assert!(told(Some(Step::Update { id: OURS.into(), fields })));
+    assert!(!told(Some(Step::Sync { id: OURS.into(), priority: Priority::Person, request: None })));
+    assert!(!told(Some(Step::Create)), "its announcement has told of it");
+    assert!(!told(None));
+}
+
+#[test]
+fn a_plan_knows_on_which_list_it_was_made() {
+    let world = World::ready();
+    assert_eq!(plan(&world.observe()).planned_on, world.lists.iter().map(|(began, _)| *began).max());
 }
 
 #[test]
