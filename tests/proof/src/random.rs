@@ -86,7 +86,15 @@ impl History {
         if dice.percent(30) {
             history.act(&mut world, Action::Habits(dice.percent(70), dice.percent(30)));
         }
+        if slots > 1 && dice.percent(10) {
+            // Two that name one token.
+            history.act(&mut world, Action::Person(Deed::PortalCreate(0, 0)));
+            (0..slots).for_each(|slot| history.act(&mut world, Action::Person(Deed::TokenId(slot, 0))));
+        }
         history.act(&mut world, Action::Start(0));
+        if dice.percent(40) {
+            history.act(&mut world, Action::Start(1));
+        }
         if dice.percent(50) {
             // Everything is in place when the trouble begins.
             history.act(&mut world, Action::Calm(300));

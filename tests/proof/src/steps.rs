@@ -149,6 +149,13 @@ impl World {
             }
             Fate::Fine | Fate::LostAfter => {
                 self.check_change(slot, &uid, version, &change);
+                // What another process has done, and writes over it, a process does not know.
+                for session in
+                    self.processes.iter_mut().enumerate().filter(|(q, _)| *q != p).map(|(_, q)| &mut q.session)
+                {
+                    session.synced.retain(|(of, _)| *of != uid);
+                    session.uploaded.retain(|(of, _), _| *of != uid);
+                }
                 let changed = self.api.apply(slot, version, &change);
                 (fate == Fate::Fine).then_some(changed)
             }
