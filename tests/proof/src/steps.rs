@@ -318,7 +318,15 @@ impl World {
         let plan = plan::plan(&observed);
         let priority = plan.step.as_ref().and_then(Step::priority);
         let seen = match &plan.step {
-            Some(Step::Update { id, .. }) => self.processes[p].session.seen.get(id).copied(),
+            Some(Step::Upload { id }) => self.processes[p].session.seen.get(id).copied(),
+            Some(Step::Update { id, fields, .. }) => {
+                if from == From::Live {
+                    let written: Vec<(Field, String)> =
+                        fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
+                    self.check_update(p, id, &written);
+                }
+                self.processes[p].session.seen.get(id).copied()
+            }
             _ => None,
         };
         self.change_reconcile(p, slot, |reconcile| {
@@ -495,9 +503,6 @@ impl World {
                 }
             }
             Step::Update { id, fields } => {
-                let written: Vec<(Field, String)> =
-                    fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
-                self.check_update(p, id, &written);
                 let text = |field: Field| fields.get(&field).map(|wanted| wanted.wanted.clone());
                 Operation::Update {
                     id: id.clone(),
