@@ -396,13 +396,13 @@ impl Configuration {
                     }
                 }
             }
-            Action::Run(p, slot, _) if left.calls == 0 || left.faults == 0 => {
-                if world.processes[*p].running[*slot]
-                    .as_ref()
-                    .is_some_and(|reconcile| matches!(reconcile.stage, Stage::Live))
-                {
-                    world.apply(action);
-                }
+            Action::Run(p, slot, _)
+                if (left.calls == 0 || left.faults == 0)
+                    && world.processes[*p].running[*slot]
+                        .as_ref()
+                        .is_some_and(|reconcile| matches!(reconcile.stage, Stage::Live)) =>
+            {
+                world.apply(action);
             }
             _ => {}
         }

@@ -42,7 +42,8 @@ pub(crate) struct Token {
     pub(crate) version: u32,
     /// Since when it has looked as it does and belonged to nobody.
     pub(crate) free_since: Timestamp,
-    /// A person uploaded the file that it has, or a request that nobody waited for any more did.
+    /// A person uploaded the file that it has, or a request that nobody waited for any more did, or one that was decided on
+    /// what the token had been before.
     pub(crate) has_anothers_file: bool,
     /// A person changed what it can be recognised by.
     pub(crate) disguised: bool,

@@ -180,7 +180,7 @@ impl World {
             return Ok(());
         }
         // A file that was uploaded is not uploaded again because a person put another one over it, or a request did that
-        // took effect after nobody waited for it any more; nor over a newer one whose upload was not answered before the
+        // nobody waited for any more or that was decided before; nor over a newer one whose upload was not answered before the
         // Secret went back.
         let secret = self.api.secrets[slot].file();
         let is_newer = secret.as_ref().is_ok_and(|number| file(*number).expiration() < file(token.file).expiration());

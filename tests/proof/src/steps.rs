@@ -317,6 +317,7 @@ impl World {
         };
         let plan = plan::plan(&observed);
         let priority = plan.step.as_ref().and_then(Step::priority);
+        let (is_first_try, is_told_first) = (plan.is_first_try(&observed), plan.is_told_first(&observed));
         let seen = match &plan.step {
             Some(Step::Upload { id }) => self.processes[p].session.seen.get(id).copied(),
             Some(Step::Update { id, fields, .. }) => {
@@ -337,9 +338,9 @@ impl World {
         match priority {
             Some(_) if from == From::Caches => {
                 let now = self.now;
-                self.goes_to(p, slot, Stage::Leave(now, Shown(Some(Box::new(plan)))));
+                self.goes_to(p, slot, Stage::Leave(now, Shown(is_first_try.then(|| Box::new(plan)))));
             }
-            _ if from == From::Live && matches!(plan.step, Some(Step::Update { .. })) => {
+            _ if is_told_first => {
                 let step = plan.step.clone();
                 self.say(p, slot, plan, step);
             }
@@ -571,7 +572,14 @@ impl World {
             (None, Treatment::Conflict) => Err(ErrorKind::Conflict),
             (None, Treatment::Fine | Treatment::UnavailableAfter) => {
                 self.check_effect(&request);
+                let before = request.operation.id().and_then(|id| self.graph.token(id)).map(|token| token.version);
                 let outcome = self.graph.carry_out(&request, now);
+                if let Operation::Update { id, file: Some(_), .. } = &request.operation
+                    && request.seen != before
+                {
+                    // Of another process, which had not been shown what it was uploaded over.
+                    self.graph.uploaded_by_another(id);
+                }
                 if treatment == Treatment::Fine { outcome } else { Err(ErrorKind::Unavailable) }
             }
         };
