@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use vpptoken_operator::api::conditions::{ConditionType, find};
 use vpptoken_operator::api::{Reason, VppTokenSpec};
-use vpptoken_operator::graph::ErrorKind;
+use vpptoken_operator::graph::{Entity, ErrorKind};
 use vpptoken_operator::tenant::Problem;
 use vpptoken_operator::tenant::session::LONGEST_SYNC;
 use vpptoken_operator::vpptoken::world::Permission;
@@ -15,7 +15,7 @@ use crate::graph::{Graph, Mood, Operation, failure};
 use crate::people::Deed;
 use crate::print::{Print, Shown};
 use crate::process::{Call, Process, Stage};
-use crate::rules::Broken;
+use crate::rules::{Broken, NEVER_OLDER};
 use crate::universe::{
     DEADLINE, LONGEST_PAUSE, LONGEST_WAIT_FOR_LEAVE, LONGEST_WAY, POLL, SECOND, SHORT_WAIT_FOR_LEAVE, beginning,
     timings,
@@ -556,9 +556,29 @@ impl World {
                     }
                 }
                 let entities = taken.0.into_iter().map(|(entity, _, _)| entity).collect();
+                // What a write was answered, or is about to be, no list that began before it changes; nor does one that began
+                // a moment after it say that the token is gone.
+                let wrote = |id: &String| session.wrote.get(id);
+                let present = session.snapshot.entries().map(|entry| (&entry.entity.id, &entry.entity));
+                let kept: Vec<(String, Option<Entity>)> = present
+                    .filter(|(id, _)| {
+                        in_flight.contains(*id)
+                            || wrote(id).is_some_and(|answered| began < *answered + timings().settling)
+                    })
+                    .map(|(id, entity)| {
+                        let keeps_all = in_flight.contains(id) || wrote(id).is_some_and(|answered| *answered >= began);
+                        (id.clone(), keeps_all.then(|| entity.clone()))
+                    })
+                    .collect();
                 let mut merged = None;
                 session.change(|snapshot| merged = Some(snapshot.merge(began, now, entities, timings().settling)));
                 let merged = merged.unwrap_or_default();
+                let changed = kept.into_iter().find(|(id, entity)| {
+                    session.snapshot.entry(id).is_none_or(|entry| {
+                        !entry.is_present() || entity.as_ref().is_some_and(|entity| entry.entity != *entity)
+                    })
+                });
+                let returned = session.gone.iter().find(|id| session.snapshot.entry(id).is_some()).cloned();
                 session.failures = 0;
                 session.throttled = 0;
                 session.not_before = None;
@@ -575,6 +595,18 @@ impl World {
                 session.changed = merged.changed;
                 session.doubtful = merged.doubtful.into();
                 session.problem_changed = session.problem.0.take().is_some();
+                if let Some(id) = returned {
+                    self.breaks(
+                        NEVER_OLDER,
+                        format!("a list that is behind brings back {id}, which is known to be gone"),
+                    );
+                }
+                if let Some((id, _)) = changed {
+                    self.breaks(
+                        NEVER_OLDER,
+                        format!("a list that may not show a write to {id} yet changes what it was answered"),
+                    );
+                }
             }
             Some(Call::Confirm { id, began, outcome: Some(outcome) }) => {
                 self.confirmed(p, &id, began, outcome.0);
@@ -587,7 +619,11 @@ impl World {
 
     /// The tokens that a process is writing to.
     fn writes_in_flight(&self, p: usize) -> BTreeSet<String> {
-        let own = self.graph.requests.iter().filter(|request| request.owner.is_some_and(|(of, _)| of == p));
+        let own = self
+            .graph
+            .requests
+            .iter()
+            .filter(|request| request.operation.is_write() && request.owner.is_some_and(|(of, _)| of == p));
         own.filter_map(|request| request.operation.id().map(str::to_owned)).collect()
     }
 
