@@ -562,18 +562,6 @@ pub const CONFIGURATIONS: &[Configuration] = &[
         heals_one_in: 50,
     },
     Configuration {
-        name: "create-slow",
-        about: "A VppToken comes by its token, while a process pauses, and what it sent takes its time.",
-        slots: 1,
-        processes: 1,
-        before: &[Action::Person(Deed::Secret(0, 0))],
-        deeds: &[],
-        bounds: Bounds { faults: 2, crashes: 1, answers: 1, pauses: 1, waits: 4, moments: 6, ..NONE },
-        pauses: &[29_000, 170_000],
-        is_coarse: false,
-        heals_one_in: 50,
-    },
-    Configuration {
         name: "beside",
         about: "A token is created beside one of the same location, which a person renews with the same file meanwhile.",
         slots: 1,
