@@ -444,6 +444,19 @@ fn a_new_object_is_announced_then_looked_for_then_created() {
                 working(Reason::Creating).step(Step::Create).no_token(),
             ),
             (
+                "announced, and Graph asks to wait until that was too long ago",
+                |w| w.known().unwrap().view.paused_until = Some(in_(MINUTE * 10)),
+                waiting(Reason::Throttled).no_token().again(MINUTE),
+            ),
+            (
+                "announced, and another VppToken has uploaded the very file meanwhile",
+                |w| {
+                    w.claimed("t2", ago(DAY), "uid-9");
+                    w.others.files.insert("digest-1".into(), "t2".into());
+                },
+                stalled(Reason::ClaimedByAnother).step(Step::Withdraw).no_token(),
+            ),
+            (
                 "another VppToken goes first after all",
                 |w| w.others.creating = true,
                 working(Reason::Creating).step(Step::Withdraw).no_token(),
