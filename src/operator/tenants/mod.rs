@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::Settings;
 use super::metrics::Metrics;
 use super::watches::TenantCaches;
-use crate::api::{Credentials, FINALIZER, Reason, TenantConnection, VppToken, VppTokenTenant};
+use crate::api::{Credentials, FINALIZER, Reason, TenantConnection, TenantKind, VppToken, VppTokenTenant};
 use crate::graph::{Credential, GraphClient};
 use crate::schedule::duration;
 use crate::tenant::{Budgets, Change, Directory, Session, SessionSettings, Tenant, TenantKey, Unusable};
@@ -328,7 +328,9 @@ impl Keeper {
     async fn write_statuses(&self) {
         let used: BTreeSet<TenantKey> = self.used();
         for key in objects::all(&self.caches).into_iter().filter(|key| !used.contains(key)) {
-            if let Some(object) = objects::find(&self.caches, &key) {
+            // Whether a VppToken of a namespace that is not watched uses it, another operator knows.
+            let is_mine = key.kind == TenantKind::GraphTenant || self.settings.watch_namespaces.is_empty();
+            if let Some(object) = objects::find(&self.caches, &key).filter(|_| is_mine) {
                 status::write_unused(&self.client, &key, &object).await;
             }
         }

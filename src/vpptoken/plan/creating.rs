@@ -24,9 +24,6 @@ const ASKS_FOR_A_PERSON: [Reason; 5] = [
     Reason::OperationNotAllowed,
     Reason::GraphRefused,
 ];
-/// An announced create that is not sent within this part of the time for which the result of a lost answer is looked for is
-/// announced anew: that time counts from the announcement.
-const PART_TO_SEND_IN: i32 = 3;
 /// Lists that must have been looked through before a create of unknown outcome counts as not carried out.
 const LISTS_TO_LOOK_THROUGH: usize = 3;
 
@@ -164,14 +161,7 @@ fn announced(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, l
             draft.step(Step::Withdraw);
         }
         None => {
-            let in_time = draft.observed.timings.unknown_outcome / PART_TO_SEND_IN;
-            let too_late = pending.since.saturating_add(in_time).unwrap_or(Timestamp::MAX);
-            if draft.observed.now >= too_late {
-                // If its answer got lost, too little of the time to look for its result would be left.
-                draft.step(Step::Withdraw);
-            } else if !draft.try_step(Step::Create) {
-                draft.look_at(too_late);
-            }
+            draft.try_step(Step::Create);
         }
     }
 }
@@ -218,15 +208,19 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
             return false;
         }
     }
-    let until = pending.since.saturating_add(draft.observed.timings.unknown_outcome).unwrap_or(Timestamp::MAX);
-    let lists = snapshot.lists_since(pending.since);
+    let failure = draft.observed.memory.failures.get(&StepKind::Create);
+    // It may have been sent long after it was announced: by this process at the last failure, by another one that is no more
+    // before this one began.
+    let sent = failure.filter(|failure| failure.maybe_executed).map(|failure| failure.began);
+    let since = pending.since.max(tenant.view.opened).max(sent.unwrap_or(Timestamp::MIN));
+    let until = since.saturating_add(draft.observed.timings.unknown_outcome).unwrap_or(Timestamp::MAX);
+    let lists = snapshot.lists_since(since);
     if draft.observed.now >= until
         && lists >= LISTS_TO_LOOK_THROUGH
         && snapshot.last_list().is_some_and(|began| began >= until)
     {
         return true;
     }
-    let failure = draft.observed.memory.failures.get(&StepKind::Create);
     let why = failure.map(|failure| format!(" ({})", failure.message)).unwrap_or_default();
     draft.wait(
         Reason::CreateOutcomeUnknown,
@@ -240,11 +234,11 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
     if draft.observed.now >= until {
         draft.list_after = Some(until.max(snapshot.last_list().unwrap_or(until)));
     } else {
-        if lists == 0 && pending.since <= draft.observed.now {
-            draft.list_after = Some(pending.since);
+        if lists == 0 && since <= draft.observed.now {
+            draft.list_after = Some(since);
         } else if lists == 0 {
             // Announced by a process whose clock was ahead: no list can have begun after that.
-            draft.look_at(pending.since);
+            draft.look_at(since);
         }
         draft.look_at(until);
     }

@@ -202,7 +202,11 @@ impl World {
         self.others.claimed.insert(id.into(), (created, uid.into()));
     }
 
+    /// A create was announced, and whether it was sent is not known; this process has run for longer.
     fn pending(&mut self, since: Timestamp, known_ids: &[&str]) {
+        if let Some(tenant) = self.known() {
+            tenant.view.opened = since - MINUTE;
+        }
         self.status.pending_create = Some(pending(since, known_ids));
     }
 

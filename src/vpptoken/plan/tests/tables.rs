@@ -434,18 +434,8 @@ fn a_new_object_is_announced_then_looked_for_then_created() {
                 stalled(Reason::OperationNotAllowed).step(Step::Withdraw).no_token(),
             ),
             (
-                "announced so long ago that too little time would be left to look for a lost answer's result",
-                |w| w.announced(ago(MINUTE * 5), &[]),
-                working(Reason::Creating).step(Step::Withdraw).no_token(),
-            ),
-            (
-                "announced just recently enough",
-                |w| w.announced(ago(MINUTE * 5 - SECOND), &[]),
-                working(Reason::Creating).step(Step::Create).no_token(),
-            ),
-            (
-                "announced, and Graph asks to wait until that was too long ago",
-                |w| w.known().unwrap().view.paused_until = Some(in_(MINUTE * 10)),
+                "announced, and Graph asks to wait",
+                |w| w.known().unwrap().view.paused_until = Some(in_(MINUTE)),
                 waiting(Reason::Throttled).no_token().again(MINUTE),
             ),
             (
@@ -882,6 +872,33 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                 |w| {
                     w.pending(ago(MINUTE * 19), &[]);
                     w.lists.insert(0, (ago(MINUTE * 12), BTreeSet::new()));
+                },
+                working(Reason::Creating).step(Step::Withdraw).no_token(),
+            ),
+            (
+                "so, but this process began only after the announcement: it may have been sent until then",
+                |w| {
+                    w.pending(ago(MINUTE * 19), &[]);
+                    w.lists.insert(0, (ago(MINUTE * 12), BTreeSet::new()));
+                    w.known().unwrap().view.opened = ago(MINUTE * 13);
+                },
+                waiting(Reason::CreateOutcomeUnknown).no_token().again(MINUTE * 2),
+            ),
+            (
+                "so, but it was sent only later, and its answer was lost",
+                |w| {
+                    w.pending(ago(MINUTE * 19), &[]);
+                    w.lists.insert(0, (ago(MINUTE * 12), BTreeSet::new()));
+                    w.failed(StepKind::Create, ErrorKind::OutcomeUnknown).began = ago(MINUTE * 13);
+                },
+                waiting(Reason::CreateOutcomeUnknown).no_token().again(MINUTE * 2),
+            ),
+            (
+                "so, and later it was refused for certain",
+                |w| {
+                    w.pending(ago(MINUTE * 19), &[]);
+                    w.lists.insert(0, (ago(MINUTE * 12), BTreeSet::new()));
+                    w.failed(StepKind::Create, ErrorKind::Throttled).began = ago(MINUTE * 13);
                 },
                 working(Reason::Creating).step(Step::Withdraw).no_token(),
             ),
