@@ -2358,6 +2358,31 @@ fn all_that_needs_a_person_is_said_and_what_harms_the_token_first() {
 }
 
 #[test]
+fn after_a_lost_answer_only_a_list_that_began_later_tells() {
+    let mut world = drift();
+    let failed_at = world.lists.last().unwrap().0;
+    let failure = world.failed(StepKind::Update, ErrorKind::OutcomeUnknown);
+    (failure.at, failure.not_before) = (failed_at, failed_at);
+    let looks = plan(&world.observe());
+    assert_eq!((looks.step, looks.list_after), (None, Some(failed_at)));
+    world.lists.push((failed_at + SECOND, BTreeSet::new()));
+    assert!(matches!(plan(&world.observe()).step, Some(Step::Update { .. })));
+}
+
+#[test]
+fn what_is_wrong_with_a_file_names_its_secret() {
+    let mut world = renewal();
+    let said = |world: &World| plan(&world.observe()).holds[0].message.clone();
+    world.file().expiration = ago(SECOND);
+    assert!(said(&world).contains("Secret \"berlin-vpp\" expired"), "{}", said(&world));
+    world.file().expiration = in_(DAY);
+    assert!(said(&world).contains("Secret \"berlin-vpp\" expires"), "{}", said(&world));
+    world.file().organization_name = "Fabrikam".into();
+    world.file().expiration = in_(DAY * 365);
+    assert!(said(&world).contains("Secret \"berlin-vpp\" is of organization"), "{}", said(&world));
+}
+
+#[test]
 fn what_was_last_known_of_a_token_stays_said_while_it_can_not_be_seen() {
     let mut world = World::ready();
     world.token().expiration = Some(in_(DAY));
@@ -2513,9 +2538,11 @@ fn nothing_is_sent_while_graph_asked_to_wait() {
     let mut world = renewal();
     assert_eq!(plan(&world.observe()).step, Some(upload()));
     world.known().unwrap().view.paused_until = Some(now() + SECOND * 30);
-    let plan = plan(&world.observe());
-    assert_eq!((plan.step, plan.again), (None, Some(SECOND * 30)));
-    assert_eq!(plan.holds[0].reason, Reason::Throttled);
+    let waits = plan(&world.observe());
+    assert_eq!((waits.step, waits.again), (None, Some(SECOND * 30)));
+    assert_eq!(waits.holds[0].reason, Reason::Throttled);
+    world.known().unwrap().view.paused_until = Some(now());
+    assert_eq!(plan(&world.observe()).step, Some(upload()), "until now");
 }
 
 #[test]
