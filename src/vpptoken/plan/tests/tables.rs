@@ -1241,6 +1241,16 @@ fn a_renewal_tells_its_three_stages_apart() {
                 waiting(Reason::RenewalNotShownYet).valid(Unknown, Reason::RenewalNotShownYet).again(MINUTE * 10),
             ),
             (
+                "Graph shows the old expiry, which is within the hour",
+                |w| w.token().expiration = Some(in_(MINUTE * 30)),
+                ready().valid(True, Reason::RenewalNotShownYet).again(MINUTE * 30),
+            ),
+            (
+                "Graph shows the old expiry, which is now",
+                |w| w.token().expiration = Some(now()),
+                waiting(Reason::RenewalNotShownYet).valid(Unknown, Reason::RenewalNotShownYet).again(MINUTE * 10),
+            ),
+            (
                 "Graph calls it expired",
                 |w| w.token().state = Some("expired".into()),
                 waiting(Reason::RenewalNotShownYet).valid(Unknown, Reason::RenewalNotShownYet),
@@ -2367,6 +2377,33 @@ fn after_a_lost_answer_only_a_list_that_began_later_tells() {
     assert_eq!((looks.step, looks.list_after), (None, Some(failed_at)));
     world.lists.push((failed_at + SECOND, BTreeSet::new()));
     assert!(matches!(plan(&world.observe()).step, Some(Step::Update { .. })));
+}
+
+#[test]
+fn a_token_that_has_expired_is_expired_whatever_graph_calls_it() {
+    let mut world = World::ready();
+    world.uploaded().expiration_date_time = ago(SECOND);
+    world.file().expiration = ago(SECOND);
+    world.token().expiration = Some(ago(SECOND));
+    let conditions = plan(&world.observe()).status.conditions;
+    let valid = find(&conditions, ConditionType::TokenValid).unwrap();
+    assert_eq!((valid.status.as_str(), valid.reason.as_str()), ("False", "Expired"));
+}
+
+#[test]
+fn how_to_renew_depends_on_who_renews() {
+    let mut world = World::ready();
+    world.token().expiration = Some(in_(DAY));
+    world.uploaded().expiration_date_time = in_(DAY);
+    world.file().expiration = in_(DAY);
+    let said = |world: &World| {
+        let conditions = plan(&world.observe()).status.conditions;
+        find(&conditions, ConditionType::TokenValid).unwrap().message.clone()
+    };
+    assert!(said(&world).ends_with("Download a new file from Apple and replace the Secret."), "{}", said(&world));
+    world.spec.management_policy = ManagementPolicy::Observe;
+    world.spec.token_id = Some(OURS.into());
+    assert!(said(&world).ends_with("Download a new file from Apple and upload it in Intune."), "{}", said(&world));
 }
 
 #[test]
