@@ -2391,6 +2391,80 @@ fn a_token_that_has_expired_is_expired_whatever_graph_calls_it() {
 }
 
 #[test]
+fn a_promise_that_was_kept_is_followed_by_the_next_run() {
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let next = |world: &World| plan(&world.observe()).status.next_sync_time;
+    let mut world = scheduled();
+    world.missed();
+    world.token().last_sync = Some(at("2026-11-16T06:00:03Z"));
+    assert_eq!(next(&world), Some(at("2026-11-16T18:00:00Z")), "another one was missed since");
+    world.status.observed_generation = Some(2);
+    assert_eq!(
+        next(&world),
+        Some(at("2026-11-21T18:00:00Z")),
+        "the manifest changed: only what was promised is made up for"
+    );
+    world.missed();
+    world.status.next_sync_time = Some(at("2026-11-21T06:00:00Z"));
+    world.status.last_sync_trigger_time = world.status.next_sync_time;
+    assert_eq!(next(&world), Some(at("2026-11-21T18:00:00Z")), "kept to the moment");
+}
+
+#[test]
+fn what_is_wrong_with_a_schedule_is_a_sentence() {
+    let mut world = scheduled();
+    world.schedule("61 * * * *");
+    let message = plan(&world.observe()).holds[0].message.clone();
+    assert!(message.starts_with("Schedule \"61 * * * *\" can't be read") && message.ends_with('.'), "{message}");
+}
+
+#[test]
+fn a_lost_answer_of_a_sync_that_runs_counts_as_carried_out() {
+    let mut world = requested();
+    world.failed(StepKind::Sync, ErrorKind::OutcomeUnknown).began = ago(MINUTE * 5);
+    world.token().last_sync_status = Some("inProgress".into());
+    world.lists = vec![(ago(MINUTE * 4), BTreeSet::new()), (ago(MINUTE), BTreeSet::new())];
+    let plan = plan(&world.observe());
+    assert_eq!((plan.step, plan.status.last_handled_sync_request.as_deref()), (None, Some("now")));
+}
+
+#[test]
+fn only_what_was_said_of_a_token_stays_after_a_start() {
+    let reason = |world: &World| {
+        let conditions = plan(&world.observe()).status.conditions;
+        find(&conditions, ConditionType::Ready).unwrap().reason.clone()
+    };
+    let mut world = World::ready();
+    world.observed.status = plan(&world.observe()).status;
+    let mut without_secret = world.clone();
+    without_secret.tenant = TenantState::Unusable { reason: Reason::SecretNotFound, message: "No Secret.".into() };
+    assert_eq!(reason(&without_secret), "SecretNotFound", "that is no start");
+    world.lists.clear();
+    world.known().unwrap().view.opened = ago(MINUTE * 15);
+    assert_eq!(reason(&world), "UpToDate", "for three polls");
+    world.status.conditions.retain(|condition| condition.type_ != "TokenValid");
+    assert_eq!(reason(&world), "TenantNotRead", "nothing was said of the token");
+    let mut waiting = World::new_object();
+    waiting.file = Err(FileProblem::SecretNotFound);
+    waiting.observed.status = plan(&waiting.observe()).status;
+    waiting.lists.clear();
+    assert_eq!(reason(&waiting), "TenantNotRead", "it has no token");
+}
+
+#[test]
+fn more_than_half_of_the_tokens_gone_at_once_are_many() {
+    let mut world = World::ready();
+    world.tokens = ["p1", "p2", "p3"].map(token).to_vec();
+    for id in ["g1", "g2", "g3", "p1", "p2", "p3"] {
+        world.claimed(id, ago(DAY), id);
+    }
+    assert_eq!(plan(&world.observe()).holds[0].reason, Reason::ManyVanished);
+    world.claimed("p4", ago(DAY), "p4");
+    world.tokens.push(token("p4"));
+    assert_ne!(plan(&world.observe()).holds[0].reason, Reason::ManyVanished, "half of them");
+}
+
+#[test]
 fn how_to_renew_depends_on_who_renews() {
     let mut world = World::ready();
     world.token().expiration = Some(in_(DAY));
