@@ -1,21 +1,27 @@
 //! When the next sync is due: a cron schedule in a time zone, or an interval whose phase comes from the object's UID.
 //! Pure: no clock, no I/O. What people may write, and what happens when clocks change: docs/schedules.md.
 
-use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use croner::{Cron, Weekday};
+use jiff::civil::{Date, DateTime, date};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 use crate::api::SyncSpec;
 
-/// The shortest interval between two syncs.
-pub const SHORTEST_INTERVAL: SignedDuration = SignedDuration::from_mins(15);
+/// The shortest time between two syncs, of an interval and of a schedule.
+pub const MIN_INTERVAL: SignedDuration = SignedDuration::from_mins(15);
 /// The longest: a year.
-pub const LONGEST_INTERVAL: SignedDuration = SignedDuration::from_hours(8760);
+pub const MAX_INTERVAL: SignedDuration = SignedDuration::from_hours(8760);
 
-/// So many changes of a zone's clock are looked past for a run after a jump that croner does not look past.
-const MOST_CHANGES: usize = 32;
+/// Where croner does not search past a jump of the clock, the search goes on past at most this many changes of it.
+const MAX_CHANGES: usize = 32;
+/// Changes of a zone's clock are checked this far ahead: the dates that a rule such as "the last Sunday in March" falls
+/// on repeat within 40 years, and no zone lists single changes for more than 70.
+const CHANGES_AHEAD: SignedDuration = SignedDuration::from_hours(100 * 366 * 24);
+/// `MIN_INTERVAL` in minutes.
+const MIN_MINUTES: i64 = MIN_INTERVAL.as_mins();
 
 /// A schedule that was checked.
 #[derive(Clone, Debug)]
@@ -61,33 +67,39 @@ pub enum ScheduleError {
     /// For example 30 February.
     #[error("schedule \"{0}\" never fires. Write a date that exists, for example \"0 6 1 * *\"")]
     NeverFires(String),
+    /// Two runs are closer than [`MIN_INTERVAL`].
+    #[error(
+        "schedule \"{schedule}\" fires at {first} and again at {second}, and two syncs must be at least 15 minutes apart. Write for example \"*/15 * * * *\", or an interval such as 30m"
+    )]
+    TooFrequent {
+        /// As written.
+        schedule: String,
+        /// The earlier of the two runs.
+        first: String,
+        /// The later one.
+        second: String,
+    },
 }
 
 impl Schedule {
-    /// Reads `spec.sync`. `uid` spreads intervals.
+    /// Reads `spec.sync`. `uid` spreads intervals; how often a schedule fires is judged from `now` on.
     ///
     /// # Errors
-    /// When it can't be read, or never fires.
-    pub fn parse(sync: &SyncSpec, uid: &str) -> Result<Self, ScheduleError> {
+    /// When it can't be read, never fires, or fires more often than every [`MIN_INTERVAL`].
+    pub fn parse(sync: &SyncSpec, uid: &str, now: Timestamp) -> Result<Self, ScheduleError> {
         match (&sync.schedule, &sync.interval) {
             (Some(schedule), None) => {
-                let wrong = |why| ScheduleError::Cron { schedule: schedule.clone(), why };
-                let cron = CronParser::builder()
-                    .seconds(Seconds::Disallowed)
-                    .year(Year::Disallowed)
-                    .build()
-                    .parse(&in_numbers(schedule).map_err(wrong)?)
-                    .map_err(|error| wrong(error.to_string()))?;
-                if !has_a_date(&cron) {
-                    return Err(ScheduleError::NeverFires(schedule.clone()));
+                let (cron, zone) = read(schedule, sync.time_zone.as_deref().unwrap_or("UTC"))?;
+                match Pace::of(&cron).runs_too_close(&zone, now) {
+                    None => Ok(Self::Cron { cron: Box::new(cron), zone }),
+                    Some((first, second)) => {
+                        Err(ScheduleError::TooFrequent { schedule: schedule.clone(), first, second })
+                    }
                 }
-                let name = sync.time_zone.as_deref().unwrap_or("UTC");
-                let zone = TimeZone::get(name).map_err(|_| ScheduleError::Zone(name.into()))?;
-                Ok(Self::Cron { cron: Box::new(cron), zone })
             }
             (None, Some(interval)) => {
                 let every = duration(interval)
-                    .filter(|every| (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(every))
+                    .filter(|every| (MIN_INTERVAL..=MAX_INTERVAL).contains(every))
                     .ok_or_else(|| ScheduleError::Interval(interval.clone()))?
                     .as_secs();
                 Ok(Self::Interval { every, phase: phase(uid, every) })
@@ -120,7 +132,7 @@ impl Schedule {
                 };
                 // Croner gives up at a jump of more than two hours; past it the search goes on.
                 let past_a_jump =
-                    || zone.following(after).take(MOST_CHANGES).find_map(|change| next(change.timestamp(), true));
+                    || zone.following(after).take(MAX_CHANGES).find_map(|change| next(change.timestamp(), true));
                 next(after, false).or_else(past_a_jump).ok_or_else(|| ScheduleError::NeverFires(cron.as_str().into()))
             }
             Self::Interval { every, phase } => {
@@ -243,6 +255,22 @@ fn number(text: &str) -> Option<u8> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
+/// A cron expression and its zone.
+fn read(schedule: &str, zone: &str) -> Result<(Cron, TimeZone), ScheduleError> {
+    let wrong = |why| ScheduleError::Cron { schedule: schedule.into(), why };
+    let cron = CronParser::builder()
+        .seconds(Seconds::Disallowed)
+        .year(Year::Disallowed)
+        .build()
+        .parse(&in_numbers(schedule).map_err(wrong)?)
+        .map_err(|error| wrong(error.to_string()))?;
+    if !has_a_date(&cron) {
+        return Err(ScheduleError::NeverFires(schedule.into()));
+    }
+    let zone = TimeZone::get(zone).map_err(|_| ScheduleError::Zone(zone.into()))?;
+    Ok((cron, zone))
+}
+
 /// Whether a date exists that it names: 29 February does, 30 February does not. A named day of the week always comes.
 fn has_a_date(cron: &Cron) -> bool {
     let pattern = &cron.pattern;
@@ -253,6 +281,91 @@ fn has_a_date(cron: &Cron) -> bool {
         _ => 31,
     };
     !pattern.is_dow_wildcard() || pattern.months.values().into_iter().any(|month| first_day <= longest(month))
+}
+
+/// How close two runs of a cron expression come to each other.
+struct Pace<'a> {
+    cron: &'a Cron,
+    /// Minutes of the day at which it fires, in order.
+    minutes: Vec<i64>,
+}
+
+impl<'a> Pace<'a> {
+    fn of(cron: &'a Cron) -> Self {
+        let minutes = cron.pattern.minutes.values();
+        let in_hour = |hour: u16| minutes.iter().map(move |minute| i64::from(hour) * 60 + i64::from(*minute));
+        Self { minutes: cron.pattern.hours.values().into_iter().flat_map(in_hour).collect(), cron }
+    }
+
+    /// Two runs that are less than [`MIN_INTERVAL`] apart, if there are any: on one day, over midnight, or where the zone
+    /// changes its clock.
+    fn runs_too_close(&self, zone: &TimeZone, now: Timestamp) -> Option<(String, String)> {
+        self.on_one_day().or_else(|| self.over_midnight()).or_else(|| self.over_a_change_of_the_clock(zone, now))
+    }
+
+    fn on_one_day(&self) -> Option<(String, String)> {
+        let close = self.minutes.iter().zip(self.minutes.iter().skip(1)).find(|(a, b)| *b - *a < MIN_MINUTES);
+        close.map(|(a, b)| (time_of_day(*a), time_of_day(*b)))
+    }
+
+    fn over_midnight(&self) -> Option<(String, String)> {
+        let (first, last) = (*self.minutes.first()?, *self.minutes.last()?);
+        // In 28 years every date falls on every day of the week.
+        let mut days = date(2001, 1, 1).series(jiff::ToSpan::days(1)).take_while(|day| day.year() < 2030);
+        let mut is_day_and_next = || {
+            let mut before = false;
+            days.any(|day| std::mem::replace(&mut before, self.is_day(day)) && before)
+        };
+        let is_close = 24 * 60 - last + first < MIN_MINUTES && is_day_and_next();
+        is_close.then(|| (time_of_day(last), time_of_day(first)))
+    }
+
+    fn over_a_change_of_the_clock(&self, zone: &TimeZone, now: Timestamp) -> Option<(String, String)> {
+        // A fixed time runs once a day. And since clocks change by a multiple of 15 minutes, runs at the same minute of each
+        // quarter of an hour stay 15 minutes apart.
+        let same_in_quarter = self.minutes.iter().all(|minute| (minute - self.minutes[0]) % MIN_MINUTES == 0);
+        if self.minutes.len() < 2 || same_in_quarter {
+            return None;
+        }
+        let until = now.saturating_add(CHANGES_AHEAD).unwrap_or(Timestamp::MAX);
+        let mut offset = zone.to_offset(now);
+        for change in zone.following(now).take_while(|change| change.timestamp() < until) {
+            let at = change.timestamp();
+            let (old, new) = (offset.to_datetime(at), change.offset().to_datetime(at));
+            if old == new {
+                continue;
+            }
+            offset = change.offset();
+            let minute = SignedDuration::from_mins;
+            let before = (1..MIN_MINUTES).find(|by| self.is_run(old.saturating_sub(minute(*by))));
+            let after = (0..MIN_MINUTES).find(|by| self.is_run(new.saturating_add(minute(*by))));
+            if let (Some(before), Some(after)) = (before, after)
+                && before + after < MIN_MINUTES
+            {
+                let shown = |time: Timestamp| time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M%:z").to_string();
+                return Some((shown(at - minute(before)), shown(at + minute(after))));
+            }
+        }
+        None
+    }
+
+    fn is_run(&self, time: DateTime) -> bool {
+        let minute = i64::from(time.hour()) * 60 + i64::from(time.minute());
+        self.minutes.binary_search(&minute).is_ok() && self.is_day(time.date())
+    }
+
+    fn is_day(&self, day: Date) -> bool {
+        let (year, month, number) =
+            (day.year().into(), day.month().unsigned_abs().into(), day.day().unsigned_abs().into());
+        let weekday = Weekday::from_days_from_sunday(day.weekday().to_sunday_zero_offset().unsigned_abs().into());
+        let pattern = &self.cron.pattern;
+        matches!(pattern.month_match(month), Ok(true))
+            && matches!(pattern.day_match(year, month, number, weekday), Ok(true))
+    }
+}
+
+fn time_of_day(minute: i64) -> String {
+    format!("{:02}:{:02}", minute / 60, minute % 60)
 }
 
 #[cfg(test)]
@@ -266,16 +379,22 @@ mod tests {
     use std::fmt;
     use std::time::{Duration, Instant};
 
-    /// What people read is what is tested.
+    /// The page that people read is what is tested.
     const PAGE: &str = include_str!("../docs/schedules.md");
 
     fn cron(schedule: &str, zone: &str) -> Result<Schedule, ScheduleError> {
         let sync = SyncSpec { schedule: Some(schedule.into()), time_zone: Some(zone.into()), interval: None };
-        Schedule::parse(&sync, "uid")
+        Schedule::parse(&sync, "uid", at("2026-01-01T00:00:00Z"))
+    }
+
+    /// However often it fires.
+    fn as_often_as_it_says(schedule: &str, zone: &str) -> Result<Schedule, ScheduleError> {
+        read(schedule, zone).map(|(cron, zone)| Schedule::Cron { cron: Box::new(cron), zone })
     }
 
     fn interval(text: &str, uid: &str) -> Result<Schedule, ScheduleError> {
-        Schedule::parse(&SyncSpec { schedule: None, time_zone: None, interval: Some(text.into()) }, uid)
+        let sync = SyncSpec { schedule: None, time_zone: None, interval: Some(text.into()) };
+        Schedule::parse(&sync, uid, Timestamp::UNIX_EPOCH)
     }
 
     fn at(text: &str) -> Timestamp {
@@ -325,6 +444,18 @@ mod tests {
     }
 
     #[test]
+    fn what_the_page_says_of_runs_that_are_too_close_is_in_the_message() {
+        let rows = rows("How often");
+        assert!(rows.len() >= 6, "{rows:?}");
+        for row in rows {
+            let ([schedule, zone], [first, second]) = (&row[1][..], &row[2][..]) else { panic!("{row:?}") };
+            let error = cron(schedule, zone).unwrap_err().to_string();
+            assert!(error.contains(&format!("fires at {first} and again at {second}, and")), "{error}");
+            assert!(error.contains("Write for example \"*/15 * * * *\""), "{error}");
+        }
+    }
+
+    #[test]
     fn what_the_page_says_happens_when_the_clock_changes_happens() {
         let rows = rows("When the clock changes");
         assert!(rows.len() >= 14, "{rows:?}");
@@ -369,7 +500,8 @@ mod tests {
             assert_eq!(cron(schedule, zone).unwrap().next_after(at(after)), Ok(at(next)), "{schedule} {zone} {after}");
         }
         let without = SyncSpec { schedule: Some("0 6 * * *".into()), time_zone: None, interval: None };
-        let next = Schedule::parse(&without, "uid").unwrap().next_after(at("2026-07-01T00:00:00Z"));
+        let next =
+            Schedule::parse(&without, "uid", Timestamp::UNIX_EPOCH).unwrap().next_after(at("2026-07-01T00:00:00Z"));
         assert_eq!(next, Ok(at("2026-07-01T06:00:00Z")), "without a zone: UTC");
         assert_eq!(
             cron("0 6 * * *", "Mars/Olympus").unwrap_err().to_string(),
@@ -461,10 +593,13 @@ mod tests {
             (", * * * *", "UTC", "2026-03-01T00:00:00Z"),
             ("0 , * * *", "UTC", "2026-03-01T00:00:00Z"),
             ("0 0 * * L", "UTC", "2026-03-01T00:00:00Z"),
+            // No run is too close, for which every midnight and every change of the clock is looked at.
+            ("0,59 0,23 29 * *", "America/New_York", "2026-03-01T00:00:00Z"),
             (&"1,".repeat(100_000), "UTC", "2026-03-01T00:00:00Z"),
         ] {
             let began = Instant::now();
-            let _ = cron(schedule, zone).map(|parsed| parsed.next_after(at(after)));
+            let _ = as_often_as_it_says(schedule, zone).map(|parsed| parsed.next_after(at(after)));
+            let _ = cron(schedule, zone);
             assert!(began.elapsed() < Duration::from_secs(1), "{schedule:.20} took {:?}", began.elapsed());
         }
     }
@@ -485,7 +620,7 @@ mod tests {
         let neither = SyncSpec { schedule: None, time_zone: None, interval: None };
         let both = SyncSpec { schedule: Some("0 6 * * *".into()), time_zone: None, interval: Some("6h".into()) };
         for sync in [neither, both] {
-            assert_eq!(Schedule::parse(&sync, "uid").unwrap_err(), ScheduleError::OneOf);
+            assert_eq!(Schedule::parse(&sync, "uid", Timestamp::UNIX_EPOCH).unwrap_err(), ScheduleError::OneOf);
         }
     }
 
@@ -513,6 +648,83 @@ mod tests {
         let expected = [at("2026-11-21T04:53:48Z"), at("2026-11-21T10:53:48Z")];
         assert_eq!(runs(&schedule, at("2026-11-21T00:00:00Z"), 2), expected);
         assert_eq!(schedule.next_after(expected[0] - SignedDuration::from_nanos(1)), Ok(expected[0]));
+    }
+
+    #[test]
+    fn two_runs_are_never_less_than_fifteen_minutes_apart() {
+        let day = ["00:00", "00:01"];
+        for (schedule, zone, runs) in [
+            ("* * * * *", "UTC", Some(day)),
+            ("*/14 * * * *", "UTC", Some(["00:00", "00:14"])),
+            ("*/15 * * * *", "Europe/Berlin", None),
+            ("*/25 * * * *", "UTC", Some(["00:50", "01:00"])),
+            // No two hours follow each other, and the clock is never changed.
+            ("*/25 1-23/2 * * *", "UTC", None),
+            ("0,59 0,23 * * *", "UTC", Some(["23:59", "00:00"])),
+            // Which days follow each other.
+            ("0,59 0,23 1 * *", "UTC", None),
+            ("0,59 0,23 1,31 4 *", "UTC", None),
+            ("0,59 0,23 1,31 * *", "UTC", Some(["23:59", "00:00"])),
+            ("0,59 0,23 28 2 *", "UTC", None),
+            ("0,59 0,23 29,1 2,3 *", "UTC", Some(["23:59", "00:00"])),
+            ("0,59 0,23 * * MON,WED,FRI", "UTC", None),
+            ("0,59 0,23 * * SUN,SAT", "UTC", Some(["23:59", "00:00"])),
+            ("0,59 0,23 13 * FRI", "UTC", Some(["23:59", "00:00"])),
+            ("0,59 0,23 31,1 12,1 *", "UTC", Some(["23:59", "00:00"])),
+            // 60 minutes of the clock, one of which an hour of summer time takes away.
+            ("5,50 1,3 * * *", "Europe/Berlin", None),
+            ("4,50 1,3 * * *", "Asia/Kolkata", None),
+            ("4,50 1,3 * * *", "Europe/Berlin", Some(["2026-03-29 01:50+01:00", "2026-03-29 03:04+02:00"])),
+            // In 2026 it is the 29th; the 28th comes as the last Sunday of a March in 2027.
+            ("4,50 1,3 28 3 *", "Europe/Berlin", Some(["2027-03-28 01:50+01:00", "2027-03-28 03:04+02:00"])),
+            ("4,50 1,3 24 3 *", "Europe/Berlin", None),
+            ("4,50 1,3 * * MON-SAT", "Europe/Berlin", None),
+            ("5,55 2 * * *", "Europe/Berlin", Some(["2026-10-25 02:55+02:00", "2026-10-25 02:05+01:00"])),
+            ("5,49 2 * * *", "Europe/Berlin", None),
+            ("32,59 1 * * *", "Australia/Lord_Howe", Some(["2026-04-05 01:59+11:00", "2026-04-05 01:32+10:30"])),
+            ("59 1 * * *", "Australia/Lord_Howe", None),
+            // A fixed time that the clock skips runs after the gap, and once that day.
+            ("30 2 * * *", "Europe/Berlin", None),
+            // For the time of Ramadan, whose dates a database lists one by one.
+            ("50,4 1,3 * * *", "Africa/Casablanca", Some(["2026-03-22 01:50+00:00", "2026-03-22 03:04+01:00"])),
+        ] {
+            let refused = match cron(schedule, zone) {
+                Ok(_) => None,
+                Err(ScheduleError::TooFrequent { first, second, .. }) => Some([first, second]),
+                Err(error) => panic!("{schedule}: {error}"),
+            };
+            let expected = runs.map(|runs| runs.map(str::to_owned));
+            assert_eq!(refused, expected, "{schedule} {zone}");
+        }
+        // What lies in the past does not count.
+        let sync = |schedule: &str, zone: &str| SyncSpec {
+            schedule: Some(schedule.into()),
+            time_zone: Some(zone.into()),
+            interval: None,
+        };
+        let sao_paulo = sync("4,50 1,23 * * *", "America/Sao_Paulo");
+        for (now, is_taken) in [("2010-01-01T00:00:00Z", false), ("2026-01-01T00:00:00Z", true)] {
+            assert_eq!(Schedule::parse(&sao_paulo, "uid", at(now)).is_ok(), is_taken, "{now}");
+        }
+    }
+
+    /// Why a schedule of one minute in each quarter of an hour is accepted without a search.
+    #[test]
+    fn clocks_change_by_a_multiple_of_fifteen_minutes() {
+        let now = at("2026-01-01T00:00:00Z");
+        let mut changes = 0;
+        for name in jiff::tz::db().available() {
+            let zone = TimeZone::get(name.as_str()).unwrap();
+            let mut offset = zone.to_offset(now);
+            for change in zone.following(now).take(200) {
+                let by = change.offset().seconds() - offset.seconds();
+                let at = change.timestamp();
+                assert!(by % 900 == 0 && (by == 0 || at.as_second() % 60 == 0), "{name:?} by {by} s at {at}");
+                offset = change.offset();
+                changes += 1;
+            }
+        }
+        assert!(changes > 10_000, "{changes}");
     }
 
     /// A field as it is written, and the numbers that it stands for.
@@ -629,7 +841,7 @@ mod tests {
             let text = fields.each_ref().map(|field| field.text.as_str()).join(" ");
             let after = at(change) - SignedDuration::from_secs(before);
             let until = after + SignedDuration::from_hours(30);
-            match cron(&text, zone) {
+            match as_often_as_it_says(&text, zone) {
                 Ok(schedule) => {
                     let rules = Rules { fields, zone: TimeZone::get(zone).unwrap() };
                     let next = schedule.next_after(after).unwrap();
@@ -637,6 +849,52 @@ mod tests {
                     prop_assert_eq!(Some(next).filter(|next| *next <= until), expected, "{} {} {}", text, zone, after);
                 }
                 Err(error) => prop_assert_eq!(error, ScheduleError::NeverFires(text)),
+            }
+        }
+
+        /// Judged in two ways: from what the fields say, and from the runs themselves.
+        #[test]
+        fn a_schedule_is_refused_exactly_if_two_runs_are_too_close(
+            minute in prop_oneof![
+                (0i8..=59, 0i8..=59).prop_map(|(a, b)| format!("{a},{b}")),
+                (1i8..=59).prop_map(|step| format!("*/{step}")),
+                (0i8..=59).prop_map(|one| one.to_string()),
+                // Close where a clock changes.
+                select(vec!["4,50".into(), "5,55".into(), "32,59".to_owned()]),
+            ],
+            hour in prop_oneof![
+                (0i8..=23, 0i8..=23).prop_map(|(a, b)| format!("{a},{b}")),
+                (0i8..=3).prop_map(|one| one.to_string()),
+                select(vec!["*".into(), "0,23".into(), "1,3".into(), "1-3".to_owned()]),
+            ],
+            days in select(vec!["* * *", "25-31 3,10 *", "* * SUN", "29 2,3 SAT", "1,31 * *", "28,1 2,3 *", "13 * FRI"]),
+            zone in select(vec!["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Nuuk", "Africa/Casablanca"]),
+            now in 1_767_225_600i64..2_398_377_600,
+        ) {
+            let now = Timestamp::from_second(now).unwrap();
+            let text = format!("{minute} {hour} {days}");
+            let sync = SyncSpec { schedule: Some(text.clone()), time_zone: Some(zone.into()), interval: None };
+            let schedule = as_often_as_it_says(&text, zone).unwrap();
+            let too_close = |runs: &[Timestamp]| runs.windows(2).any(|two| two[1].duration_since(two[0]) < MIN_INTERVAL);
+            match Schedule::parse(&sync, "uid", now) {
+                Ok(_) => {
+                    prop_assert!(!too_close(&runs(&schedule, now, 300)), "{} {} from {}", text, zone, now);
+                    let zone = TimeZone::get(zone).unwrap();
+                    for change in zone.following(now).take(30) {
+                        let before = change.timestamp() - SignedDuration::from_mins(16);
+                        prop_assert!(!too_close(&runs(&schedule, before, 4)), "{} at {}", text, change.timestamp());
+                    }
+                }
+                Err(ScheduleError::TooFrequent { .. }) => {
+                    // Those of the next forty years.
+                    let mut last = None;
+                    let next = |after: &Timestamp| schedule.next_after(*after).ok();
+                    let found = std::iter::successors(next(&now), next)
+                        .take_while(|run| *run < now + SignedDuration::from_hours(41 * 366 * 24))
+                        .any(|run| last.replace(run).is_some_and(|last| run.duration_since(last) < MIN_INTERVAL));
+                    prop_assert!(found, "{} {} from {}", text, zone, now);
+                }
+                Err(error) => prop_assert!(false, "{}", error),
             }
         }
 
@@ -664,7 +922,8 @@ mod tests {
                 Timestamp::MIN.as_second()..=Timestamp::MAX.as_second(),
             ],
             schedule in select(vec![
-                cron("0 0 29 2 *", "Pacific/Apia"), cron("* * * * *", "Asia/Kolkata"), cron("59 23 * * *", "America/Nuuk"),
+                cron("0 0 29 2 *", "Pacific/Apia"), as_often_as_it_says("* * * * *", "Asia/Kolkata"),
+                cron("59 23 * * *", "America/Nuuk"),
                 interval("15m", "a"), interval("8760h", "b"),
             ]),
         ) {
@@ -681,10 +940,8 @@ mod tests {
         ) {
             match cron(&text, "UTC") {
                 Ok(schedule) => prop_assert!(schedule.next_after(Timestamp::UNIX_EPOCH).is_ok(), "{}", text),
-                Err(error) => {
-                    let is_expected = matches!(error, ScheduleError::Cron { .. } | ScheduleError::NeverFires(_));
-                    prop_assert!(is_expected, "{}", error);
-                }
+                Err(ScheduleError::Cron { .. } | ScheduleError::NeverFires(_) | ScheduleError::TooFrequent { .. }) => {}
+                Err(error) => prop_assert!(false, "{}", error),
             }
             prop_assert_eq!(in_numbers(&text).is_ok(), !matches!(cron(&text, "UTC"), Err(ScheduleError::Cron { .. })));
         }

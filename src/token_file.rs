@@ -2,8 +2,8 @@
 //! Reads bytes, does no I/O. Errors name the position and what was expected there, never the content.
 //!
 //! Read liberally: a byte-order mark, white space anywhere (files get wrapped and folded on their way through mails and
-//! YAML), base64 with and without padding. What is sent and digested is the text without mark and white space, so wrapping
-//! a file anew is no new file.
+//! YAML), base64 with and without padding. What is sent and digested is the text without mark and white space, so a file
+//! that is wrapped otherwise is the same file.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -21,13 +21,13 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A token file has a few hundred bytes. A Secret may have a mebibyte, and its owner may not be the operator's friend.
-const MOST_BYTES: usize = 64 * 1024;
+/// A token file has a few hundred bytes. A Secret may have a mebibyte, and its author may be hostile.
+const MAX_BYTES: usize = 64 * 1024;
 
-/// A name goes into statuses and sentences, so it has to have an end.
-const MOST_NAME_CHARACTERS: usize = 512;
+/// Names are copied into statuses and messages, so their length is limited.
+const MAX_NAME_CHARACTERS: usize = 512;
 
-/// What other files begin with that lie beside this one.
+/// How files begin that are mistaken for this one.
 const OTHER_FILES: [(&str, &str); 4] = [
     ("{", "the decoded JSON"),
     ("<", "a web page or an XML file"),
@@ -35,7 +35,7 @@ const OTHER_FILES: [(&str, &str); 4] = [
     ("Content-Type:", "the server token of an MDM (.p7m)"),
 ];
 
-/// A token file that was read: the text to upload, and what it says of itself.
+/// A token file that was read: the text to upload, and what it contains.
 #[derive(Clone, Debug)]
 pub struct TokenFile {
     text: SecretString,
@@ -53,7 +53,7 @@ pub enum TokenFileError {
     #[error("it is empty")]
     Empty,
     /// Far more than a token file.
-    #[error("it has more than {MOST_BYTES} bytes; a token file has a few hundred")]
+    #[error("it has more than {MAX_BYTES} bytes; a token file has a few hundred")]
     TooLong,
     /// As some Windows editors save.
     #[error("from byte 1 on it is UTF-16, as some editors save; expected plain text (UTF-8)")]
@@ -61,7 +61,7 @@ pub enum TokenFileError {
     /// Not text.
     #[error("byte {0} is not part of a text; expected one line of base64")]
     NotText(usize),
-    /// A file that is known, and another.
+    /// A file of another known kind.
     #[error("it is {0}; expected one line of base64, as Apple hands the file out")]
     OtherFile(&'static str),
     /// Not base64.
@@ -102,8 +102,8 @@ pub enum TokenFileError {
     /// A field has nothing in it.
     #[error("the decoded text has an empty \"{0}\"")]
     EmptyField(&'static str),
-    /// Apple's names are short.
-    #[error("\"orgName\" in the decoded text has more than {MOST_NAME_CHARACTERS} characters")]
+    /// A name that is too long.
+    #[error("\"orgName\" in the decoded text has more than {MAX_NAME_CHARACTERS} characters")]
     LongName,
     /// The expiry is no time.
     #[error("\"expDate\" in the decoded text is not a time such as 2027-01-22T17:32:07+0000")]
@@ -124,7 +124,7 @@ impl TokenFile {
     /// # Errors
     /// When the bytes are not a token file.
     pub fn parse(bytes: &[u8]) -> Result<Self, TokenFileError> {
-        if bytes.len() > MOST_BYTES {
+        if bytes.len() > MAX_BYTES {
             return Err(TokenFileError::TooLong);
         }
         let file = text(bytes)?;
@@ -140,7 +140,7 @@ impl TokenFile {
         if content.org_name.trim().is_empty() {
             return Err(TokenFileError::EmptyField("orgName"));
         }
-        if content.org_name.chars().count() > MOST_NAME_CHARACTERS {
+        if content.org_name.chars().count() > MAX_NAME_CHARACTERS {
             return Err(TokenFileError::LongName);
         }
         if content.token.expose_secret().trim().is_empty() {
@@ -165,9 +165,13 @@ impl TokenFile {
 
     /// SHA-256, in hexadecimal, of the exact string to send.
     pub fn sha256(&self, encoding: TokenEncoding) -> String {
-        let digest = Sha256::digest(self.to_send(encoding).expose_secret().as_bytes());
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        sha256_hex(self.to_send(encoding).expose_secret().as_bytes())
     }
+}
+
+/// SHA-256 of bytes, in hexadecimal.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The bytes as text, without a byte-order mark.
@@ -184,7 +188,7 @@ fn without_white_space(text: &str) -> SecretString {
     text.split_whitespace().collect::<String>().into()
 }
 
-/// Decodes what is left of a file without its white space.
+/// Decodes a file without its white space.
 fn decode(file: &str, text: &str) -> Result<Vec<u8>, TokenFileError> {
     use base64::DecodeError;
     BASE64.decode(text).map_err(|error| match error {
@@ -230,7 +234,7 @@ fn content(decoded: &[u8]) -> Result<Content, TokenFileError> {
     })
 }
 
-/// What the parser says can quote the content; so only how its sentence begins is looked at.
+/// The parser's message can quote the content, so only how it begins is used.
 fn expected(error: &serde_json::Error) -> &'static str {
     use serde_json::error::Category;
     let says = error.to_string();
@@ -350,7 +354,7 @@ mod tests {
             (Vec::new(), "it is empty".to_owned()),
             (b" \r\n".to_vec(), "it is empty".into()),
             ("\u{feff}".into(), "it is empty".into()),
-            (vec![b'A'; MOST_BYTES + 1], "it has more than 65536 bytes".into()),
+            (vec![b'A'; MAX_BYTES + 1], "it has more than 65536 bytes".into()),
             (vec![b'a', 0xff], "byte 2 is not part of a text".into()),
             (utf16(&text, u16::to_le_bytes), "it is UTF-16".into()),
             (utf16(&text, u16::to_be_bytes), "it is UTF-16".into()),
@@ -415,9 +419,9 @@ mod tests {
     #[test]
     fn the_largest_file_is_read() {
         let bare = JSON.len();
-        let json = JSON.replace("c2VjcmV0", &"x".repeat(MOST_BYTES / 4 * 3 - bare + "c2VjcmV0".len()));
+        let json = JSON.replace("c2VjcmV0", &"x".repeat(MAX_BYTES / 4 * 3 - bare + "c2VjcmV0".len()));
         let text = file(&json);
-        assert_eq!(text.len(), MOST_BYTES);
+        assert_eq!(text.len(), MAX_BYTES);
         assert!(TokenFile::parse(text.as_bytes()).is_ok());
         assert_eq!(TokenFile::parse(format!("{text}\n").as_bytes()).unwrap_err(), TokenFileError::TooLong);
     }
@@ -455,7 +459,7 @@ mod tests {
         assert!(!debug.contains("c2VjcmV0") && !debug.contains(&file(JSON)[..12]), "{debug}");
     }
 
-    /// Whether eight characters of the content stand in what is said, other than the names of the keys.
+    /// Whether a text quotes eight characters of the content, other than the names of the keys.
     fn quotes(said: &str, content: &str) -> bool {
         const KEYS: [&str; 4] =
             ["{\"orgName\":", ",\"token\":", ",\"expDate\":", "\"orgName\", \"token\" and \"expDate\""];

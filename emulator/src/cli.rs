@@ -1,4 +1,4 @@
-//! The command line: `serve` runs the emulator until it is told to stop, `make-token` writes a test token file.
+//! The command line: `serve` runs the emulator until it is stopped, `make-token` writes a test token file.
 
 use crate::settings::{Settings, Throttle};
 use crate::{Emulator, Secret, TokenFile};
@@ -168,7 +168,7 @@ async fn serve(arguments: Serve) -> Result<(), String> {
     if let Some(path) = &arguments.apps_file {
         apps.extend(read_apps(path)?);
     }
-    // Before the URL is printed, so that who reads it may send a signal at once.
+    // Before the URL is printed, so that a reader of it may send a signal at once.
     let unheard = |error: io::Error| format!("can't listen for signals: {error}");
     let mut interrupted = signal(SignalKind::interrupt()).map_err(unheard)?;
     let mut terminated = signal(SignalKind::terminate()).map_err(unheard)?;
@@ -216,7 +216,7 @@ fn read_apps(path: &PathBuf) -> Result<Vec<App>, String> {
     lines.map(|line| line.parse().map_err(|why| format!("{}: {why}", path.display()))).collect()
 }
 
-/// Writes a file so that who waits for it never sees half of it.
+/// Writes a file in one step, so that a reader never sees half of it.
 fn write_whole(path: &PathBuf, url: &str) -> io::Result<()> {
     let mut beside = path.clone().into_os_string();
     beside.push(".part");

@@ -1,159 +1,42 @@
 //! A tenant's collection of VPP tokens: what create, update, delete and sync do to it, and how time changes it. Knows
-//! nothing of HTTP; the caller says what time it is.
+//! nothing of HTTP; the caller passes the time.
 
+use crate::changes::Changes;
+use crate::clock::Now;
 use crate::entity::{Entity, NewEntity, default_scope_tags};
+use crate::entra::key;
 use crate::errors::Failure;
-use crate::route::Api;
-use crate::secret::{Secret, guid, sha256};
-use crate::settings::{ExpiredFile, LocationName, Settings, SyncWhileSyncing, Treatment};
+use crate::history::History;
+use crate::secret::{Secret, sha256};
+use crate::settings::{ExpiredFile, LocationName, Settings, SyncWhileSyncing};
+use crate::stored::Stored;
 use crate::token_file::{self, Contents};
-use jiff::{SignedDuration, Timestamp};
-use serde_json::{Map, Value};
-use std::time::{Duration, Instant};
+use jiff::SignedDuration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// `lastModifiedDateTime` moves this long after `lastSyncDateTime`, as seen in a capture.
 const MODIFIED_AFTER_SYNC: SignedDuration = SignedDuration::from_millis(3);
 
-/// A moment: on the emulated wall clock, and on the clock that timers use.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Now {
-    pub(crate) wall: Timestamp,
-    pub(crate) instant: Instant,
-}
-
-/// What a create or an update asks for. An absent property is `None`; one that may be null is an option twice.
-#[derive(Debug, Default)]
-pub(crate) struct Changes {
-    token: Option<Secret>,
-    account_type: Option<String>,
-    apple_id: Option<Option<String>>,
-    country_or_region: Option<Option<String>>,
-    automatically_update_apps: Option<bool>,
-    display_name: Option<Option<String>>,
-    data_sharing_consent_granted: Option<bool>,
-    claim_token_management_from_external_mdm: Option<bool>,
-    role_scope_tag_ids: Option<Vec<String>>,
-}
-
-const SERVER_OWNED: [&str; 6] =
-    ["id", "expirationDateTime", "lastSyncDateTime", "lastModifiedDateTime", "state", "lastSyncStatus"];
-const SERVER_OWNED_IN_BETA: [&str; 2] = ["locationName", "tokenActionResults"];
-const ODATA_TYPE: &str = "#microsoft.graph.vppToken";
-
-impl Changes {
-    /// Reads a body. Refuses what Graph refuses; drops what is not kept.
-    pub(crate) fn read(
-        body: &Map<String, Value>,
-        api: Api,
-        creating: bool,
-        settings: &Settings,
-    ) -> Result<Self, Failure> {
-        let mut changes = Self::default();
-        let beta = api == Api::Beta;
-        for (name, value) in body {
-            let wrong = || Failure::bad_request(format!("Cannot convert the value of '{name}' to the expected type."));
-            let text = || match value {
-                Value::Null => Ok(None),
-                Value::String(text) => Ok(Some(text.clone())),
-                _ => Err(wrong()),
-            };
-            let flag = || value.as_bool().ok_or_else(wrong);
-            let texts = || {
-                let text = |one: &Value| one.as_str().map(str::to_owned);
-                value.as_array().and_then(|all| all.iter().map(text).collect::<Option<Vec<_>>>()).ok_or_else(wrong)
-            };
-            match name.as_str() {
-                "@odata.type" if value.as_str() == Some(ODATA_TYPE) => {}
-                "@odata.type" => {
-                    return Err(Failure::bad_request("The type named in '@odata.type' does not fit this collection."));
-                }
-                // The token is null in every answer, so a null that comes back changes nothing.
-                "token" => changes.token = text()?.map(Secret::from),
-                "vppTokenAccountType" => match value.as_str() {
-                    Some(kind @ ("business" | "education")) => changes.account_type = Some(kind.to_owned()),
-                    _ => return Err(wrong()),
-                },
-                "appleId" => changes.apple_id = Some(text()?),
-                "countryOrRegion" => changes.country_or_region = Some(text()?),
-                "automaticallyUpdateApps" => changes.automatically_update_apps = Some(flag()?),
-                "displayName" if beta => changes.display_name = Some(text()?),
-                "dataSharingConsentGranted" if beta => changes.data_sharing_consent_granted = Some(flag()?),
-                "claimTokenManagementFromExternalMdm" if beta => {
-                    changes.claim_token_management_from_external_mdm = Some(flag()?);
-                }
-                "roleScopeTagIds" if beta => changes.role_scope_tag_ids = Some(texts()?),
-                // Documented as sendable; in practice the token file decides.
-                "organizationName" => drop(text()?),
-                owned if SERVER_OWNED.contains(&owned) || beta && SERVER_OWNED_IN_BETA.contains(&owned) => {
-                    if settings.server_owned_properties == Treatment::Refuse {
-                        return Err(Failure::bad_request(format!("The property '{name}' is read-only.")));
-                    }
-                }
-                annotation if annotation.contains('@') => {}
-                _ => {
-                    if settings.unknown_properties == Treatment::Refuse {
-                        return Err(Failure::bad_request(format!(
-                            "The property '{name}' does not exist on type 'microsoft.graph.vppToken'. Make sure to \
-                             only use property names that are defined by the type."
-                        )));
-                    }
-                }
-            }
-        }
-        if creating {
-            if settings.require_odata_type && !body.contains_key("@odata.type") {
-                return Err(Failure::bad_request("The property '@odata.type' is missing."));
-            }
-            let missing = |name: &&String| body.get(*name).is_none_or(Value::is_null);
-            if let Some(name) = settings.required_on_create.iter().find(missing) {
-                return Err(Failure::nested(400, "BadRequest", format!("The property '{name}' is required.")));
-            }
-        }
-        for name in &settings.not_kept {
-            match name.as_str() {
-                "token" => changes.token = None,
-                "vppTokenAccountType" => changes.account_type = None,
-                "appleId" => changes.apple_id = None,
-                "countryOrRegion" => changes.country_or_region = None,
-                "automaticallyUpdateApps" => changes.automatically_update_apps = None,
-                "displayName" => changes.display_name = None,
-                "dataSharingConsentGranted" => changes.data_sharing_consent_granted = None,
-                "claimTokenManagementFromExternalMdm" => changes.claim_token_management_from_external_mdm = None,
-                "roleScopeTagIds" => changes.role_scope_tag_ids = None,
-                _ => {}
-            }
-        }
-        Ok(changes)
-    }
-}
-
-/// One entry with what the service remembers about it.
-struct Stored {
-    /// Position in lists; never reused.
-    position: u64,
-    /// `state` in here is not used: it is worked out when someone looks.
-    entity: Entity,
-    forced_state: Option<String>,
-    sync_ends: Option<Instant>,
-    /// The old expiry that is shown until then.
-    lagging: Option<(Option<Timestamp>, Instant)>,
-    listed_from: Instant,
-}
-
 /// All entries of one tenant, in the order in which they were created.
 #[derive(Default)]
 pub(crate) struct Collection {
-    entries: Vec<Stored>,
+    entries: Vec<Arc<Stored>>,
     next_position: u64,
+    history: History,
+    /// Entries that requests don't find until then, by id in lower case.
+    hidden: BTreeMap<String, Instant>,
 }
 
 impl Collection {
     /// Every entry.
     pub(crate) fn all(&self, now: Now, settings: &Settings) -> Vec<Entity> {
-        self.entries.iter().map(|entry| self.view(entry, now, settings)).collect()
+        self.entries.iter().map(|entry| entry.view(&self.entries, now, settings)).collect()
     }
 
-    /// Up to `limit` entries that lists show, from a position or past a number of entries, each with its position.
+    /// Up to `limit` entries that lists show now, from a position or past a number of entries, each with its position.
     pub(crate) fn page(
         &self,
         after: Option<u64>,
@@ -162,22 +45,45 @@ impl Collection {
         now: Now,
         settings: &Settings,
     ) -> Vec<(u64, Entity)> {
-        self.entries
+        let (entries, then) = self.history.listed(&self.entries, now, settings);
+        entries
             .iter()
-            .filter(|entry| entry.listed_from <= now.instant && after.is_none_or(|after| entry.position > after))
+            .filter(|entry| after.is_none_or(|after| entry.position > after))
+            .filter(|entry| !self.is_hidden(&entry.entity.id, now))
             .skip(offset)
             .take(limit)
-            .map(|entry| (entry.position, self.view(entry, now, settings)))
+            .map(|entry| (entry.position, entry.view(entries, then, settings)))
             .collect()
+    }
+
+    /// Whether requests don't find an entry now, though it exists.
+    pub(crate) fn is_hidden(&self, id: &str, now: Now) -> bool {
+        !self.hidden.is_empty() && self.hidden.get(&key(id)).is_some_and(|until| *until > now.instant)
+    }
+
+    /// Hides an entry from all requests for a while; returns whether it is there.
+    pub(crate) fn hide(&mut self, id: &str, duration: Duration, now: Now) -> bool {
+        let there = self.find(id).is_some();
+        self.hidden.retain(|_, until| *until > now.instant);
+        if there {
+            self.hidden.insert(key(id), now.after(duration));
+        }
+        there
     }
 
     /// One entry.
     pub(crate) fn get(&self, id: &str, now: Now, settings: &Settings) -> Option<Entity> {
-        self.find(id).map(|entry| self.view(entry, now, settings))
+        self.find(id).map(|entry| entry.view(&self.entries, now, settings))
     }
 
     /// A new entry for an uploaded file.
-    pub(crate) fn create(&mut self, changes: Changes, now: Now, settings: &Settings) -> Result<Entity, Failure> {
+    pub(crate) fn create(
+        &mut self,
+        id: String,
+        changes: Changes,
+        now: Now,
+        settings: &Settings,
+    ) -> Result<Entity, Failure> {
         let file = changes.token.as_ref().map(|sent| accept_file(sent, now, settings)).transpose()?;
         let (organization_name, expires) = match file {
             Some(file) => (Some(file.organization), Some(file.expires)),
@@ -186,7 +92,7 @@ impl Collection {
         let location_name = location_name(organization_name.as_deref(), settings);
         let token_sha256 = changes.token.as_ref().map(|sent| sha256(sent.expose()));
         let entity = Entity {
-            id: guid(),
+            id,
             organization_name,
             vpp_token_account_type: changes.account_type.unwrap_or_else(|| "business".to_owned()),
             apple_id: changes.apple_id.flatten(),
@@ -208,11 +114,11 @@ impl Collection {
             syncs: 0,
             sync_fails: false,
         };
-        Ok(self.push(entity, None, now.instant + settings.scaled(settings.list_lag), now, settings))
+        Ok(self.push(entity, None, now, settings))
     }
 
-    /// An entry that a person adds in the portal: in lists at once, whatever its token is.
-    pub(crate) fn create_by_hand(&mut self, new: NewEntity, now: Now, settings: &Settings) -> Entity {
+    /// An entry that a person adds in the portal, whatever its token is.
+    pub(crate) fn create_by_hand(&mut self, id: String, new: NewEntity, now: Now, settings: &Settings) -> Entity {
         let sent = new.token.as_ref().map(Secret::expose);
         let file = sent.and_then(|sent| token_file::read(sent, settings.token_encoding, true).ok());
         let (organization_name, expiration_date_time) = match file {
@@ -221,7 +127,7 @@ impl Collection {
         };
         let location_name = new.location_name.or_else(|| location_name(organization_name.as_deref(), settings));
         let entity = Entity {
-            id: guid(),
+            id,
             organization_name,
             vpp_token_account_type: new.vpp_token_account_type.unwrap_or_else(|| "business".to_owned()),
             apple_id: new.apple_id,
@@ -243,7 +149,7 @@ impl Collection {
             syncs: 0,
             sync_fails: false,
         };
-        self.push(entity, new.state, now.instant, now, settings)
+        self.push(entity, new.state, now, settings)
     }
 
     /// Changes an entry as a PATCH does. `None` if there is no such entry.
@@ -255,14 +161,14 @@ impl Collection {
         settings: &Settings,
     ) -> Option<Result<Entity, Failure>> {
         let shown = self.get(id, now, settings)?.expiration_date_time;
-        let entry = self.find_mut(id)?;
+        let entry = self.change(id, now, settings)?;
         if let Some(sent) = &changes.token {
             let file = match accept_file(sent, now, settings) {
                 Ok(file) => file,
                 Err(failure) => return Some(Err(failure)),
             };
             let lag = settings.scaled(settings.expiry_lag);
-            entry.lagging = (!lag.is_zero()).then(|| (shown, now.instant + lag));
+            entry.lagging = (!lag.is_zero()).then(|| (shown, now.after(lag)));
             if let Some(location) = location_name(Some(&file.organization), settings) {
                 entry.entity.location_name = Some(location);
             }
@@ -302,16 +208,17 @@ impl Collection {
         self.get(id, now, settings).map(Ok)
     }
 
-    /// Takes an entry away; says whether there was one.
-    pub(crate) fn remove(&mut self, id: &str) -> bool {
-        let before = self.entries.len();
+    /// Takes an entry away, and returns it as it was shown.
+    pub(crate) fn remove(&mut self, id: &str, now: Now, settings: &Settings) -> Option<Entity> {
+        let before = self.get(id, now, settings)?;
+        self.history.remember(&self.entries, now, settings);
         self.entries.retain(|entry| !same_id(&entry.entity.id, id));
-        self.entries.len() < before
+        Some(before)
     }
 
     /// Begins a sync. `None` if there is no such entry.
     pub(crate) fn sync(&mut self, id: &str, now: Now, settings: &Settings) -> Option<Result<Entity, Failure>> {
-        let entry = self.find_mut(id)?;
+        let entry = self.change(id, now, settings)?;
         if entry.sync_ends.is_some() {
             let sentence = "A sync of this token is already in progress.";
             match settings.sync_while_syncing {
@@ -320,7 +227,7 @@ impl Collection {
                 SyncWhileSyncing::BadRequest => return Some(Err(Failure::nested(400, "BadRequest", sentence))),
             }
         } else {
-            entry.sync_ends = Some(now.instant + settings.scaled(settings.sync_duration));
+            entry.sync_ends = Some(now.after(settings.scaled(settings.sync_duration)));
             "inProgress".clone_into(&mut entry.entity.last_sync_status);
         }
         self.get(id, now, settings).map(Ok)
@@ -334,7 +241,7 @@ impl Collection {
         };
         let mut after = before.clone();
         edit(&mut after);
-        let Some(entry) = self.find_mut(id) else { return false };
+        let Some(entry) = self.change(id, now, settings) else { return false };
         if after.state != before.state {
             entry.forced_state = Some(after.state.clone());
         }
@@ -355,100 +262,75 @@ impl Collection {
     }
 
     /// Forces a state, or (with `None`) lets the service work it out again.
-    pub(crate) fn force_state(&mut self, id: &str, state: Option<String>, now: Now) -> bool {
-        let Some(entry) = self.find_mut(id) else { return false };
+    pub(crate) fn force_state(&mut self, id: &str, state: Option<String>, now: Now, settings: &Settings) -> bool {
+        let Some(entry) = self.change(id, now, settings) else { return false };
         entry.forced_state = state;
         entry.entity.last_modified_date_time = now.wall;
         true
     }
 
-    /// Ends the syncs that are due; says whether any did.
+    /// Ends the syncs that are due, each at its own moment; returns whether any did.
     pub(crate) fn advance(&mut self, now: Now, settings: &Settings) -> bool {
-        let due: Vec<String> = self
-            .entries
-            .iter()
-            .filter(|entry| entry.sync_ends.is_some_and(|ends| ends <= now.instant))
-            .map(|entry| entry.entity.id.clone())
-            .collect();
-        for id in &due {
-            let unusable = settings.unusable_sync_fails
-                && self.get(id, now, settings).is_some_and(|entity| is_unusable(&entity.state, settings));
-            let Some(entry) = self.find_mut(id) else { continue };
-            let failed = entry.entity.sync_fails || unusable;
-            entry.sync_ends = None;
-            entry.entity.syncs += 1;
-            entry.entity.last_sync_status = if failed { "failed" } else { "completed" }.to_owned();
-            if !failed || settings.failed_sync_sets_date {
-                entry.entity.last_sync_date_time = Some(now.wall);
-            }
-            entry.entity.last_modified_date_time = now.wall + MODIFIED_AFTER_SYNC;
+        let mut changed = false;
+        while let Some((ends, id)) = self.next_sync_to_end(now) {
+            self.end_sync(&id, now.back_to(ends), settings);
+            changed = true;
         }
-        !due.is_empty()
+        changed
+    }
+
+    fn next_sync_to_end(&self, now: Now) -> Option<(Instant, String)> {
+        let due = self.entries.iter().filter_map(|entry| Some((entry.sync_ends?, entry)));
+        let first = due.filter(|(ends, _)| *ends <= now.instant).min_by_key(|(ends, _)| *ends);
+        first.map(|(ends, entry)| (ends, entry.entity.id.clone()))
+    }
+
+    fn end_sync(&mut self, id: &str, now: Now, settings: &Settings) {
+        let unusable = settings.unusable_sync_fails
+            && self.get(id, now, settings).is_some_and(|entity| is_unusable(&entity.state, settings));
+        let Some(entry) = self.change(id, now, settings) else { return };
+        let failed = entry.entity.sync_fails || unusable;
+        entry.sync_ends = None;
+        entry.entity.syncs += 1;
+        entry.entity.last_sync_status = if failed { "failed" } else { "completed" }.to_owned();
+        if !failed || settings.failed_sync_sets_date {
+            entry.entity.last_sync_date_time = Some(now.wall);
+        }
+        entry.entity.last_modified_date_time = now.wall + MODIFIED_AFTER_SYNC;
     }
 
     /// When time next changes something here.
     pub(crate) fn next_change(&self, now: Now) -> Option<Instant> {
         let timers = self.entries.iter().flat_map(|entry| {
             let expires = entry.entity.expiration_date_time.filter(|at| *at > now.wall).map(|at| {
-                // Rounded up, so that it has expired when the timer fires; the wall clock is looked at again hourly.
+                // Rounded up, so that it has expired when the timer fires; the wall clock is checked again hourly.
                 let left = Duration::try_from(at.duration_since(now.wall)).unwrap_or_default();
                 now.instant + left.min(Duration::from_secs(3600)) + Duration::from_millis(1)
             });
             let lag = entry.lagging.as_ref().map(|(_, until)| *until);
-            [entry.sync_ends, lag, Some(entry.listed_from), expires]
+            [entry.sync_ends, lag, expires]
         });
         timers.flatten().filter(|at| *at > now.instant).min()
     }
 
-    fn push(
-        &mut self,
-        entity: Entity,
-        forced_state: Option<String>,
-        listed_from: Instant,
-        now: Now,
-        settings: &Settings,
-    ) -> Entity {
-        let entry =
-            Stored { position: self.next_position, entity, forced_state, sync_ends: None, lagging: None, listed_from };
+    fn push(&mut self, entity: Entity, forced_state: Option<String>, now: Now, settings: &Settings) -> Entity {
+        self.history.remember(&self.entries, now, settings);
+        let position = self.next_position;
         self.next_position += 1;
-        let id = entry.entity.id.clone();
-        let fallback = entry.entity.clone();
-        self.entries.push(entry);
-        self.get(&id, now, settings).unwrap_or(fallback)
+        let entry = Arc::new(Stored { position, entity, forced_state, sync_ends: None, lagging: None });
+        self.entries.push(Arc::clone(&entry));
+        entry.view(&self.entries, now, settings)
     }
 
-    fn find(&self, id: &str) -> Option<&Stored> {
+    fn find(&self, id: &str) -> Option<&Arc<Stored>> {
         self.entries.iter().find(|entry| same_id(&entry.entity.id, id))
     }
 
-    fn find_mut(&mut self, id: &str) -> Option<&mut Stored> {
-        self.entries.iter_mut().find(|entry| same_id(&entry.entity.id, id))
-    }
-
-    fn view(&self, entry: &Stored, now: Now, settings: &Settings) -> Entity {
-        let mut entity = entry.entity.clone();
-        if let Some((old, until)) = entry.lagging
-            && now.instant < until
-        {
-            entity.expiration_date_time = old;
-        }
-        entity.state = if let Some(forced) = &entry.forced_state {
-            forced.clone()
-        } else if settings.mark_duplicates && self.has_duplicate(entry) {
-            settings.duplicate_state.clone()
-        } else if entity.expiration_date_time.is_some_and(|at| at <= now.wall) {
-            "expired".to_owned()
-        } else if entity.syncs == 0 {
-            settings.initial_state.clone()
-        } else {
-            "valid".to_owned()
-        };
-        entity
-    }
-
-    fn has_duplicate(&self, entry: &Stored) -> bool {
-        let key = |entry: &Stored| (entry.entity.apple_id.clone(), entry.entity.organization_name.clone());
-        self.entries.iter().any(|other| other.position != entry.position && key(other) == key(entry))
+    /// An entry that is about to be changed.
+    fn change(&mut self, id: &str, now: Now, settings: &Settings) -> Option<&mut Stored> {
+        let index = self.entries.iter().position(|entry| same_id(&entry.entity.id, id))?;
+        self.history.remember(&self.entries, now, settings);
+        self.entries.get_mut(index).map(Arc::make_mut)
     }
 }
 

@@ -1,16 +1,18 @@
 //! The token endpoint of Microsoft Entra ID: registered apps, what it checks, the access tokens it issues, and its
 //! errors.
 
+use crate::body::AnswerBody;
+use crate::clock::Now;
 use crate::errors::{RequestIds, respond};
-use crate::secret::{Secret, guid, random};
+use crate::random::Random;
+use crate::secret::Secret;
 use crate::settings::Settings;
-use axum::http::HeaderValue;
-use axum::response::Response;
+use axum::http::{HeaderValue, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// What an app may do. It is written into an access token when that is issued, as roles are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -99,11 +101,11 @@ impl Directory {
         tenant: &str,
         form: &BTreeMap<String, Secret>,
         ids: &RequestIds,
-        at: Timestamp,
-        now: Instant,
+        now: Now,
         settings: &Settings,
-    ) -> Response {
-        match self.issue(tenant, form, now, settings) {
+        random: &mut Random,
+    ) -> Response<AnswerBody> {
+        match self.issue(tenant, form, now, settings, random) {
             Ok(token) => {
                 let lifetime = settings.scaled(settings.access_token_lifetime).as_secs();
                 let body = json!({
@@ -116,7 +118,7 @@ impl Directory {
                 response.headers_mut().insert("cache-control", HeaderValue::from_static("no-store, no-cache"));
                 response
             }
-            Err(refusal) => refusal.respond(ids, at),
+            Err(refusal) => refusal.respond(ids, now.wall, random),
         }
     }
 
@@ -124,8 +126,9 @@ impl Directory {
         &mut self,
         tenant: &str,
         form: &BTreeMap<String, Secret>,
-        now: Instant,
+        now: Now,
         settings: &Settings,
+        random: &mut Random,
     ) -> Result<String, Refusal> {
         let parameter = |name: &str| form.get(name).map(Secret::expose).filter(|value| !value.is_empty());
         let required = |name: &str| {
@@ -196,9 +199,9 @@ impl Directory {
             tenant: key(tenant),
             client_id: key(client_id),
             permission: app.permission,
-            expires: now + settings.scaled(settings.access_token_lifetime),
+            expires: now.after(settings.scaled(settings.access_token_lifetime)),
         };
-        let token = random(12);
+        let token = random.text(12);
         self.grants.insert(token.clone(), grant);
         Ok(token)
     }
@@ -226,10 +229,10 @@ impl Refusal {
         Self { status, error, code, text }
     }
 
-    fn respond(&self, ids: &RequestIds, at: Timestamp) -> Response {
+    fn respond(&self, ids: &RequestIds, at: Timestamp, random: &mut Random) -> Response<AnswerBody> {
         let Self { status, error, code, text } = self;
         let trace_id = &ids.request_id;
-        let correlation_id = ids.client_request_id.clone().unwrap_or_else(guid);
+        let correlation_id = ids.client_request_id.clone().unwrap_or_else(|| random.guid());
         let timestamp = at.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
         let description = format!(
             "AADSTS{code}: {text} Trace ID: {trace_id} Correlation ID: {correlation_id} Timestamp: {timestamp}"

@@ -1,10 +1,9 @@
-//! Error answers of Graph and Intune: real-looking JSON, the JSON string that Intune nests inside, and broken bodies.
+//! Error answers of Graph and Intune: realistic JSON, the JSON string that Intune nests inside, and broken bodies.
 
+use crate::body::AnswerBody;
 use crate::settings::BodyKind;
-use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::http::{HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -81,7 +80,7 @@ impl Failure {
     }
 
     /// The answer.
-    pub(crate) fn respond(&self, body: BodyKind, ids: &RequestIds, at: Timestamp) -> Response {
+    pub(crate) fn respond(&self, body: BodyKind, ids: &RequestIds, at: Timestamp) -> Response<AnswerBody> {
         let body = if self.html { BodyKind::Html } else { body };
         let (content_type, body) = match body {
             BodyKind::Json => ("application/json", self.json(ids, at).to_string()),
@@ -142,8 +141,8 @@ pub(crate) fn half(text: &str) -> String {
 }
 
 /// An answer; no `Content-Type` if that is empty.
-pub(crate) fn respond(status: u16, content_type: &str, body: String) -> Response {
-    let mut response = Response::new(Body::from(body));
+pub(crate) fn respond(status: u16, content_type: &str, body: String) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::whole(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(value) = HeaderValue::from_str(content_type)
         && !content_type.is_empty()

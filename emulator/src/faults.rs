@@ -89,7 +89,7 @@ impl Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum When {
-    /// The service has not looked at the request yet: not at its access token either.
+    /// The service has not read the request yet: not its access token either.
     Before,
     /// The request had its effect, and the answer is as of now; the client has not seen it.
     After,
@@ -144,7 +144,7 @@ pub(crate) struct Gate {
     open: bool,
 }
 
-/// How a fault that is in place is getting on.
+/// The state of a fault that is in place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FaultStatus {
@@ -190,10 +190,10 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Waits until it is let go.
+    /// Waits until it is released.
     pub(crate) async fn wait(mut self) {
         let arrived_at = self.arrived_at;
-        // An error means that the fault is gone for good: nothing to wait for.
+        // An error means that the fault was removed: nothing to wait for.
         let _gone = self.gate.wait_for(|gate| gate.open || gate.releases > arrived_at).await;
     }
 }
@@ -240,7 +240,7 @@ impl Faults {
     }
 
     /// A request that a fault held goes on.
-    pub(crate) fn leave(&mut self, number: u64) {
+    pub(crate) fn depart(&mut self, number: u64) {
         if let Some(armed) = self.armed.iter_mut().find(|armed| armed.number == number) {
             armed.holding = armed.holding.saturating_sub(1);
         }
@@ -256,7 +256,7 @@ impl Faults {
         self.find(number).map_or(0, |armed| armed.holding)
     }
 
-    /// Lets go the requests that a fault holds now; says whether there is such a fault.
+    /// Releases the requests that a fault holds now; returns whether there is such a fault.
     pub(crate) fn release(&mut self, number: u64) -> bool {
         self.find(number).is_some_and(|armed| {
             armed.gate.send_modify(|gate| gate.releases += 1);
@@ -264,7 +264,7 @@ impl Faults {
         })
     }
 
-    /// Takes a fault away and lets go what it holds; says whether it was in place.
+    /// Removes a fault and releases the requests that it holds; returns whether it was in place.
     pub(crate) fn remove(&mut self, number: u64) -> bool {
         self.armed.iter_mut().find(|armed| armed.number == number && !armed.removed).is_some_and(|armed| {
             armed.removed = true;

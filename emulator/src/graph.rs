@@ -1,18 +1,20 @@
 //! Graph's side of a request: access token, permission, limits, and then the operation on the tenant's collection. It
 //! never waits: what it does happens at one moment.
 
-use crate::collection::Changes;
+use crate::body::AnswerBody;
+use crate::changes::Changes;
+use crate::effects::By;
+use crate::entity::Entity;
 use crate::entra::{Permission, Unauthenticated};
 use crate::errors::{Failure, RequestIds, respond};
 use crate::log::Operation;
 use crate::route::{Page, Route};
 use crate::secret::Secret;
-use crate::settings::{Paging, SyncAnswer, UpdateAnswer};
+use crate::settings::{Paging, Settings, SyncAnswer, UpdateAnswer};
 use crate::state::State;
 use crate::throttle;
-use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use axum::response::Response;
+use axum::http::{HeaderMap, Response};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -32,6 +34,7 @@ pub(crate) enum Payload {
 
 /// All that an answer depends on, besides the memory.
 pub(crate) struct Call<'a> {
+    pub(crate) sequence: u64,
     pub(crate) route: &'a Route,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) payload: &'a Payload,
@@ -41,7 +44,7 @@ pub(crate) struct Call<'a> {
 
 /// An answer, and the entity that a create made.
 pub(crate) struct Answer {
-    pub(crate) response: Response,
+    pub(crate) response: Response<AnswerBody>,
     pub(crate) created: Option<String>,
 }
 
@@ -52,8 +55,8 @@ pub(crate) fn answer(state: &mut State, call: &Call<'_>) -> Answer {
         let none = BTreeMap::new();
         let form = if let Payload::Form(form) = call.payload { form } else { &none };
         let tenant = call.route.tenant.as_deref().unwrap_or_default();
-        let State { directory, settings, .. } = state;
-        let response = directory.answer(tenant, form, call.ids, now.wall, now.instant, settings);
+        let State { directory, settings, random, .. } = state;
+        let response = directory.answer(tenant, form, call.ids, now, settings, random);
         return Answer { response, created: None };
     }
     match carry_out(state, call) {
@@ -107,8 +110,12 @@ fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Answer, Failure> {
     let api = call.route.api;
     let root = format!("{}/{}", call.base_url, api.segment());
     let context = format!("{root}/$metadata#deviceAppManagement/vppTokens");
-    let (collection, settings) = state.collection(&grant.tenant);
-    let wire = |entity: &crate::entity::Entity| {
+    let by = By::Request(call.sequence);
+    let tenant = grant.tenant.as_str();
+    if state.collection(tenant).0.is_hidden(id, now) {
+        return Err(missing());
+    }
+    let wire = |entity: &Entity, settings: &Settings| {
         let mut wire = entity.to_wire(api, settings);
         wire.insert("@odata.context".to_owned(), json!(format!("{context}/$entity")));
         Value::Object(wire)
@@ -121,8 +128,9 @@ fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Answer, Failure> {
             if let Some(wrong) = &page.wrong {
                 return Err(Failure::bad_request(wrong));
             }
+            let (collection, settings) = state.collection(tenant);
             let limit = page.top.unwrap_or(settings.page_size).min(settings.page_size).max(1);
-            // One more than fits tells whether there is a next page.
+            // One more than fits shows whether there is a next page.
             let mut found = collection.page(page.after, page.offset, limit + 1, now, settings);
             let more = found.len() > limit;
             found.truncate(limit);
@@ -140,33 +148,39 @@ fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Answer, Failure> {
             }
             Ok(json(200, body))
         }
-        Operation::Get => Ok(json(200, wire(&collection.get(id, now, settings).ok_or_else(missing)?))),
+        Operation::Get => {
+            let (collection, settings) = state.collection(tenant);
+            Ok(json(200, wire(&collection.get(id, now, settings).ok_or_else(missing)?, settings)))
+        }
         Operation::Create => {
-            let changes = Changes::read(object(call.payload)?, api, true, settings)?;
-            let entity = collection.create(changes, now, settings)?;
-            Ok(Answer { created: Some(entity.id.clone()), ..json(201, wire(&entity)) })
+            let changes = Changes::read(object(call.payload)?, api, true, &state.settings)?;
+            let entity = state.create(tenant, changes, by)?;
+            let answer = json(201, wire(&entity, &state.settings));
+            Ok(Answer { created: Some(entity.id), ..answer })
         }
         Operation::Update => {
             let body = object(call.payload)?;
+            let (collection, settings) = state.collection(tenant);
             collection.get(id, now, settings).ok_or_else(missing)?;
             let changes = Changes::read(body, api, false, settings)?;
-            let entity = collection.update(id, changes, now, settings).ok_or_else(missing)??;
-            Ok(match settings.update_answer {
-                UpdateAnswer::Entity => json(200, wire(&entity)),
+            let entity = state.update(tenant, id, changes, by).ok_or_else(missing)??;
+            Ok(match state.settings.update_answer {
+                UpdateAnswer::Entity => json(200, wire(&entity, &state.settings)),
                 UpdateAnswer::NoContent => no_content(),
             })
         }
         Operation::Delete => {
-            if collection.remove(id) {
+            if state.remove(tenant, id, by) {
                 Ok(no_content())
             } else {
                 Err(missing())
             }
         }
         Operation::SyncLicenses => {
-            let entity = collection.sync(id, now, settings).ok_or_else(missing)??;
+            let entity = state.sync(tenant, id, by).ok_or_else(missing)??;
+            let settings = &state.settings;
             Ok(match settings.sync_answer {
-                SyncAnswer::Entity => json(200, wire(&entity)),
+                SyncAnswer::Entity => json(200, wire(&entity, settings)),
                 SyncAnswer::Wrapped => json(200, json!({"value": entity.to_wire(api, settings)})),
                 SyncAnswer::Null => json(200, Value::Null),
                 SyncAnswer::NoContent => no_content(),

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub enum Operation {
     /// An access token from the token endpoint.
     Token,
-    /// A page of the list; [`RequestRecord::page`] tells which.
+    /// A page of the list; [`RequestRecord::page`] has its number.
     List,
     /// One entity.
     Get,
@@ -43,9 +43,9 @@ pub enum Outcome {
     Pending,
     /// With this HTTP status.
     Answered(u16),
-    /// The emulator closed the connection without a (whole) answer, as a fault told it to.
+    /// The emulator closed the connection without a (whole) answer, because of a fault.
     Cut,
-    /// The connection ended before the answer was there: the client hung up, or the emulator went down. The request
+    /// The connection ended before the answer was sent: the client closed it, or the emulator went down. The request
     /// may still have had its effect.
     Lost,
 }

@@ -1,34 +1,42 @@
-//! The way of one request: recorded, hit by a fault or not, carried out, answered. It runs as a task of its own, so
-//! that a client that hangs up does not undo what it asked for, as with any real service.
+//! How one request is processed: recorded, hit by a fault or not, carried out, answered. It runs as a task of its own,
+//! so that a client that closes the connection does not undo its request, as with any real service.
 
+use crate::body::AnswerBody;
 use crate::errors::{Failure, RequestIds, half};
 use crate::faults::{Action, Strike, When};
 use crate::graph::{self, Answer, Call, Payload};
 use crate::log::{Operation, Outcome, RequestRecord};
 use crate::route::Route;
-use crate::secret::{guid, sha256};
+use crate::secret::sha256;
 use crate::settings::BodyKind;
 use crate::state::Shared;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Form;
 use axum::extract::FromRequest as _;
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
-use axum::response::Response;
-use futures::StreamExt as _;
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use tokio::time::sleep;
 
 const LARGEST_BODY: usize = 4 << 20;
 
-/// The connection has to be closed without an answer.
-#[derive(Debug)]
-pub(crate) struct Closed;
+/// The connection was closed without an answer. The request may still have had its effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
 
-/// A recorded request on its way.
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection was closed without an answer")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+/// A recorded request in flight.
 pub(crate) struct Journey {
     shared: Arc<Shared>,
     sequence: u64,
@@ -43,10 +51,13 @@ impl Journey {
     pub(crate) fn begin(shared: &Arc<Shared>, parts: Parts, address: &str) -> Self {
         let route = Route::of(&parts.method, &parts.uri);
         let header = |name| text(&parts.headers, name);
-        let ids = RequestIds { request_id: guid(), client_request_id: header("client-request-id") };
-        let base_url = format!("http://{}", header(HOST.as_str()).unwrap_or_else(|| address.to_owned()));
+        let client_request_id = header("client-request-id");
+        let scheme = parts.uri.scheme_str().unwrap_or("http");
+        let authority = header(HOST.as_str()).or_else(|| parts.uri.authority().map(ToString::to_string));
+        let base_url = format!("{scheme}://{}", authority.as_deref().unwrap_or(address));
         let authorization = header(AUTHORIZATION.as_str());
-        let sequence = shared.write(|state| {
+        let (sequence, request_id) = shared.write(|state| {
+            let request_id = state.random.guid();
             let grant = state.directory.peek(authorization.as_deref());
             let record = RequestRecord {
                 sequence: 0,
@@ -60,32 +71,33 @@ impl Journey {
                 properties: Vec::new(),
                 token_sha256: None,
                 user_agent: header(USER_AGENT.as_str()),
-                client_request_id: ids.client_request_id.clone(),
-                request_id: ids.request_id.clone(),
+                client_request_id: client_request_id.clone(),
+                request_id: request_id.clone(),
                 began: state.now().wall,
                 carried_out: None,
                 ended: None,
                 outcome: Outcome::Pending,
                 fault: None,
             };
-            state.log.begin(record, state.settings.log_capacity)
+            (state.log.begin(record, state.settings.log_capacity), request_id)
         });
+        let ids = RequestIds { request_id, client_request_id };
         Self { shared: Arc::clone(shared), sequence, route, parts, ids, base_url }
     }
 
-    /// Watches over the connection: if it ends before the answer is there, the record says so.
+    /// Watches the connection: if it ends before the answer is sent, the record shows that.
     pub(crate) fn watch(&self) -> Watch {
         Watch { shared: Arc::clone(&self.shared), sequence: self.sequence, answered: false }
     }
 
-    /// Goes all the way.
-    pub(crate) async fn run(self, body: Body) -> Result<Response, Closed> {
+    /// Processes the request to its end.
+    pub(crate) async fn run(self, body: Body) -> Result<Response<AnswerBody>, Closed> {
         let result = self.answer(body).await.map(|mut response| {
             self.stamp(&mut response);
             response
         });
         let outcome = match &result {
-            Ok(response) if response.extensions().get::<CutInBody>().is_some() => Outcome::Cut,
+            Ok(response) if response.body().is_broken() => Outcome::Cut,
             Ok(response) => Outcome::Answered(response.status().as_u16()),
             Err(Closed) => Outcome::Cut,
         };
@@ -96,11 +108,11 @@ impl Journey {
         result
     }
 
-    async fn answer(&self, body: Body) -> Result<Response, Closed> {
+    async fn answer(&self, body: Body) -> Result<Response<AnswerBody>, Closed> {
         let Ok(bytes) = to_bytes(body, LARGEST_BODY).await else {
             return Err(Closed);
         };
-        let payload = self.read(bytes.to_vec()).await;
+        let payload = self.read(bytes).await;
         let strike = self.strike(&payload);
         let (number, action) = strike.map_or((0, None), |strike| (strike.number, Some(strike.action)));
         match action.clone() {
@@ -116,13 +128,13 @@ impl Journey {
         match action {
             Some(Action::Delay { when: When::After, duration }) => sleep(duration).await,
             Some(Action::Status { when: When::After, code, body, .. }) if code < 400 => {
-                return reshape(response, code, body).await;
+                return Ok(reshape(response, code, body));
             }
             Some(Action::Status { when: When::After, code, retry_after, body }) => {
                 return Ok(self.status(code, retry_after, body));
             }
             Some(Action::Cut { when: When::After }) => return Err(Closed),
-            Some(Action::CutAnswer) => return cut_in_body(response).await,
+            Some(Action::CutAnswer) => return cut_in_body(response),
             Some(Action::Hold { when: When::After }) => self.hold(number).await,
             _ => {}
         }
@@ -133,11 +145,11 @@ impl Journey {
     async fn hold(&self, fault: u64) {
         if let Some(place) = self.shared.write(|state| state.faults.arrive(fault)) {
             place.wait().await;
-            self.shared.write(|state| state.faults.leave(fault));
+            self.shared.write(|state| state.faults.depart(fault));
         }
     }
 
-    async fn read(&self, bytes: Vec<u8>) -> Payload {
+    async fn read(&self, bytes: Bytes) -> Payload {
         if bytes.is_empty() {
             return Payload::Empty;
         }
@@ -187,8 +199,9 @@ impl Journey {
         })
     }
 
-    fn carry_out(&self, payload: &Payload) -> Response {
+    fn carry_out(&self, payload: &Payload) -> Response<AnswerBody> {
         let call = Call {
+            sequence: self.sequence,
             route: &self.route,
             headers: &self.parts.headers,
             payload,
@@ -206,12 +219,12 @@ impl Journey {
         })
     }
 
-    fn status(&self, code: u16, retry_after: Option<String>, body: BodyKind) -> Response {
+    fn status(&self, code: u16, retry_after: Option<String>, body: BodyKind) -> Response<AnswerBody> {
         let at = self.shared.read(|state| state.now().wall);
         Failure::with_status(code).retry_after(retry_after).respond(body, &self.ids, at)
     }
 
-    fn stamp(&self, response: &mut Response) {
+    fn stamp(&self, response: &mut Response<AnswerBody>) {
         let ids = &self.ids;
         let echoed = ids.client_request_id.as_ref().unwrap_or(&ids.request_id);
         for (name, value) in [("request-id", &ids.request_id), ("client-request-id", echoed)] {
@@ -222,46 +235,33 @@ impl Journey {
     }
 }
 
-/// Marks an answer whose body ends in a broken connection.
-#[derive(Debug, Clone, Copy)]
-struct CutInBody;
-
 /// Another status, and the body in another shape.
-async fn reshape(response: Response, code: u16, body: BodyKind) -> Result<Response, Closed> {
+fn reshape(response: Response<AnswerBody>, code: u16, body: BodyKind) -> Response<AnswerBody> {
     let (mut parts, whole) = response.into_parts();
-    let whole = to_bytes(whole, LARGEST_BODY).await.map_err(|_| Closed)?;
     parts.status = StatusCode::from_u16(code).unwrap_or(parts.status);
     parts.headers.remove(RETRY_AFTER);
     let body = match body {
-        BodyKind::Json => Body::from(whole),
-        BodyKind::Empty => Body::empty(),
-        BodyKind::CutOff => Body::from(half(&String::from_utf8_lossy(&whole))),
+        BodyKind::Json => whole,
+        BodyKind::Empty => AnswerBody::whole(Bytes::new()),
+        BodyKind::CutOff => AnswerBody::whole(half(&String::from_utf8_lossy(whole.bytes()))),
         BodyKind::Html => {
             parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
-            Body::from("<!DOCTYPE HTML>\r\n<HTML><BODY><h2>Something else</h2></BODY></HTML>\r\n")
+            AnswerBody::whole("<!DOCTYPE HTML>\r\n<HTML><BODY><h2>Something else</h2></BODY></HTML>\r\n")
         }
     };
-    Ok(Response::from_parts(parts, body))
+    Response::from_parts(parts, body)
 }
 
 /// The head says how long the body is; half of it comes, then the connection breaks.
-async fn cut_in_body(response: Response) -> Result<Response, Closed> {
+fn cut_in_body(response: Response<AnswerBody>) -> Result<Response<AnswerBody>, Closed> {
     let (mut parts, whole) = response.into_parts();
-    let whole = to_bytes(whole, LARGEST_BODY).await.map_err(|_| Closed)?;
+    let whole = whole.bytes();
     // Without a body the head is all there is, and that is cut too.
     if whole.len() < 2 {
         return Err(Closed);
     }
     parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(whole.len()));
-    let first = whole.slice(..whole.len() / 2);
-    let rest = futures::stream::once(async {
-        // One turn of waiting makes hyper send what it has.
-        tokio::task::yield_now().await;
-        Err(std::io::Error::other("cut by a fault"))
-    });
-    let stream = futures::stream::iter([Ok(first)]).chain(rest);
-    parts.extensions.insert(CutInBody);
-    Ok(Response::from_parts(parts, Body::from_stream(stream)))
+    Ok(Response::from_parts(parts, AnswerBody::half_of(whole)))
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {

@@ -5,7 +5,7 @@ use axum::http::{Method, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Which view of the collection a request speaks of. Both show the same entries.
+/// Which API a request uses. Both show the same entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Api {
     V1,
@@ -49,7 +49,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// The value of `$skiptoken` that leads here. A client has no business reading it.
+    /// The value of `$skiptoken` that leads here. It is opaque to clients.
     pub(crate) fn skiptoken(&self) -> String {
         let after = self.after.map(|after| after.to_string()).unwrap_or_default();
         let top = self.top.map(|top| top.to_string()).unwrap_or_default();

@@ -1,11 +1,8 @@
-//! Values that must never be printed, what may be printed in their place (a digest), and random strings.
+//! Values that must never be printed, and what may be printed in their place: a digest.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::fmt;
-use uuid::Uuid;
 
 /// A text whose `Debug` output shows only its length, and which does not serialize.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -32,18 +29,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The lower-case hexadecimal SHA-256 of a text: says which token file arrived without showing it.
+/// The lower-case hexadecimal SHA-256 of a text: identifies the token file that arrived without showing it.
 #[must_use]
 pub fn sha256(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A random text of `words` times 22 characters that are safe in URLs and headers.
-pub(crate) fn random(words: usize) -> String {
-    (0..words).map(|_| URL_SAFE_NO_PAD.encode(Uuid::new_v4().as_bytes())).collect()
-}
-
-/// A random GUID.
-pub(crate) fn guid() -> String {
-    Uuid::new_v4().to_string()
 }

@@ -2,8 +2,8 @@
 //! an answer, and the whole server can be down for a while and come back on the same port.
 
 use crate::admin;
-use crate::pipeline::{Closed, Journey};
-use crate::state::Shared;
+use crate::emulation::Emulation;
+use crate::pipeline::Closed;
 use axum::body::Body;
 use axum::http::Request;
 use axum::response::Response;
@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,18 +22,6 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 const BACKLOG: u32 = 1024;
-
-/// The service broke off on purpose; hyper then closes the connection.
-#[derive(Debug)]
-struct BrokenOff;
-
-impl fmt::Display for BrokenOff {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the connection is closed without an answer")
-    }
-}
-
-impl std::error::Error for BrokenOff {}
 
 /// Whether the port answers.
 enum Port {
@@ -48,30 +35,17 @@ enum Port {
 
 /// The server.
 pub(crate) struct Server {
-    shared: Arc<Shared>,
+    emulation: Emulation,
     address: SocketAddr,
     port: Mutex<Port>,
-    /// Ends everything.
-    stop: CancellationToken,
-    /// Requests on their way, and timekeeping.
-    tasks: TaskTracker,
 }
 
 impl Server {
     /// Binds and listens.
-    pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Arc<Self>> {
-        let socket = bind(shared.read(|state| state.settings.listen))?;
+    pub(crate) fn start(emulation: Emulation) -> io::Result<Arc<Self>> {
+        let socket = bind(emulation.shared().read(|state| state.settings.listen))?;
         let listener = socket.listen(BACKLOG)?;
-        let server = Arc::new(Self {
-            address: listener.local_addr()?,
-            shared,
-            port: Mutex::new(Port::Between),
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        });
-        let time = Arc::clone(&server.shared);
-        let stop = server.stop.clone();
-        server.tasks.spawn(async move { stop.run_until_cancelled(time.keep_time()).await });
+        let server = Arc::new(Self { address: listener.local_addr()?, emulation, port: Mutex::new(Port::Between) });
         server.listen(listener);
         Ok(server)
     }
@@ -80,11 +54,11 @@ impl Server {
         self.address
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(crate) fn emulation(&self) -> &Emulation {
+        &self.emulation
     }
 
-    /// Closes all connections and refuses new ones. Requests on their way still have their effect.
+    /// Closes all connections and refuses new ones. Requests in flight still have their effect.
     pub(crate) async fn down(&self) -> io::Result<()> {
         let Port::Listening { stop, tasks } = self.swap(Port::Between) else {
             return Ok(());
@@ -113,7 +87,7 @@ impl Server {
 
     /// Begins to end everything.
     pub(crate) fn stop(&self) {
-        self.stop.cancel();
+        self.emulation.stop().cancel();
     }
 
     /// Ends everything.
@@ -123,14 +97,7 @@ impl Server {
             tasks.close();
             tasks.wait().await;
         }
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
-    /// Runs a task that ends with the server.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move { stop.run_until_cancelled(task).await });
+        self.emulation.ended().await;
     }
 
     fn swap(&self, port: Port) -> Port {
@@ -138,30 +105,23 @@ impl Server {
     }
 
     fn listen(self: &Arc<Self>, listener: TcpListener) {
-        let stop = self.stop.child_token();
+        let stop = self.emulation.stop().child_token();
         let tasks = TaskTracker::new();
         let accepting = accept(Arc::clone(self), listener, stop.clone(), tasks.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(accepting));
         self.swap(Port::Listening { stop, tasks });
     }
 
-    async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Result<Response, BrokenOff> {
+    async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Result<Response, Closed> {
         let (parts, body) = request.into_parts();
         let body = Body::new(body);
         if parts.uri.path() == "/emulator" || parts.uri.path().starts_with("/emulator/") {
             let Ok(response) = admin::router(&self).oneshot(Request::from_parts(parts, body)).await;
             return Ok(response);
         }
-        let journey = Journey::begin(&self.shared, parts, &self.address.to_string());
-        let watch = journey.watch();
-        let stop = self.stop.clone();
-        let task = self.tasks.spawn(async move { stop.run_until_cancelled(journey.run(body)).await });
-        let result = task.await;
-        watch.done();
-        match result {
-            Ok(Some(Ok(response))) => Ok(response),
-            Ok(Some(Err(Closed)) | None) | Err(_) => Err(BrokenOff),
-        }
+        // On an error of the service, hyper closes the connection without an answer.
+        let answer = self.emulation.exchange(parts, body, &self.address.to_string()).await?;
+        Ok(answer.map(Body::new))
     }
 }
 
@@ -171,7 +131,7 @@ async fn accept(server: Arc<Server>, listener: TcpListener, stop: CancellationTo
             Ok((stream, _)) => {
                 tasks.spawn(stop.clone().run_until_cancelled_owned(connection(Arc::clone(&server), stream)));
             }
-            // Out of file descriptors, or a client that is gone already: neither is a reason to stop.
+            // Out of file descriptors, or a client that has closed already: neither is a reason to stop.
             Err(_) => sleep(Duration::from_millis(10)).await,
         }
     }
@@ -195,7 +155,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// The kernel may take a moment to let go of the port.
+/// The kernel may take a moment to release the port.
 async fn bind_patiently(address: SocketAddr) -> io::Result<TcpSocket> {
     for _ in 0..200 {
         match bind(address) {

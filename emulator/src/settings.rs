@@ -1,5 +1,5 @@
-//! Every switch of the emulator, with the default that Microsoft's documentation or captures suggest. What only a real
-//! tenant can settle is here rather than in code.
+//! Every switch of the emulator, with the default that Microsoft's documentation or captures suggest. What can only be
+//! found out with a real tenant is a switch here rather than fixed in code.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -28,14 +28,15 @@ pub struct Settings {
 
     /// Request limits; `None` switches throttling off. Default: Microsoft's numbers.
     pub throttle: Option<Throttle>,
-    /// How a 429 says when to come back. Default whole seconds.
+    /// How a 429 gives the time to wait. Default whole seconds.
     pub retry_after: RetryAfter,
 
     /// Entries per page of a list. Default 100.
     pub page_size: usize,
     /// What a page's `@odata.nextLink` remembers. Default the last entry shown.
     pub paging: Paging,
-    /// A created entity shows up in lists (not in GET) only after this long. Default zero.
+    /// A list shows the collection as it was this long ago: creations, changes and deletions are late, whoever made them.
+    /// GET shows the present. Default zero.
     #[serde(with = "seconds")]
     pub list_lag: Duration,
 
@@ -74,7 +75,7 @@ pub struct Settings {
     /// Whether a write without `Content-Length` (or chunks) is refused with 411. Default yes.
     pub require_content_length: bool,
 
-    /// How long a sync takes. Default 3 s.
+    /// How long a sync takes; a very long one is a sync that hangs. Default 3 s.
     #[serde(with = "seconds")]
     pub sync_duration: Duration,
     /// What `syncLicenses` answers. Default the bare entity.
@@ -94,12 +95,13 @@ pub struct Settings {
     pub never_synced: NeverSynced,
     /// Leaves `@odata.type` out of entities. Default no.
     pub omit_odata_type: bool,
-    /// Properties left out of every entity. Default none.
+    /// Properties left out of every entity, such as `state`. Default none.
     pub omit_properties: BTreeSet<String>,
-    /// Undocumented properties added to every entity. Default none.
+    /// Properties added to every entity, undocumented ones or, such as a `state` that nobody knows, in place of the real
+    /// ones. Default none.
     pub extra_properties: Map<String, Value>,
 
-    /// The shape of all error bodies of Graph. Default real-looking JSON.
+    /// The shape of all error bodies of Graph. Default Graph's JSON.
     pub error_body: BodyKind,
     /// HTTP status for a token file that is refused. Default 400.
     pub bad_token_status: u16,
@@ -220,7 +222,7 @@ macro_rules! switch {
 }
 
 switch! {
-    /// How a 429 says when to come back.
+    /// How a 429 gives the time to wait.
     RetryAfter {
         /// Whole seconds, rounded up.
         #[default]

@@ -1,19 +1,21 @@
 //! Everything the emulator remembers, behind one lock that is never held over an await, and the signal that something
 //! changed.
 
-use crate::collection::{Collection, Now};
+use crate::clock::{Clock, Now};
+use crate::collection::Collection;
+use crate::effects::{Effect, Effects};
 use crate::entity::Entity;
 use crate::entra::{Directory, key};
 use crate::faults::Faults;
 use crate::log::{Log, Operation, RequestRecord};
+use crate::random::Random;
 use crate::settings::Settings;
 use crate::throttle::Limiter;
-use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
-use tokio::sync::{Notify, watch};
-use tokio::time::sleep_until;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// The emulator's memory.
 pub(crate) struct State {
@@ -23,18 +25,15 @@ pub(crate) struct State {
     pub(crate) limiter: Limiter,
     pub(crate) log: Log,
     pub(crate) faults: Faults,
-    started: Instant,
-    started_wall: Timestamp,
+    pub(crate) effects: Effects,
+    pub(crate) random: Random,
+    clock: Clock,
 }
 
 impl State {
     /// The time. It never goes back, unless the offset in the settings does.
     pub(crate) fn now(&self) -> Now {
-        let instant = Instant::now();
-        let elapsed = SignedDuration::try_from(instant - self.started).unwrap_or_default();
-        let offset = SignedDuration::from_secs(self.settings.clock_offset_seconds);
-        let wall = self.started_wall.checked_add(elapsed).and_then(|wall| wall.checked_add(offset));
-        Now { wall: wall.unwrap_or(self.started_wall), instant }
+        self.clock.now(self.settings.clock_offset_seconds)
     }
 
     /// A tenant's collection, which begins empty.
@@ -42,7 +41,7 @@ impl State {
         (self.collections.entry(key(tenant)).or_default(), &self.settings)
     }
 
-    /// Lets time do what is due; says whether that changed anything.
+    /// Applies what is due by now; returns whether that changed anything.
     fn advance(&mut self) -> bool {
         let now = self.now();
         let mut changed = false;
@@ -51,9 +50,16 @@ impl State {
         }
         changed
     }
+
+    /// When time next changes something.
+    fn next_change(&self) -> Option<Instant> {
+        let now = self.now();
+        self.collections.values().filter_map(|collection| collection.next_change(now)).min()
+    }
 }
 
-/// What [`crate::Emulator::wait_for`] looks at.
+/// A look into an emulator, see [`Emulation::look`](crate::Emulation::look) and
+/// [`Emulation::wait_for`](crate::Emulation::wait_for).
 pub struct View<'a> {
     state: &'a State,
 }
@@ -94,6 +100,11 @@ impl<'a> View<'a> {
         writes.into_iter().map(|operation| self.count(operation)).sum()
     }
 
+    /// What was done to the collections, oldest first.
+    pub fn effects(&self) -> impl DoubleEndedIterator<Item = &'a Effect> + ExactSizeIterator + use<'a> {
+        self.state.effects.all()
+    }
+
     /// How many requests a fault has hit.
     pub(crate) fn hits(&self, fault: u64) -> u32 {
         self.state.faults.hits(fault)
@@ -104,11 +115,10 @@ impl<'a> View<'a> {
 pub(crate) struct Shared {
     state: Mutex<State>,
     changed: watch::Sender<()>,
-    rearm: Notify,
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings, clock: Clock, random: Random) -> Self {
         let state = State {
             settings,
             directory: Directory::default(),
@@ -116,13 +126,14 @@ impl Shared {
             limiter: Limiter::default(),
             log: Log::default(),
             faults: Faults::default(),
-            started: Instant::now(),
-            started_wall: Timestamp::now(),
+            effects: Effects::default(),
+            random,
+            clock,
         };
-        Self { state: Mutex::new(state), changed: watch::Sender::new(()), rearm: Notify::new() }
+        Self { state: Mutex::new(state), changed: watch::Sender::new(()) }
     }
 
-    /// Looks at the memory as of now.
+    /// Reads the memory as of now.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         let mut state = self.lock();
         let moved = state.advance();
@@ -134,7 +145,7 @@ impl Shared {
         seen
     }
 
-    /// Changes the memory as of now, and tells who waits.
+    /// Changes the memory as of now, and notifies those that wait.
     pub(crate) fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         state.advance();
@@ -144,46 +155,37 @@ impl Shared {
         done
     }
 
-    /// Learns of changes from now on.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
-    }
-
-    /// Ends syncs and lags when they are due, so that who waits learns of it. Runs for ever.
-    pub(crate) async fn keep_time(&self) {
-        loop {
-            let rearm = self.rearm.notified();
-            let (moved, next) = self.tick();
-            if moved {
-                self.changed.send_replace(());
-            }
-            match next {
-                Some(at) => {
-                    tokio::select! {
-                        () = sleep_until(at.into()) => { self.changed.send_replace(()); }
-                        () = rearm => {}
-                    }
+    /// Waits until something is true; returns whether that happened in time. It is checked whenever something changes,
+    /// also by the passing of time, and never in between.
+    pub(crate) async fn wait_for(&self, mut condition: impl FnMut(&View<'_>) -> bool, longest: Duration) -> bool {
+        let mut changes = self.changed.subscribe();
+        let waiting = async {
+            loop {
+                changes.mark_unchanged();
+                let (holds, next) = self.read(|state| (condition(&View::of(state)), state.next_change()));
+                if holds {
+                    return true;
                 }
-                None => rearm.await,
+                let changed = match next {
+                    // A time limit has passed: that is a change, too.
+                    Some(at) => timeout_at(at, changes.changed()).await.unwrap_or(Ok(())),
+                    None => changes.changed().await,
+                };
+                if changed.is_err() {
+                    return false;
+                }
             }
-        }
-    }
-
-    /// Lets time do what is due; says whether that changed anything, and when there is more to do.
-    fn tick(&self) -> (bool, Option<Instant>) {
-        let mut state = self.lock();
-        let moved = state.advance();
-        let now = state.now();
-        let next = state.collections.values().filter_map(|collection| collection.next_change(now)).min();
-        (moved, next)
+        };
+        timeout(longest, waiting).await.unwrap_or(false)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
+    /// Notifies those that wait. A new waiter subscribes before it reads the memory, so nobody misses a change.
     fn signal(&self) {
-        self.changed.send_replace(());
-        self.rearm.notify_one();
+        if self.changed.receiver_count() > 0 {
+            self.changed.send_replace(());
+        }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::settings::{RetryAfter, Settings, Throttle};
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Whose requests are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,7 +21,7 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    /// Lets a request through and counts it, or says how long it has to wait. A refused request is not counted.
+    /// Lets a request through and counts it, or returns how long it has to wait. A refused request is not counted.
     pub(crate) fn pass(
         &mut self,
         tenant: &str,
@@ -41,7 +42,7 @@ impl Limiter {
                 passed.pop_front();
             }
             if passed.len() >= *limit {
-                // There is room once all but `limit - 1` of them have left the window.
+                // The next one fits once all but `limit - 1` of them have left the window.
                 let leaves = passed.len().checked_sub((*limit).max(1)).and_then(|index| passed.get(index));
                 let leaves = leaves.map_or(window, |at| (*at + window).saturating_duration_since(now));
                 wait = wait.max(leaves.max(Duration::from_millis(1)));
@@ -77,7 +78,7 @@ fn scopes(tenant: &str, app: &str, write: bool, throttle: &Throttle) -> Vec<(Sco
 pub(crate) fn header(wait: Duration, style: RetryAfter) -> Option<String> {
     match style {
         RetryAfter::WholeSeconds => Some(format!("{:.0}", wait.as_secs_f64().ceil())),
-        // Rounded up to the millisecond: who comes back then is let through.
+        // Rounded up to the millisecond: a client that comes back then is let through.
         RetryAfter::Fractional => Some(format!("{:.3}", (wait.as_secs_f64() * 1000.0).ceil() / 1000.0)),
         RetryAfter::Absent => None,
     }

@@ -1,6 +1,7 @@
 //! The `.vpptoken` file: makes test files, good and broken, and reads them as the emulated service does.
 
-use crate::secret::{Secret, random};
+use crate::random::Random;
+use crate::secret::Secret;
 use crate::settings::TokenEncoding;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,7 +22,13 @@ impl TokenFile {
     /// A file of an organization, with a fresh random inner token.
     #[must_use]
     pub fn new(organization: impl Into<String>, expires: Timestamp) -> Self {
-        Self { organization: organization.into(), expires, offset: Offset::UTC, inner: Secret::from(random(6)) }
+        Self::with_inner(organization, expires, Random::system().text(6))
+    }
+
+    /// A file of an organization, with this inner token.
+    #[must_use]
+    pub fn with_inner(organization: impl Into<String>, expires: Timestamp, inner: impl Into<Secret>) -> Self {
+        Self { organization: organization.into(), expires, offset: Offset::UTC, inner: inner.into() }
     }
 
     /// The same file, with `expDate` written in this offset (such as `-0800`).
@@ -43,7 +50,7 @@ impl TokenFile {
         self.expires
     }
 
-    /// The inner token: what must never show up anywhere.
+    /// The inner token: it must never be shown anywhere.
     #[must_use]
     pub fn inner(&self) -> &str {
         self.inner.expose()
@@ -141,7 +148,7 @@ pub(crate) struct Contents {
     pub(crate) expires: Timestamp,
 }
 
-/// Reads the property `token`, or says in a few words why it can't. The words quote nothing of it.
+/// Reads the property `token`, or returns a short reason why it can't, which quotes nothing of it.
 pub(crate) fn read(sent: &str, encoding: TokenEncoding, tolerate_whitespace: bool) -> Result<Contents, &'static str> {
     let trim = |text: &str| {
         if tolerate_whitespace { text.trim_start_matches('\u{feff}').trim().to_owned() } else { text.to_owned() }

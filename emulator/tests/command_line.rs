@@ -1,4 +1,4 @@
-//! The binary: it says where it listens, lets a stranger in, makes token files, and ends when told to.
+//! The binary: it prints where it listens, makes up an app, makes token files, and ends when it is stopped.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

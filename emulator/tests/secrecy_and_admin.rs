@@ -60,8 +60,17 @@ async fn no_record_debug_output_log_line_or_admin_answer_shows_a_token_or_a_secr
     let mut shown = format!("{by_hand:?} {file:?} {:?} {:?}", world.emulator, world.emulator.settings());
     world.emulator.create_by_hand(TENANT, by_hand);
     shown += &format!("{:?} {:?}", world.emulator.requests(), world.emulator.entities(TENANT));
-    for path in ["", "/settings", "/requests", "/counters", "/faults", "/apps", &format!("/tenants/{TENANT}/vppTokens")]
-    {
+    shown += &format!("{:?} {:?}", world.emulator.effects(), *world.emulator);
+    for path in [
+        "",
+        "/settings",
+        "/requests",
+        "/counters",
+        "/effects",
+        "/faults",
+        "/apps",
+        &format!("/tenants/{TENANT}/vppTokens"),
+    ] {
         let answer = admin(&world, Method::GET, path, None).await;
         assert_eq!(answer.status, 200, "{path}");
         shown += &answer.text;
@@ -134,6 +143,21 @@ async fn the_admin_api_does_over_http_what_tests_do_in_process() {
     assert_eq!(admin(&world, Method::PATCH, &entity, Some(json!({"colour": "red"}))).await.status.as_u16(), 400);
     assert_eq!(admin(&world, Method::POST, &format!("{entity}/sync"), None).await.status, 202);
     assert_eq!(world.get(&id).await.json()["lastSyncStatus"], "inProgress");
+
+    let hide = async |path: String| admin(&world, Method::POST, &path, None).await.status;
+    assert_eq!(hide(format!("{entity}/hide?seconds=3600")).await, 204);
+    assert_eq!(world.get(&id).await.status, 404);
+    assert_eq!(hide(format!("{entity}/hide?seconds=0")).await, 204);
+    assert_eq!(world.get(&id).await.status, 200);
+    assert_eq!(hide(format!("{entity}/hide?seconds=-1")).await, 400);
+    assert_eq!(hide(format!("/tenants/{TENANT}/vppTokens/unknown/hide?seconds=1")).await, 404);
+
+    let effects = admin(&world, Method::GET, "/effects?after=4", None).await.json();
+    let sync = &effects.as_array().unwrap()[0];
+    assert_eq!((effects.as_array().unwrap().len(), &sync["sequence"], &sync["by"]), (1, &json!(5), &json!("hand")));
+    assert_eq!((&sync["operation"], &sync["after"]["lastSyncStatus"]), (&json!("syncLicenses"), &json!("inProgress")));
+    let create = admin(&world, Method::GET, "/effects", None).await.json()[0].take();
+    assert_eq!((&create["by"], &create["before"]), (&json!({"request": 2}), &Value::Null));
 
     let fault = json!({"operation": "list", "times": 1, "action": {"hold": {"when": "before"}}});
     let number = admin(&world, Method::POST, "/faults", Some(fault)).await.json()["number"].as_u64().unwrap();

@@ -1,4 +1,4 @@
-//! The token endpoint, and what Graph says to access tokens.
+//! The token endpoint, and how Graph answers to access tokens.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -92,7 +92,7 @@ async fn an_access_token_ends_with_its_lifetime() {
         settings.access_token_lifetime = Duration::from_millis(1);
     })
     .await;
-    // The answer that carried the token took longer than its life, at the latest when this list arrives.
+    // The answer with the access token took longer than its lifetime, at the latest when this list arrives.
     let refused = async {
         loop {
             if world.list().await.status == 401 {

@@ -1,4 +1,4 @@
-//! How a sync goes on, and what happens to those who ask too often.
+//! How a sync proceeds, and what happens to clients that send too many requests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -12,13 +12,16 @@ pub enum ConditionType {
     Reconciling,
     /// A person is needed (kstatus).
     Stalled,
-    /// What Graph says of the token itself.
+    /// The state of the token itself in Graph.
     TokenValid,
     /// How the last sync ended.
     Synced,
 }
 
 impl ConditionType {
+    /// Every type.
+    pub const ALL: [Self; 5] = [Self::Ready, Self::Reconciling, Self::Stalled, Self::TokenValid, Self::Synced];
+
     /// The type as Kubernetes shows it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -38,7 +41,7 @@ pub enum ConditionStatus {
     True,
     /// It does not.
     False,
-    /// It can't be told.
+    /// It is not known.
     Unknown,
 }
 
@@ -73,7 +76,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// What it means and what to do, as the documentation says it.
+            /// What it means and what to do, as in the documentation.
             pub fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$name => concat!($($doc),+),)+
@@ -96,9 +99,9 @@ reasons! {
     TenantNotFound,
     /// The tenant's tokens have not been listed yet.
     TenantNotRead,
-    /// The ClusterGraphTenant does not allow this namespace. Ask who keeps it, or use a GraphTenant of your own.
+    /// The ClusterGraphTenant does not allow this namespace. Ask its administrator, or use a GraphTenant of your own.
     NamespaceNotAllowed,
-    /// The ClusterGraphTenant does not allow what is needed here. Ask who keeps it.
+    /// The ClusterGraphTenant does not allow what is needed here. Ask its administrator. Nothing is created until then.
     OperationNotAllowed,
     /// The tenant object now stands for another Entra tenant than the one that holds the token. Delete the VppToken and create
     /// it again to use the other tenant.
@@ -107,8 +110,13 @@ reasons! {
     Creating,
     /// A create was sent and its answer never came; Graph is being searched for its result.
     CreateOutcomeUnknown,
-    /// Another VppToken with the same Apple ID is being created; creates go one after the other.
-    WaitingForTurn,
+    /// Another VppToken with the same Apple ID, or with a file of the same organization and expiry, is being created; such
+    /// creates go one after the other.
+    WaitingForCreate,
+    /// The operator can't read one of the namespaces that it watches, so it does not know which tokens the VppTokens there have.
+    /// Nothing is created, taken over or deleted in Graph until it can; renewals, settings and syncs go on. Its log and the
+    /// metric `vpptoken_watch_up` name the namespace: restore its rights there, or stop watching it.
+    NamespaceNotRead,
     /// A new token file is being uploaded onto the same token in Graph.
     Uploading,
     /// Settings are being written to Graph, or the token that `tokenId` names is being taken over.
@@ -117,7 +125,8 @@ reasons! {
     Settling,
     /// The finalizer for `deletionPolicy` is being written.
     Finalizing,
-    /// Graph has not said yet whether the token is valid.
+    /// Graph does not say whether the token is valid, or says it in a word that this version does not know. `TokenValid` has
+    /// Graph's own word.
     StateUnknown,
     /// Graph or the way to it fails; it is tried again by itself.
     GraphUnavailable,
@@ -137,12 +146,15 @@ reasons! {
     TokenFileOlder,
     /// The token file names another organization than the manifest, or than the token in Graph.
     OrganizationMismatch,
-    /// Graph has several unclaimed tokens that match the file exactly. Remove all but one, or set `tokenId`.
+    /// Graph has several unclaimed tokens that match the file exactly. Remove all but one, set `tokenId` to the right
+    /// one, or list those of other locations in `distinctFrom`.
     AmbiguousMatch,
-    /// Graph has an unclaimed token that may be an older file of the same location. Set `tokenId` to take it over, or
-    /// `creationPolicy: Always` to create another one all the same.
+    /// Graph has an unclaimed token that may be of the same location: with an older file, or with another Apple ID because
+    /// `appleId` is mistyped. Correct `appleId`, set `tokenId` to take the token over, or list it in `distinctFrom` when it is
+    /// of another location.
     SimilarTokenExists,
-    /// Another VppToken has this token in Graph. Delete one of the two.
+    /// Another VppToken has this token in Graph. Delete one of the two; if the file is of another location, list the token in
+    /// `distinctFrom`.
     ClaimedByAnother,
     /// The VppToken has another token than the one that `tokenId` names. Create another VppToken for that one.
     AlreadyBound,
@@ -153,14 +165,15 @@ reasons! {
     /// Most of the tenant's tokens seem gone at once; that looks like a fault, so nothing is created. If they were deleted on
     /// purpose, delete their VppTokens and create them again.
     ManyVanished,
-    /// The schedule or the interval can't be read.
+    /// The schedule or the interval can't be read, or it fires more often than every 15 minutes. Nothing is created until it is
+    /// corrected.
     ScheduleInvalid,
-    /// The schedule never fires.
+    /// The schedule never fires. Nothing is created until it is corrected.
     ScheduleNeverFires,
     /// Graph refuses the request. The message has Graph's own sentence.
     GraphRefused,
     /// The manifest names a setting that only Graph's beta API has, and the tenant object says `api: V1`. Leave it out, or have
-    /// `api: Beta` set there.
+    /// `api: Beta` set there. Nothing is created until then.
     SettingUnknownToApi,
     /// Graph accepts a setting and does not keep it.
     SettingNotAccepted,
@@ -187,6 +200,12 @@ reasons! {
     /// A renewed file was uploaded, and a day later Graph still shows a token that expires earlier. Upload the file in
     /// Intune, or put one into the Secret that is newer still.
     RenewalNotKept,
+    /// The token in Intune expires later than the file in the Secret: someone renewed it there. Put the newer file into the
+    /// Secret.
+    NewerTokenInIntune,
+    /// Intune had the file and now has a token that expires earlier: someone replaced it there. Put a newer file into the
+    /// Secret, or have the Secret's file uploaded again with the annotation `vpptoken.io/upload-requested-at`.
+    ReplacedInIntune,
     /// The last sync completed.
     SyncCompleted,
     /// A sync is running.
@@ -205,9 +224,9 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// A condition without its times: what the operator wants to say now.
+/// A condition without its times: what the operator reports now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Saying {
+pub struct ConditionUpdate {
     /// Which condition.
     pub type_: ConditionType,
     /// Its status.
@@ -218,25 +237,35 @@ pub struct Saying {
     pub message: String,
 }
 
-/// Turns sayings into conditions: one whose status did not change keeps its transition time.
-pub fn merge(before: &[Condition], sayings: &[Saying], generation: i64, now: Timestamp) -> Vec<Condition> {
-    sayings
+/// Merges updates into conditions: one whose status did not change keeps its transition time.
+pub fn merge(
+    before: &[Condition],
+    condition_updates: &[ConditionUpdate],
+    generation: i64,
+    now: Timestamp,
+) -> Vec<Condition> {
+    condition_updates
         .iter()
-        .map(|saying| {
+        .map(|update| {
             let kept = before
                 .iter()
-                .find(|old| old.type_ == saying.type_.as_str() && old.status == saying.status.as_str())
+                .find(|old| old.type_ == update.type_.as_str() && old.status == update.status.as_str())
                 .map(|old| old.last_transition_time.clone());
             Condition {
-                type_: saying.type_.as_str().into(),
-                status: saying.status.as_str().into(),
-                reason: saying.reason.as_str().into(),
-                message: saying.message.clone(),
+                type_: update.type_.as_str().into(),
+                status: update.status.as_str().into(),
+                reason: update.reason.as_str().into(),
+                message: update.message.clone(),
                 observed_generation: Some(generation),
                 last_transition_time: kept.unwrap_or(Time(now)),
             }
         })
         .collect()
+}
+
+/// Whether a condition is of a type that this operator writes; those of others are left alone.
+pub fn is_ours(condition: &Condition) -> bool {
+    ConditionType::ALL.iter().any(|type_| condition.type_ == type_.as_str())
 }
 
 /// The condition of one type, if it is there.

@@ -30,8 +30,8 @@ pub fn crds_as_files() -> Result<Vec<(String, String)>, serde_yaml_ng::Error> {
 
 /// Adds the default of `status` and makes optional fields optional, not nullable.
 ///
-/// An object that nobody looked at yet has `observedGeneration: -1`, so that no tool takes it for reconciled. A default
-/// on the field alone does nothing while `status` is absent, so it stands on `status`.
+/// An object that was not reconciled yet has `observedGeneration: -1`, so that no tool takes it for reconciled. A
+/// default on the field alone does nothing while `status` is absent, so it is on `status`.
 fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let schemas =
         crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());

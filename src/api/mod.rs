@@ -1,8 +1,9 @@
-//! What users write and read: the custom resources, their conditions and their reasons.
-//! Knows nothing of the other rooms and does no I/O.
+//! What users write and read: the custom resources, their conditions and their reasons. Uses no other module and does
+//! no I/O.
 
 pub mod conditions;
 mod crds;
+mod rules;
 mod tenant;
 mod vpp_token;
 
@@ -14,8 +15,8 @@ pub use tenant::{
     TokenEncoding,
 };
 pub use vpp_token::{
-    AccountType, ClaimedByAnother, CreationPolicy, DeletionPolicy, ManagementPolicy, PendingCreate, SyncSpec,
-    TenantKind, TenantRef, TokenSecretRef, Uploaded, VppToken, VppTokenSpec, VppTokenStatus, VppTokenTenant,
+    AccountType, ClaimedByAnother, DeletionPolicy, ManagementPolicy, PendingCreate, SyncSpec, TenantKind, TenantRef,
+    TokenSecretRef, Uploaded, VppToken, VppTokenSpec, VppTokenStatus, VppTokenTenant,
 };
 
 /// API group of every resource of this operator.
@@ -23,6 +24,10 @@ pub const GROUP: &str = "vpptoken.io";
 
 /// Annotation on a VppToken that asks for one sync now: any value that differs from `status.lastHandledSyncRequest`.
 pub const SYNC_REQUESTED_AT: &str = "vpptoken.io/sync-requested-at";
+
+/// Annotation on a VppToken that asks for its file to be uploaded again: any value that differs from
+/// `status.lastHandledUploadRequest`.
+pub const UPLOAD_REQUESTED_AT: &str = "vpptoken.io/upload-requested-at";
 
 /// Finalizer on a VppToken whose deletion also deletes the token in Graph (`deletionPolicy: Delete`).
 pub const FINALIZER: &str = "vpptoken.io/graph-token";

@@ -7,6 +7,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules;
+
 /// How to reach one Intune tenant, for the VppTokens of the same namespace.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -109,18 +111,18 @@ pub struct TenantConnection {
     /// The Entra tenant. Can't be changed.
     #[schemars(length(max = 36))]
     #[x_kube(
-        validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')").message("tenantId must be the GUID of the Entra tenant (Directory ID), for example 8d3f5b9e-0c1d-4f6a-9b57-1f0c5f2f7c11"),
+        validation = rules::guid("tenantId must be the GUID of the Entra tenant (Directory ID), for example 8d3f5b9e-0c1d-4f6a-9b57-1f0c5f2f7c11"),
         validation = Rule::new("self == oldSelf").message("tenantId can't be changed; create another tenant object for another tenant"),
     )]
     pub tenant_id: String,
     /// The app registration that the operator signs in as.
     #[schemars(length(max = 36))]
-    #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')").message("clientId must be the GUID of the app registration (Application ID), for example 1b6f0b6e-4f0a-4e0d-8c56-b1a5f7f2d9c3"))]
+    #[x_kube(validation = rules::guid("clientId must be the GUID of the app registration (Application ID), for example 1b6f0b6e-4f0a-4e0d-8c56-b1a5f7f2d9c3"))]
     pub client_id: String,
     /// The Microsoft cloud that the tenant lives in.
     #[serde(default)]
     pub cloud: Cloud,
-    /// The Graph API that is spoken. Some settings of a VppToken exist only in `Beta`, which Microsoft may change at any time.
+    /// The Graph API to use. Some settings of a VppToken exist only in `Beta`, which Microsoft may change at any time.
     #[serde(default)]
     pub api: GraphApi,
     /// How to sign in.
@@ -177,12 +179,13 @@ pub struct Credentials {
 #[serde(rename_all = "camelCase")]
 pub struct ClientSecretRef {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::secret_name("graph"))]
     pub name: String,
     /// Key that holds the client secret.
     #[serde(default = "default_client_secret_key")]
     #[schemars(length(max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$')").message("key must be a key of the Secret: letters, digits, '-', '_' and '.', for example clientSecret"))]
+    #[x_kube(validation = rules::secret_key("clientSecret"))]
     pub key: String,
 }
 
@@ -213,10 +216,11 @@ pub struct AllowedNamespaces {
     /// The names, with `from: Names`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), inner(length(max = 63)))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = rules::namespace_names())]
     pub names: Option<Vec<String>>,
     /// A selector on the labels of the namespaces, with `from: Selector`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::namespace_selector")]
     pub selector: Option<LabelSelector>,
 }
 
@@ -253,7 +257,7 @@ impl AllowedOperation {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantStatus {
-    /// The generation of the manifest that this status speaks of; -1 until it was looked at.
+    /// The generation that this status describes; -1 until the first reconcile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// How many tokens Graph has.

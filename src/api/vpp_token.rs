@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cloud, GraphApi};
+use super::{Cloud, GraphApi, rules};
 
 /// One Apple VPP token (a location token of Apple Business Manager or Apple School Manager) in one Intune tenant.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -108,6 +108,28 @@ use super::{Cloud, GraphApi};
         .message("appleId is required: write the Managed Apple ID that downloaded the token file, for example vpp@contoso.example (only managementPolicy: Observe needs none)"),
     validation = Rule::new("self.managementPolicy != 'Observe' || has(self.tokenId)")
         .message("managementPolicy: Observe needs tokenId: write the id of the token in Graph that is to be watched"),
+    validation = rules::without_effect_under_observe(
+        "has(self.tokenSecretRef) || has(self.organizationName) || has(self.distinctFrom)",
+        "no token file is uploaded",
+        "leave out tokenSecretRef, organizationName and distinctFrom",
+    ),
+    validation = rules::without_effect_under_observe(
+        "has(self.appleId) || has(self.vppTokenAccountType) || has(self.countryOrRegion) || has(self.automaticallyUpdateApps) || has(self.displayName) || has(self.roleScopeTagIds) || has(self.dataSharingConsentGranted) || has(self.claimTokenManagementFromExternalMdm)",
+        "no setting is written",
+        "leave out appleId, vppTokenAccountType, countryOrRegion, automaticallyUpdateApps, displayName, roleScopeTagIds, dataSharingConsentGranted and claimTokenManagementFromExternalMdm",
+    ),
+    validation = rules::without_effect_under_observe("has(self.sync)", "nothing is synced", "leave out sync"),
+    validation = rules::without_effect_under_observe(
+        "self.deletionPolicy == 'Delete'",
+        "nothing is deleted in Graph",
+        "leave out deletionPolicy, or write Retain",
+    ),
+    validation = rules::without_effect_under_observe(
+        "self.suspend",
+        "there is nothing to suspend",
+        "leave out suspend, or write false",
+    ),
+    validation = rules::distinct_from_others(),
 )]
 pub struct VppTokenSpec {
     /// The Secret, in the same namespace, that holds the token file as Apple hands it out. Required unless
@@ -123,7 +145,7 @@ pub struct VppTokenSpec {
     /// The Managed Apple ID that downloaded the token file. Required unless `managementPolicy` is `Observe`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 320))]
-    #[x_kube(validation = Rule::new("self.matches('^[^@[:space:]]+@[^@[:space:]]+$')").message("appleId must be the Managed Apple ID that downloaded the token, written like an e-mail address, for example vpp@contoso.example"))]
+    #[x_kube(validation = Rule::new(r"self.matches(r'^[^@\s\pZ\pC]+@[^@\s\pZ\pC]+$')").message("appleId must be the Managed Apple ID that downloaded the token, written like an e-mail address, for example vpp@contoso.example"))]
     pub apple_id: Option<String>,
 
     /// Graph's `vppTokenAccountType`.
@@ -143,13 +165,14 @@ pub struct VppTokenSpec {
     /// The token's name in Intune. Graph's beta API only. Left out: not managed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = rules::trimmed("displayName", "Berlin"))]
     pub display_name: Option<String>,
 
     /// Scope tags of Intune's role-based access control, by id; their order does not matter. Graph's beta API only. Left out:
     /// not managed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 64)))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = rules::scope_tags())]
     pub role_scope_tag_ids: Option<Vec<String>>,
 
     /// Consent to share data with Apple, which Intune's own page requires. Graph's beta API only. Left out: not managed.
@@ -163,16 +186,23 @@ pub struct VppTokenSpec {
     /// The organization that the token file must name. A file that names another one is not uploaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = rules::trimmed("organizationName", "Contoso"))]
     pub organization_name: Option<String>,
 
     /// When to sync licences. Left out: after each upload and on request (Intune syncs about twice a day by itself).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<SyncSpec>,
 
-    /// What to do when Graph has an unclaimed token that looks like another file of the same location: `Unique` holds,
-    /// because two tokens of one location stop its syncing; `Always` creates all the same.
-    #[serde(default)]
-    pub creation_policy: CreationPolicy,
+    /// Ids of tokens in Graph that are known to be other locations: they are left out when Graph is searched for a token that
+    /// may be this one. At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 36)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = rules::guids_of_tokens(),
+        validation = rules::unique_ids(),
+    )]
+    pub distinct_from: Vec<String>,
 
     /// What happens to the token in Intune when this object is deleted: `Retain` leaves Intune alone; `Delete` deletes it
     /// there too, and its apps, assignments and licences go with it.
@@ -180,7 +210,8 @@ pub struct VppTokenSpec {
     pub deletion_policy: DeletionPolicy,
 
     /// `Manage` keeps Graph as this manifest asks for; `Observe` (needs `tokenId`) only reads: status and metrics of a token
-    /// that people manage by hand. Under `Observe` nothing is deleted in Graph either, whatever `deletionPolicy` says.
+    /// that people manage by hand. Under `Observe` nothing is written or deleted in Graph, and only `tokenId` and `tenantRef` can
+    /// be given.
     #[serde(default)]
     pub management_policy: ManagementPolicy,
 
@@ -192,12 +223,12 @@ pub struct VppTokenSpec {
     /// Bind to exactly this token in Graph, by its id. Can be set once, then not changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36))]
-    #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')").message("tokenId must be the GUID of a vppToken in Graph, for example 5f9ad6ad-97a4-4ca1-8d2c-0e6d4e2f7b10"))]
+    #[x_kube(validation = rules::guid("tokenId must be the GUID of a vppToken in Graph, for example 5f9ad6ad-97a4-4ca1-8d2c-0e6d4e2f7b10"))]
     pub token_id: Option<String>,
 }
 
 impl VppTokenSpec {
-    /// Whether the token is only looked at.
+    /// Whether the token is only observed.
     pub fn only_observes(&self) -> bool {
         self.management_policy == ManagementPolicy::Observe
     }
@@ -208,12 +239,13 @@ impl VppTokenSpec {
 #[serde(rename_all = "camelCase")]
 pub struct TokenSecretRef {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::secret_name("berlin-vpp"))]
     pub name: String,
     /// Key that holds the token file.
     #[serde(default = "default_token_key")]
     #[schemars(length(max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$')").message("key must be a key of the Secret: letters, digits, '-', '_' and '.', for example token"))]
+    #[x_kube(validation = rules::secret_key("token"))]
     pub key: String,
 }
 
@@ -230,7 +262,8 @@ pub struct TenantRef {
     pub kind: TenantKind,
     /// Name of the tenant object.
     #[serde(default = "default_tenant_name")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::tenant_name())]
     pub name: String,
 }
 
@@ -291,10 +324,19 @@ impl AccountType {
     validation = Rule::new("!has(self.timeZone) || has(self.schedule)").message("timeZone belongs to a schedule; an interval has none, so leave timeZone out"),
 )]
 pub struct SyncSpec {
-    /// Five-field cron expression: minute, hour, day of month, month, day of week.
+    /// Five-field cron expression: minute, hour, day of month, month, day of week. Two runs are at least 15 minutes apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
-    #[x_kube(validation = Rule::new("self.matches('^[-0-9A-Za-z*?,/]+( +[-0-9A-Za-z*?,/]+){4}$')").message("schedule must be a cron expression of five fields (minute hour day-of-month month day-of-week), for example \"0 6,18 * * *\"; a field has numbers, names such as MON, and the signs * ? , - /; fields for seconds or years and names like @daily are not taken"))]
+    #[x_kube(
+        validation = rules::five_fields(),
+        validation = rules::cron_field(0),
+        validation = rules::cron_field(1),
+        validation = rules::cron_field(2),
+        validation = rules::cron_field(3),
+        validation = rules::cron_field(4),
+        validation = rules::forward_ranges(),
+        validation = rules::minutes_apart(),
+    )]
     pub schedule: Option<String>,
     /// IANA time zone of the schedule. Left out: UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -308,16 +350,6 @@ pub struct SyncSpec {
     pub interval: Option<String>,
 }
 
-/// What to do when Graph has an unclaimed token that looks like another file of the same location.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CreationPolicy {
-    /// Hold: two tokens of one location stop its syncing.
-    #[default]
-    Unique,
-    /// Create all the same.
-    Always,
-}
-
 /// What happens to the token in Intune when the VppToken is deleted.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeletionPolicy {
@@ -328,13 +360,13 @@ pub enum DeletionPolicy {
     Delete,
 }
 
-/// Whether the token is kept as the manifest asks for, or only looked at.
+/// Whether the token is kept as the manifest asks for, or only observed.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ManagementPolicy {
     /// Kept as the manifest asks for.
     #[default]
     Manage,
-    /// Only looked at: people manage it by hand.
+    /// Only observed: people manage it by hand.
     Observe,
 }
 
@@ -342,7 +374,7 @@ pub enum ManagementPolicy {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct VppTokenStatus {
-    /// The generation of the manifest that this status speaks of; -1 until it was looked at.
+    /// The generation that this status describes; -1 until the first reconcile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// The tenant that `tokenId` lives in.
@@ -399,7 +431,7 @@ pub struct VppTokenStatus {
     /// What this operator last uploaded, or found already uploaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uploaded: Option<Uploaded>,
-    /// A create that was announced and whose outcome is not recorded yet.
+    /// A create whose intent is recorded, and whose outcome is not recorded yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_create: Option<PendingCreate>,
     /// The token that the file was found to belong to, and that another VppToken has; until this one has a token.
@@ -417,6 +449,9 @@ pub struct VppTokenStatus {
     /// The last value of the annotation `vpptoken.io/sync-requested-at` that was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_sync_request: Option<String>,
+    /// The last value of the annotation `vpptoken.io/upload-requested-at` that was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_upload_request: Option<String>,
     /// `Ready`, `Reconciling`, `Stalled`, `TokenValid` and `Synced`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -431,7 +466,7 @@ pub struct VppTokenTenant {
     pub cloud: Cloud,
     /// The Entra tenant.
     pub tenant_id: String,
-    /// The Graph API that was spoken.
+    /// The Graph API that was used.
     pub api: GraphApi,
 }
 
@@ -447,6 +482,9 @@ pub struct Uploaded {
     pub organization_name: String,
     /// When it was uploaded; of one that was found already uploaded, its last sync, or else when it was found.
     pub time: Timestamp,
+    /// Graph has shown this expiry.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shown: bool,
 }
 
 /// A token that another VppToken has. What the Secret holds later is taken for a file of the same location.
@@ -459,13 +497,13 @@ pub struct ClaimedByAnother {
     pub token_secret_ref: TokenSecretRef,
 }
 
-/// A create that was announced before it was sent.
+/// The intent of a create, recorded before the create is sent.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PendingCreate {
     /// SHA-256, in hexadecimal, of the exact string to be sent.
     pub sha256: String,
-    /// When it was announced.
+    /// When it was recorded.
     pub since: Timestamp,
     /// The Apple ID that the token is created with.
     pub apple_id: String,

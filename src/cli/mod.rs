@@ -1,4 +1,4 @@
-//! What a person runs: `run` and `crds`.
+//! The command line: `run` and `crds`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -56,6 +56,9 @@ struct Run {
     /// How long to look for the result of a create whose answer was lost, before creating again.
     #[arg(long, env = "UNKNOWN_OUTCOME_TIME", default_value = "15m", value_parser = duration)]
     unknown_outcome_time: SignedDuration,
+    /// How long a token has to be missing in Graph before it counts as gone and is created again.
+    #[arg(long, env = "VANISHED_TIME", default_value = "15m", value_parser = duration)]
+    vanished_time: SignedDuration,
     /// How to write logs.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -82,7 +85,7 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
     schedule::duration(text).ok_or_else(|| "write a duration such as 60s or 15m".to_owned())
 }
 
-/// Reads the command line and does what it says.
+/// Reads the command line and runs the command.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Crds { dir } => finish(crds(dir)),
@@ -117,8 +120,9 @@ fn crds(dir: Option<PathBuf>) -> Result<(), String> {
 }
 
 fn operate(arguments: Run) -> Result<(), String> {
-    // The Kubernetes client warns of answers that it can't read by quoting them, and Secrets are among them.
-    let filters = format!("{},kube_client::client=error", arguments.log);
+    // The Kubernetes client logs answers that it can't read, and Secrets are among them; and its watcher logs each try
+    // that is refused.
+    let filters = format!("{},kube_client::client=error,kube_runtime::watcher=error", arguments.log);
     let filter = EnvFilter::try_new(filters).map_err(|error| format!("--log \"{}\": {error}", arguments.log))?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match arguments.log_format {
@@ -136,7 +140,11 @@ fn operate(arguments: Run) -> Result<(), String> {
         listen: arguments.listen,
         graph_endpoint: arguments.graph_endpoint,
         login_endpoint: arguments.login_endpoint,
-        timings: Timings { settling: arguments.settling_time, unknown_outcome: arguments.unknown_outcome_time },
+        timings: Timings {
+            settling: arguments.settling_time,
+            unknown_outcome: arguments.unknown_outcome_time,
+            vanished_after: arguments.vanished_time,
+        },
     };
     // The one TLS provider of the process; two would make the first client panic.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -147,8 +155,8 @@ fn operate(arguments: Run) -> Result<(), String> {
     runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
         let told = tokio::spawn(async move {
-            told_to_stop().await;
-            tracing::info!("told to stop; finishing what is in progress");
+            stop_requested().await;
+            tracing::info!("stopping; finishing what is in progress");
             let _ = stop.send(true);
         });
         let outcome = operator::run(settings, stopped).await.map_err(|error| error.to_string());
@@ -157,7 +165,7 @@ fn operate(arguments: Run) -> Result<(), String> {
     })
 }
 
-async fn told_to_stop() {
+async fn stop_requested() {
     let interrupted = async {
         let _ = tokio::signal::ctrl_c().await;
     };

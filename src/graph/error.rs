@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::scrub::Scrubber;
 
 /// A sentence from Graph is not shown beyond this many characters.
-const LONGEST_SENTENCE: usize = 400;
+const MAX_SENTENCE_CHARACTERS: usize = 400;
 
 /// The kind of a failure: what it means for the next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum ErrorKind {
     NotFound,
     /// 409, 412, 423: something else is going on with it; nothing was carried out.
     Conflict,
-    /// Any other 4xx: Graph does not want it.
+    /// Any other 4xx: Graph refuses the request.
     Refused,
     /// Entra ID refused the credentials.
     Credentials,
@@ -41,7 +41,7 @@ impl ErrorKind {
     }
 }
 
-/// A failed request. Its text holds nothing of what was sent in secret.
+/// A failed request. Its text contains no secret that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GraphError {
     /// What it means.
@@ -77,8 +77,8 @@ impl std::fmt::Display for GraphError {
 }
 
 impl GraphError {
-    /// The sentence with its code: what does not change from try to try.
-    pub fn told(&self) -> String {
+    /// The sentence with its code: what is the same at each try.
+    pub fn summary(&self) -> String {
         let sentence = self.sentence.trim_end_matches('.');
         match &self.code {
             Some(code) if !sentence.contains(code) => format!("{sentence} ({code})."),
@@ -86,7 +86,7 @@ impl GraphError {
         }
     }
 
-    /// A failure that is told by a sentence alone.
+    /// A failure that has only a sentence.
     pub fn new(kind: ErrorKind, sentence: impl Into<String>) -> Self {
         Self {
             kind,
@@ -108,7 +108,7 @@ impl GraphError {
         self
     }
 
-    /// A request without an answer. The text says what happened, not where to: a URL is not for every reader.
+    /// A request without an answer. The text does not name the URL, which is not for every reader.
     pub(super) fn of_transport(error: &reqwest::Error) -> Self {
         if error.is_connect() {
             Self::new(ErrorKind::Unreachable, "no connection could be made")
@@ -121,7 +121,7 @@ impl GraphError {
         }
     }
 
-    /// An answer that says no. Bodies can be JSON, JSON within JSON, HTML, empty, or cut off.
+    /// An answer that is an error. Bodies can be JSON, JSON within JSON, HTML, empty, or cut off.
     pub(super) fn of_answer(
         status: u16,
         body: &[u8],
@@ -172,7 +172,7 @@ pub(super) fn retry_after(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok().map(|wait| wait.min(Duration::from_secs(3600)))
 }
 
-/// Intune nests a JSON string in `message`, whose sentence ends in ids: the sentence, and the activity id.
+/// Intune nests a JSON string in `message`, whose sentence ends with ids: returns the sentence and the activity id.
 fn inner_sentence(message: &str) -> (String, Option<String>) {
     let nested: Option<Value> = serde_json::from_str(message).ok();
     let sentence = nested
@@ -190,7 +190,8 @@ fn inner_sentence(message: &str) -> (String, Option<String>) {
 }
 
 pub(super) fn shortened(text: &str) -> String {
-    let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_SENTENCE).collect();
+    let one_line: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SENTENCE_CHARACTERS).collect();
     one_line.trim().to_owned()
 }
 

@@ -1,33 +1,33 @@
-//! The only room that speaks to Microsoft: operations on the tokens of one tenant, credentials and errors.
-//! Knows no Kubernetes. Each call is one request (a list: one per page), never retried here except once after a 401,
-//! which means that nothing was executed.
+//! The only module that sends requests to Microsoft: operations on the tokens of one tenant, credentials and errors.
+//! Does not use Kubernetes. Each call is one request (a list: one per page). The only retry is one after a 401, which
+//! means that nothing was executed.
 
 mod entra;
 mod error;
 mod scrub;
+mod transport;
 mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use tokio::time::Instant;
 
 pub use entra::Credential;
 pub use error::{ErrorKind, GraphError};
+pub use transport::{Exchange, REQUEST_TIMEOUT, Received, Transport};
 pub use wire::{Entity, NewToken, TokenPatch, TokenSettings};
 
 use crate::api::{Cloud, GraphApi};
+use crate::clock::Random;
 use entra::AccessToken;
 use scrub::Scrubber;
 
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a whole request may take; there is no default in the HTTP client.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// More pages than this are a fault of the server: 100 tokens a page are 100,000 tokens.
-const MOST_PAGES: usize = 1000;
+const MAX_PAGES: usize = 1000;
 
 /// Where to sign in and where Graph is, without a trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,22 +85,33 @@ impl Operation {
     }
 }
 
-/// Is told of every request that ended: what it was for, the HTTP status (none without an answer), how long it took.
+/// Called for every request that ended: what it was for, the HTTP status (none without an answer), how long it took.
 pub type Meter = Arc<dyn Fn(Operation, Option<u16>, Duration) + Send + Sync>;
 
-/// The tokens of one tenant, as one app registration sees them. Speaks `deviceAppManagement/vppTokens` of v1.0 or beta.
+/// An app registration in a tenant, and how Graph is reached.
+#[derive(Clone, Debug)]
+pub struct AppRegistration {
+    /// Where.
+    pub endpoints: Endpoints,
+    /// Which API.
+    pub api: GraphApi,
+    /// The Entra tenant.
+    pub tenant_id: String,
+    /// The application.
+    pub client_id: String,
+}
+
+/// The tokens of one tenant, as one app registration sees them. Uses `deviceAppManagement/vppTokens` of v1.0 or beta.
 pub struct GraphClient {
-    endpoints: Endpoints,
-    api: GraphApi,
-    tenant_id: String,
-    client_id: String,
-    http: Mutex<reqwest::Client>,
+    app: AppRegistration,
+    transport: Transport,
+    random: Random,
     credential: Mutex<Credentials>,
     access: tokio::sync::Mutex<Access>,
     meter: Meter,
 }
 
-/// What to sign in with, and how often it, or what it is good for, has changed.
+/// The credential, and how often it or its permissions have changed.
 struct Credentials {
     credential: Arc<Credential>,
     generation: u64,
@@ -115,37 +126,27 @@ struct Access {
 
 impl std::fmt::Debug for GraphClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GraphClient")
-            .field("endpoints", &self.endpoints)
-            .field("tenant_id", &self.tenant_id)
-            .field("client_id", &self.client_id)
-            .finish_non_exhaustive()
+        f.debug_struct("GraphClient").field("app", &self.app).finish_non_exhaustive()
     }
 }
 
 impl GraphClient {
     /// A client for one tenant and app registration. Sends nothing yet.
-    ///
-    /// # Errors
-    /// When the HTTP client can't be built, for example without any root certificate on the machine.
     pub fn new(
-        endpoints: Endpoints,
-        api: GraphApi,
-        tenant_id: &str,
-        client_id: &str,
+        app: AppRegistration,
         credential: Credential,
+        transport: Transport,
+        random: Random,
         meter: Meter,
-    ) -> Result<Self, GraphError> {
-        Ok(Self {
-            endpoints,
-            api,
-            tenant_id: tenant_id.into(),
-            client_id: client_id.into(),
-            http: Mutex::new(http_client()?),
+    ) -> Self {
+        Self {
+            app,
+            transport,
+            random,
             credential: Mutex::new(Credentials { credential: Arc::new(credential), generation: 0 }),
             access: tokio::sync::Mutex::default(),
             meter,
-        })
+        }
     }
 
     /// Uses another credential from now on, with a freshly fetched access token.
@@ -155,7 +156,7 @@ impl GraphClient {
         credentials.generation += 1;
     }
 
-    /// Forgets the access token: roles are inside of it, so that a new permission needs a new one.
+    /// Forgets the access token: it contains the roles, so a new permission needs a new one.
     pub fn forget_access_token(&self) {
         self.credentials().generation += 1;
     }
@@ -167,7 +168,7 @@ impl GraphClient {
     pub async fn list(&self) -> Result<Vec<Entity>, GraphError> {
         let mut entities = Vec::new();
         let mut url = self.collection();
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let page = self.call(Operation::List, Method::GET, &url, None, &Scrubber::default()).await?.body;
             let items = page.as_ref().and_then(|page| page.get("value")).and_then(Value::as_array);
             let Some(items) = items else {
@@ -194,8 +195,8 @@ impl GraphClient {
         answer.body.as_ref().and_then(wire::read_answer).ok_or_else(|| GraphError::bad_answer("the token has no id"))
     }
 
-    /// Creates a token. Not idempotent: after an error that [may have been executed](GraphError::maybe_executed), look
-    /// before trying again.
+    /// Creates a token. Not idempotent: after an error that [may have been executed](GraphError::maybe_executed),
+    /// search for the token before trying again.
     ///
     /// # Errors
     /// When the request fails.
@@ -230,7 +231,7 @@ impl GraphClient {
         Ok(answer.body.as_ref().and_then(wire::read_answer))
     }
 
-    /// Deletes a token. One that is already gone counts as deleted.
+    /// Deletes a token. One that does not exist any more counts as deleted.
     ///
     /// # Errors
     /// When the request fails.
@@ -242,14 +243,14 @@ impl GraphClient {
     }
 
     fn collection(&self) -> String {
-        let version = match self.api {
+        let version = match self.app.api {
             GraphApi::V1 => "v1.0",
             GraphApi::Beta => "beta",
         };
-        format!("{}/{version}/deviceAppManagement/vppTokens", self.endpoints.graph)
+        format!("{}/{version}/deviceAppManagement/vppTokens", self.app.endpoints.graph)
     }
 
-    /// Ids are GUIDs; anything else in one that Graph sent is encoded, so that it can't leave its place in the path.
+    /// Ids are GUIDs. Anything else in an id from Graph is encoded, so that it can't change the path.
     fn item(&self, id: &str) -> String {
         let id: String = id
             .bytes()
@@ -261,9 +262,9 @@ impl GraphClient {
         format!("{}/{id}", self.collection())
     }
 
-    /// The access token goes nowhere else.
+    /// The access token is sent nowhere else.
     fn is_own(&self, url: &str) -> bool {
-        url.strip_prefix(&self.endpoints.graph).is_some_and(|rest| rest.starts_with('/'))
+        url.strip_prefix(&self.app.endpoints.graph).is_some_and(|rest| rest.starts_with('/'))
     }
 
     async fn call(
@@ -295,7 +296,7 @@ impl GraphClient {
         if let Some((_, token)) = access.token.as_ref().filter(|(of, token)| *of == generation && token.is_fresh()) {
             return Ok(token.secret.clone());
         }
-        // Whoever waited while signing in failed need not see it fail once more.
+        // A call that waited while signing in failed gets that failure, and does not try again.
         if let Some((at, of, error)) = &access.failure
             && *at > waiting_since
             && *of == generation
@@ -303,8 +304,7 @@ impl GraphClient {
             return Err(error.clone());
         }
         let began = Instant::now();
-        let outcome =
-            entra::authenticate(&self.http(), &self.endpoints, &self.tenant_id, &self.client_id, &credential).await;
+        let outcome = entra::authenticate(&self.transport, &self.app, &credential).await;
         let status = match &outcome {
             Ok(_) => Some(200),
             Err(error) => error.status,
@@ -323,7 +323,7 @@ impl GraphClient {
         }
     }
 
-    /// Another call may have fetched a new access token meanwhile: that one stays.
+    /// Another call may have fetched a new access token meanwhile, which is kept.
     async fn forget(&self, used: &SecretString) {
         let mut access = self.access.lock().await;
         if access.token.as_ref().is_some_and(|(_, token)| token.secret.expose_secret() == used.expose_secret()) {
@@ -345,9 +345,9 @@ impl GraphClient {
         scrubber: &Scrubber,
     ) -> Result<Answer, GraphError> {
         let began = Instant::now();
-        let client_request_id = uuid::Uuid::new_v4().to_string();
+        let client_request_id = self.random.uuid().to_string();
         let mut request = self
-            .http()
+            .transport
             .request(method.clone(), url)
             .bearer_auth(access.expose_secret())
             .header("client-request-id", &client_request_id);
@@ -356,7 +356,7 @@ impl GraphClient {
             None if method == Method::POST => request.header("Content-Length", "0"),
             None => request,
         };
-        let outcome = receive(request, &client_request_id, &scrubber.and(access)).await;
+        let outcome = receive(&self.transport, request, &client_request_id, &scrubber.and(access)).await;
         let status = match &outcome {
             Ok(answer) => Some(answer.status),
             Err(error) => error.status,
@@ -372,17 +372,7 @@ impl GraphClient {
             "graph request"
         );
         self.finished(operation, status, began);
-        if status == Some(StatusCode::SERVICE_UNAVAILABLE.as_u16()) {
-            // Microsoft: after a 503, retry on a new connection.
-            if let Ok(fresh) = http_client() {
-                *self.http.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
-            }
-        }
         outcome
-    }
-
-    fn http(&self) -> reqwest::Client {
-        self.http.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn finished(&self, operation: Operation, status: Option<u16>, began: Instant) {
@@ -396,33 +386,22 @@ struct Answer {
     body: Option<Value>,
 }
 
-fn http_client() -> Result<reqwest::Client, GraphError> {
-    reqwest::Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(REQUEST_TIMEOUT)
-        .pool_idle_timeout(Duration::from_secs(60))
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("vpptoken-operator/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| GraphError::new(ErrorKind::Unreachable, format!("the HTTP client can't be built: {error}")))
-}
-
 async fn receive(
+    transport: &Transport,
     request: reqwest::RequestBuilder,
     client_request_id: &str,
     scrubber: &Scrubber,
 ) -> Result<Answer, GraphError> {
-    let response = request.send().await.map_err(|error| GraphError::of_transport(&error))?;
-    let status = response.status();
-    let request_id = header(&response, "request-id").or_else(|| Some(client_request_id.to_owned()));
-    let retry_after = header(&response, "Retry-After").and_then(|text| error::retry_after(&text));
-    let text = response.bytes().await;
+    let received = transport.exchange(request).await?;
+    let status = received.status;
+    let request_id = received.header("request-id").or_else(|| Some(client_request_id.to_owned()));
+    let retry_after = received.header("Retry-After").and_then(|text| error::retry_after(&text));
     if !status.is_success() {
-        let text = text.unwrap_or_default();
+        let text = received.body.unwrap_or_default();
         return Err(GraphError::of_answer(status.as_u16(), &text, retry_after, request_id, scrubber));
     }
     // The request was carried out; only the answer is lost.
-    let text = text.map_err(|error| GraphError::of_transport(&error))?;
+    let text = received.body?;
     let body = if text.iter().all(u8::is_ascii_whitespace) {
         None
     } else {
@@ -430,8 +409,4 @@ async fn receive(
         Some(body.map_err(|_| GraphError::bad_answer("the answer is not JSON").with_status(status.as_u16()))?)
     };
     Ok(Answer { status: status.as_u16(), request_id, body })
-}
-
-fn header(response: &reqwest::Response, name: &str) -> Option<String> {
-    Some(response.headers().get(name)?.to_str().ok()?.to_owned())
 }

@@ -92,14 +92,14 @@ fn timestamp(text: &str) -> Option<Timestamp> {
 pub struct NewToken {
     /// `token`, exactly as it is to be sent.
     pub token: SecretString,
-    /// All that must not be shown of an answer that quotes it.
+    /// Everything that must be removed from an answer that quotes it.
     pub sensitive: Vec<SecretString>,
     /// `appleId`, `vppTokenAccountType` and whatever else is asked for.
     pub settings: TokenSettings,
 }
 
 impl NewToken {
-    /// The smallest body that Graph accepts is known only to a real tenant: it is chosen here.
+    /// The smallest body that Graph accepts can only be found out with a real tenant. It is chosen here.
     pub(super) fn body(&self) -> Value {
         let mut body = typed();
         body.insert("token".into(), json!(self.token.expose_secret()));
@@ -148,14 +148,14 @@ impl TokenSettings {
 pub struct TokenPatch {
     /// `token`, exactly as it is to be sent.
     pub token: Option<SecretString>,
-    /// All that must not be shown of an answer that quotes it.
+    /// Everything that must be removed from an answer that quotes it.
     pub sensitive: Vec<SecretString>,
     /// What else changes.
     pub settings: TokenSettings,
 }
 
 impl TokenPatch {
-    /// Whether a PATCH of `token` alone is enough is known only to a real tenant: the body is chosen here.
+    /// Whether a PATCH of `token` alone is enough can only be found out with a real tenant. The body is chosen here.
     pub(super) fn body(&self) -> Value {
         let mut body = typed();
         insert(&mut body, "token", self.token.as_ref().map(|token| token.expose_secret().to_owned()).as_ref());

@@ -1,4 +1,4 @@
-//! Feeds the reconcile loop: which VppToken is to be looked at when.
+//! Runs the reconcile loop: which VppToken is reconciled when.
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -10,25 +10,26 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use kube::ResourceExt;
 use kube::runtime::controller::{self, Action, ReconcileReason, ReconcileRequest, applier};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use super::metrics::Metrics;
+use super::watch_state::{Kind, WatchState, is_read};
 use super::watches::Scope;
 use crate::api::conditions::{ConditionType, find};
-use crate::api::{Reason, SYNC_REQUESTED_AT, VppToken};
-use crate::vpptoken::{self, Context, Error, Wake};
+use crate::api::{Reason, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
+use crate::vpptoken::{self, Context, Error, TokenCache, Trigger};
 
-/// No limit here: a reconcile that waits for leave to write to one tenant must not keep those of another from beginning.
-/// [`Context::working`] limits what looks and reports.
+/// No limit here: a reconcile that waits for a permit of one tenant must not block those of another.
+/// [`Context::working`] limits reads and reports.
 const CONCURRENCY: u16 = 0;
-/// How long reconciles in progress may take to end when the operator is told to stop.
-const GRACE: Duration = Duration::from_secs(20);
+/// How long reconciles in progress may take to end when the operator is stopped.
+const GRACE_PERIOD: Duration = Duration::from_secs(20);
 
 type Name = (String, String);
 
-/// Requests for reconciles from elsewhere than the watch of the VppTokens, one line per scope.
+/// Triggers from elsewhere than the watch of the VppTokens, one queue per scope.
 pub(super) struct Queue {
     lines: Vec<(Scope, mpsc::UnboundedSender<Name>)>,
     receivers: Mutex<HashMap<Scope, mpsc::UnboundedReceiver<Name>>>,
@@ -46,28 +47,30 @@ impl Queue {
         Self { lines, receivers: Mutex::new(receivers) }
     }
 
-    pub(super) fn wake(&self) -> Wake {
+    pub(super) fn trigger(&self) -> Trigger {
         let lines = self.lines.clone();
         Arc::new(move |namespace, name| {
             for (_, line) in lines.iter().filter(|(scope, _)| scope.holds(namespace)) {
-                // A closed line means that the operator stops.
+                // A closed queue means that the operator stops.
                 let _ = line.send((namespace.to_owned(), name.to_owned()));
             }
         })
     }
 
-    /// The end of a scope's line: once.
+    /// The receiving end of a scope's queue: once.
     pub(super) fn receiver(&self, scope: &Scope) -> Option<mpsc::UnboundedReceiver<Name>> {
         self.receivers.lock().unwrap_or_else(PoisonError::into_inner).remove(scope)
     }
 }
 
-/// What of a VppToken's metadata a reconcile goes by. Its own status writes don't count: they would undo every delay.
+/// The metadata of a VppToken that triggers a reconcile when it changes. Our own status writes don't: they would end
+/// every delay.
 #[derive(PartialEq, Eq)]
 struct Version {
     uid: Option<String>,
     generation: Option<i64>,
     sync_request: Option<String>,
+    upload_request: Option<String>,
     deleting: bool,
     finalizers: Vec<String>,
 }
@@ -78,6 +81,7 @@ impl Version {
             uid: object.uid(),
             generation: object.metadata.generation,
             sync_request: object.annotations().get(SYNC_REQUESTED_AT).cloned(),
+            upload_request: object.annotations().get(UPLOAD_REQUESTED_AT).cloned(),
             deleting: object.metadata.deletion_timestamp.is_some(),
             finalizers: object.finalizers().to_vec(),
         }
@@ -86,12 +90,14 @@ impl Version {
 
 /// What the reconciles of one scope are fed from.
 pub(super) struct Feed {
+    /// The namespace, or all of them.
+    pub(super) scope: Scope,
     /// The cache, which `events` fills.
-    pub(super) store: Store<VppToken>,
+    pub(super) cache: TokenCache,
     /// The watch of the VppTokens.
     pub(super) events: BoxStream<'static, Event<VppToken>>,
-    /// Requests from elsewhere.
-    pub(super) wakes: Option<mpsc::UnboundedReceiver<Name>>,
+    /// Triggers from elsewhere.
+    pub(super) triggers: Option<mpsc::UnboundedReceiver<Name>>,
 }
 
 /// What the reconciles of all scopes share.
@@ -99,42 +105,46 @@ pub(super) struct Feed {
 pub(super) struct Shared {
     /// What they work with.
     pub(super) context: Arc<Context>,
-    /// Told of every VppToken that came, changed or went.
+    /// Notified of every VppToken that was added, changed or deleted.
     pub(super) tenants_changed: Arc<Notify>,
     /// Where they are counted.
     pub(super) metrics: Arc<Metrics>,
-    /// How many of the caches of VppTokens are read.
-    pub(super) read: watch::Sender<usize>,
-    /// Whether all caches are read.
-    pub(super) all_read: watch::Receiver<bool>,
-    /// Whether the operator was told to stop.
+    /// Whether the operator has started: what all reconciles need is read.
+    pub(super) has_started: watch::Receiver<bool>,
+    /// How the watches fare.
+    pub(super) watches: watch::Receiver<Vec<WatchState>>,
+    /// Whether the operator is stopping.
     pub(super) stop: watch::Receiver<bool>,
 }
 
-/// Runs the reconciles of one scope until told to stop.
+/// Runs the reconciles of one scope until the operator is stopped.
 pub(super) async fn run(feed: Feed, shared: Shared) {
-    let Feed { store, events, wakes } = feed;
-    let Shared { context, tenants_changed, metrics, read, all_read, stop } = shared;
-    let Some(wakes) = wakes else { return };
-    let wakes = stream::unfold(wakes, |mut wakes| async move {
-        let (namespace, name) = wakes.recv().await?;
-        Some((ObjectRef::new(&name).within(&namespace), wakes))
+    let Feed { scope, cache, events, triggers } = feed;
+    let Shared { context, tenants_changed, metrics, has_started, watches, stop } = shared;
+    let store = cache.store().clone();
+    let Some(triggers) = triggers else { return };
+    let triggers = stream::unfold(triggers, |mut triggers| async move {
+        let (namespace, name) = triggers.recv().await?;
+        Some((ObjectRef::new(&name).within(&namespace), triggers))
     });
-    let changes = changed_objects(events, Arc::clone(&context), tenants_changed, read);
+    let changes = changed_objects(events, cache, Arc::clone(&context), tenants_changed);
     let mut stopped = stop.clone();
-    let requests = stream::select(changes, wakes).map(|reference| Ok::<_, Infallible>(request(reference))).take_until(
-        Box::pin(async move {
+    let requests = stream::select(changes, triggers)
+        .map(|reference| Ok::<_, Infallible>(request(reference)))
+        .take_until(Box::pin(async move {
             let _ = stopped.wait_for(|stop| *stop).await;
-        }),
-    );
+        }));
     let reconcile = {
         let metrics = Arc::clone(&metrics);
         move |object: Arc<VppToken>, context: Arc<Context>| {
             let metrics = Arc::clone(&metrics);
-            let mut all_read = all_read.clone();
+            let (mut has_started, mut watches) = (has_started.clone(), watches.clone());
+            let namespace = scope.0.clone().unwrap_or_default();
             async move {
-                // A cache that is not read yet would look like things that are not there.
-                if all_read.wait_for(|all_read| *all_read).await.is_err() {
+                // In a cache that is not read yet, objects would seem not to exist. Only the Secrets of the own
+                // namespace are waited for: a namespace that can't be read stops no other.
+                let secrets = |states: &Vec<WatchState>| is_read(states, Kind::Secrets, &namespace);
+                if has_started.wait_for(|it| *it).await.is_err() || watches.wait_for(secrets).await.is_err() {
                     return Ok(Action::await_change());
                 }
                 let began = Instant::now();
@@ -148,20 +158,21 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
         }
     };
     let config = controller::Config::default().concurrency(CONCURRENCY);
-    let results = applier(reconcile, try_again, context, store, requests, config).for_each(|result| async move {
+    let results = applier(reconcile, error_policy, context, store, requests, config).for_each(|result| async move {
         match result {
             Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
             Err(error) => tracing::warn!(%error, "a reconcile failed; it is tried again"),
         }
     });
     let mut stopped = stop;
-    let told_and_grace_over = async {
+    let grace_period_over = async {
         let _ = stopped.wait_for(|stop| *stop).await;
-        tokio::time::sleep(GRACE).await;
+        tokio::time::sleep(GRACE_PERIOD).await;
     };
     tokio::select! {
+        biased;
         () = results => {}
-        () = told_and_grace_over => tracing::warn!("stopping although reconciles are still in progress"),
+        () = grace_period_over => tracing::warn!("stopping although reconciles are still in progress"),
     }
 }
 
@@ -169,13 +180,13 @@ fn request(reference: ObjectRef<VppToken>) -> ReconcileRequest<VppToken> {
     ReconcileRequest { obj_ref: reference, reason: ReconcileReason::ObjectUpdated }
 }
 
-/// Kubernetes could not be read or written: again after 0.5, 1, 2, … up to 30 s.
+/// Kubernetes could not be read or written: retried after 0.5, 1, 2, … up to 30 s.
 #[allow(clippy::needless_pass_by_value)] // the signature is kube's
-fn try_again(object: Arc<VppToken>, _error: &Error, context: Arc<Context>) -> Action {
+fn error_policy(object: Arc<VppToken>, _error: &Error, context: Arc<Context>) -> Action {
     let failures = object.uid().and_then(|uid| {
-        context.desk.change(&uid, |page| {
-            page.kubernetes_failures = page.kubernetes_failures.saturating_add(1);
-            page.kubernetes_failures
+        context.local_state.change(&uid, |state| {
+            state.kubernetes_failures = state.kubernetes_failures.saturating_add(1);
+            state.kubernetes_failures
         })
     });
     let failures = failures.unwrap_or(1);
@@ -183,23 +194,22 @@ fn try_again(object: Arc<VppToken>, _error: &Error, context: Arc<Context>) -> Ac
     Action::requeue(wait.min(Duration::from_secs(30)))
 }
 
-/// The VppTokens whose manifest changed. Those that went are forgotten, and whoever waited for them is woken.
+/// The VppTokens whose manifest changed. Deleted ones are forgotten, and those that waited for them are triggered.
 fn changed_objects(
     events: BoxStream<'static, Event<VppToken>>,
+    cache: TokenCache,
     context: Arc<Context>,
     tenants_changed: Arc<Notify>,
-    read: watch::Sender<usize>,
 ) -> impl Stream<Item = ObjectRef<VppToken>> {
     let mut seen: HashMap<Name, Version> = HashMap::new();
     let mut listed: Vec<Name> = Vec::new();
-    let mut is_read = false;
     events.filter_map(move |event| {
         let is_listed = matches!(event, Event::InitApply(_));
         let changed = match event {
             Event::Apply(object) | Event::InitApply(object) => {
                 tenants_changed.notify_one();
                 if let Some(uid) = object.uid() {
-                    context.desk.open(&uid);
+                    context.local_state.open(&uid);
                 }
                 let name = (object.namespace().unwrap_or_default(), object.name_any());
                 let version = Version::of(&object);
@@ -214,22 +224,20 @@ fn changed_objects(
             Event::Delete(object) => {
                 tenants_changed.notify_one();
                 seen.remove(&(object.namespace().unwrap_or_default(), object.name_any()));
-                let waited = object.uid().map(|uid| context.desk.forget(&uid)).unwrap_or_default();
-                wake(&context, waited);
-                wake_rivals(&context);
+                let waited = object.uid().map(|uid| context.local_state.forget(&uid)).unwrap_or_default();
+                trigger(&context, waited);
+                trigger_blocked(&context);
                 None
             }
             Event::InitDone => {
-                if !std::mem::replace(&mut is_read, true) {
-                    read.send_modify(|read| *read += 1);
-                }
+                cache.set_read();
                 let uids: BTreeSet<String> = context.caches.all_tokens().filter_map(|object| object.uid()).collect();
                 seen.retain(|_, version| version.uid.as_ref().is_some_and(|uid| uids.contains(uid)));
-                wake(&context, context.desk.keep_only(&uids));
-                // The list of another scope may have come between: what is there is remembered.
-                uids.iter().for_each(|uid| context.desk.open(uid));
-                wake(&context, std::mem::take(&mut listed));
-                wake_rivals(&context);
+                trigger(&context, context.local_state.keep_only(&uids));
+                // All objects that exist are remembered, also those of another scope's list.
+                uids.iter().for_each(|uid| context.local_state.open(uid));
+                trigger(&context, std::mem::take(&mut listed));
+                trigger_blocked(&context);
                 tenants_changed.notify_one();
                 None
             }
@@ -242,37 +250,38 @@ fn changed_objects(
     })
 }
 
-fn wake(context: &Context, names: Vec<Name>) {
+fn trigger(context: &Context, names: Vec<Name>) {
     for (namespace, name) in names {
-        (context.wake)(&namespace, &name);
+        (context.trigger)(&namespace, &name);
     }
 }
 
-/// A VppToken went: its token may now be had by one that was held because of it.
-fn wake_rivals(context: &Context) {
+/// A VppToken was deleted: one that is blocked because of its token may now have it.
+fn trigger_blocked(context: &Context) {
     for object in context.caches.all_tokens() {
-        // Whatever else holds one without a token may be said before that.
-        let is_held = object.status.as_ref().is_none_or(|status| {
+        // One without a token may report another reason first.
+        let is_blocked = object.status.as_ref().is_none_or(|status| {
             status.token_id.is_none()
                 || find(&status.conditions, ConditionType::Ready)
                     .is_some_and(|ready| ready.reason == Reason::ClaimedByAnother.as_str())
         });
-        if is_held {
-            (context.wake)(&object.namespace().unwrap_or_default(), &object.name_any());
+        if is_blocked {
+            (context.trigger)(&object.namespace().unwrap_or_default(), &object.name_any());
         }
     }
 }
 
-/// Wakes the VppTokens whose Secret or namespace changed, for ever.
-pub(super) async fn wake_on_changes(
+/// Triggers the VppTokens whose Secret or namespace changed, for ever.
+pub(super) async fn trigger_on_changes(
     context: Arc<Context>,
     mut secrets: broadcast::Receiver<(String, String)>,
     mut namespaces: broadcast::Receiver<String>,
 ) -> &'static str {
     loop {
         let concerned: BTreeSet<(String, String)> = tokio::select! {
+            biased;
             changed = secrets.recv() => {
-                // So many changed that some were missed: look at all.
+                // So many changes came that some were missed: trigger all.
                 let changed = changed.ok();
                 names(&context, |object| changed.as_ref().is_none_or(|(namespace, name)| {
                     object.metadata.namespace.as_ref() == Some(namespace)
@@ -281,13 +290,17 @@ pub(super) async fn wake_on_changes(
             }
             changed = namespaces.recv() => {
                 let changed = changed.ok();
+                if changed.as_ref().is_none_or(|namespace| context.caches.is_unread(namespace)) {
+                    // The namespace may have been deleted: those that waited because of it go on.
+                    trigger_blocked(&context);
+                }
                 names(&context, |object| {
                     changed.as_ref().is_none_or(|namespace| object.metadata.namespace.as_ref() == Some(namespace))
                 })
             }
         };
         for (namespace, name) in concerned {
-            (context.wake)(&namespace, &name);
+            (context.trigger)(&namespace, &name);
         }
     }
 }

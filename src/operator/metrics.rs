@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use super::watch_state::{Kind, WatchState};
+use super::watches::Scope;
 use crate::api::conditions::{ConditionType, find};
 use crate::graph::Operation;
 use crate::vpptoken::Caches;
@@ -46,15 +48,30 @@ struct DurationLabels {
     operation: OperationLabel,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    kind: &'static str,
+    namespace: String,
+}
+
+impl WatchLabels {
+    /// Without a namespace: all of them.
+    fn of(kind: Kind, scope: &Scope) -> Self {
+        Self { kind: kind.as_str(), namespace: scope.0.clone().unwrap_or_default() }
+    }
+}
+
 /// All figures.
 pub(super) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<DurationLabels, Histogram, fn() -> Histogram>,
     reconciles: Family<OutcomeLabels, Counter>,
     reconcile_seconds: Histogram,
+    watch_failures: Family<WatchLabels, Counter>,
+    session_restarts: Counter,
 }
 
-/// 10 ms to 40 s: a request ends after 30.
+/// 10 ms to 40 s: a request ends after 30 s.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.01, 2.0, 13))
 }
@@ -66,6 +83,8 @@ impl Default for Metrics {
             request_seconds: Family::new_with_constructor(seconds),
             reconciles: Family::default(),
             reconcile_seconds: seconds(),
+            watch_failures: Family::default(),
+            session_restarts: Counter::default(),
         }
     }
 }
@@ -85,9 +104,23 @@ impl Metrics {
         self.reconciles.get_or_create(&OutcomeLabels { outcome: if ok { "ok" } else { "error" } }).inc();
     }
 
+    /// A try to list or watch failed.
+    pub(super) fn watch_failed(&self, kind: Kind, scope: &Scope) {
+        self.watch_failures.get_or_create(&WatchLabels::of(kind, scope)).inc();
+    }
+
+    /// The task of a session ended, which is a fault.
+    pub(super) fn session_restarted(&self) {
+        self.session_restarts.inc();
+    }
+
     /// The figures as OpenMetrics text. Those of the tokens are taken from the cache as it is now, so that none outlives
     /// its object.
-    pub(super) fn encode(&self, caches: &Caches) -> Result<String, std::fmt::Error> {
+    pub(super) fn encode(&self, caches: &Caches, watches: &[WatchState]) -> Result<String, std::fmt::Error> {
+        let watch_up = Family::<WatchLabels, Gauge>::default();
+        for state in watches {
+            watch_up.get_or_create(&WatchLabels::of(state.kind, &state.scope)).set(i64::from(state.is_up()));
+        }
         let ready = Family::<TokenLabels, Gauge>::default();
         let expiry = Family::<TokenLabels, Gauge>::default();
         let last_sync = Family::<TokenLabels, Gauge>::default();
@@ -121,6 +154,17 @@ impl Metrics {
             "How long reconciles took, waiting for Graph's limits included",
             Unit::Seconds,
             self.reconcile_seconds.clone(),
+        );
+        registry.register("watch_up", "Whether a kind of object can be read in a watched namespace", watch_up);
+        registry.register(
+            "watch_failures",
+            "Failed tries to list or watch a kind of object, by watched namespace",
+            self.watch_failures.clone(),
+        );
+        registry.register(
+            "session_restarts",
+            "Sessions with a tenant that ended by a fault of the operator and were opened again",
+            self.session_restarts.clone(),
         );
         registry.register("ready", "Whether Graph has what the VppToken asks for", ready);
         registry.register_with_unit("expiration_timestamp", "When the token in Graph expires", Unit::Seconds, expiry);

@@ -1,28 +1,32 @@
-//! Start-up: watches, sessions, reconciles, health and metrics, until it is told to stop.
+//! Start-up: watches, sessions, reconciles, health and metrics, until the operator is stopped.
 
 mod controller;
 mod health;
 mod metrics;
 mod tenants;
+#[cfg(test)]
+mod tests;
+mod watch_state;
 mod watches;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use kube::runtime::events::Reporter;
 use kube::{Client, Config};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::api::FIELD_MANAGER;
-use crate::graph::Endpoints;
-use crate::tenant::{Directory, Timings};
+use crate::clock::{Clock, Random};
+use crate::graph::{Endpoints, Transport};
+use crate::tenant::{TenantRegistry, Timings};
 use crate::vpptoken::Context;
-use crate::vpptoken::desk::Desk;
 use crate::vpptoken::events::Events;
+use crate::vpptoken::local_state::LocalState;
 use metrics::Metrics;
+use watch_state::{Kind, WatchState, Watches};
 
 /// How the operator is run.
 #[derive(Clone, Debug)]
@@ -37,12 +41,12 @@ pub struct Settings {
     pub graph_endpoint: Option<String>,
     /// Another login host than the cloud's.
     pub login_endpoint: Option<String>,
-    /// Times that the rules speak of.
+    /// The durations that the rules use.
     pub timings: Timings,
 }
 
 impl Settings {
-    /// Where a cloud is reached, unless it was said otherwise.
+    /// Where a cloud is reached, unless the settings name other hosts.
     fn endpoints(&self, cloud: crate::api::Cloud) -> Endpoints {
         let of_cloud = Endpoints::of(cloud);
         let other = |url: &Option<String>| url.as_deref().map(|url| url.trim_end_matches('/').to_owned());
@@ -62,6 +66,9 @@ pub enum StartError {
     /// The client can't be made of it.
     #[error("the Kubernetes configuration can't be used: {0}")]
     Client(#[from] kube::Error),
+    /// The HTTP client for Microsoft can't be made.
+    #[error("{0}")]
+    Transport(#[from] crate::graph::GraphError),
     /// The port is taken, most often.
     #[error("can't listen on {address}: {error}")]
     Listen {
@@ -70,20 +77,42 @@ pub enum StartError {
         /// Why not.
         error: std::io::Error,
     },
-    /// A part of the operator ended, which none does by itself.
+    /// The health server can't be started.
+    #[error("health and metrics can't be served: {0}")]
+    Serve(#[from] std::io::Error),
+    /// A part of the operator ended, which is a fault.
     #[error("a part of the operator ended unexpectedly: {0}")]
     Ended(String),
 }
 
 /// A watch is renewed by its client before this; anything slower is a dead connection.
-const WATCH_READ_TIMEOUT: Duration = Duration::from_secs(300);
+pub const WATCH_READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// There is no default: a request on a dead connection would hang for ever.
-const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(20);
+pub const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Once everything that all reconciles need is read, other namespaces are waited for no longer than this; one that is
+/// refused is not waited for.
+const MAX_START_DELAY: Duration = Duration::from_secs(30);
 
 /// Reconciles that read or write Kubernetes at a time.
-const WORKING: usize = 64;
+const MAX_CONCURRENT_READS: usize = 64;
 
-/// Runs until `stop` says so.
+/// The connections to the outside: what a simulation replaces, and nothing else.
+#[derive(Clone)]
+pub struct Outside {
+    /// Kubernetes, for requests.
+    pub client: Client,
+    /// Kubernetes, for watches, whose answers take longer.
+    pub watching: Client,
+    /// Microsoft.
+    pub transport: Transport,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+}
+
+/// Runs until `stop` is true.
 ///
 /// # Errors
 /// When it can't start.
@@ -101,75 +130,110 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), 
         .await
         .map_err(|error| StartError::Listen { address: settings.listen, error })?;
     let address = listener.local_addr().map_err(|error| StartError::Listen { address: settings.listen, error })?;
+    tracing::info!(health = %format!("http://{address}/healthz"), "listening");
+    let transport = Transport::network()?;
+    let outside = Outside { client, watching, transport, clock: Clock::system(), random: Random::system() };
+    run_with(settings, namespace, outside, Some(listener), stop).await
+}
+
+/// Runs with the given connections; health and metrics are served if there is a listener. `namespace` holds the Secrets
+/// of ClusterGraphTenants.
+///
+/// # Errors
+/// When a part of it ends.
+pub async fn run_with(
+    settings: Settings,
+    namespace: String,
+    outside: Outside,
+    listener: Option<tokio::net::TcpListener>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), StartError> {
+    let Outside { client, watching, transport, clock, random } = outside;
     let metrics = Arc::new(Metrics::default());
-    let (ready, is_ready) = watch::channel(false);
+    let watches = Watches::new(Arc::clone(&metrics), clock.clone());
+    let (started, has_started) = watch::channel(false);
 
     let scopes = watches::Scope::of(&settings.watch_namespaces);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         namespace,
         watching = %watches::Scope::names(&scopes),
-        health = %format!("http://{address}/healthz"),
         "vpptoken-operator starts"
     );
     let mut tasks = JoinSet::new();
-    let (caches, tenants, sources) = watches::start(&watching, &scopes, &namespace, &mut tasks);
-    tasks.spawn(health::serve(listener, is_ready.clone(), Arc::clone(&metrics), caches.clone()));
+    let (caches, tenants, sources) = watches::start(&watching, &scopes, &namespace, &watches, &mut tasks);
+    let vitals = |heartbeat| health::Vitals {
+        heartbeat,
+        has_started: has_started.clone(),
+        stop: stop.clone(),
+        watches: watches.subscribe(),
+        clock: clock.clone(),
+        metrics: Arc::clone(&metrics),
+        caches: caches.clone(),
+    };
+    // Serves until it is dropped.
+    let _server = listener.map(|listener| health::serve(listener, vitals, &mut tasks)).transpose()?;
 
-    let desk = Desk::default();
-    let directory = Arc::new(Directory::default());
+    let local_state = LocalState::default();
+    let registry = Arc::new(TenantRegistry::default());
     let queue = controller::Queue::new(&scopes);
     let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: std::env::var("HOSTNAME").ok() };
     let context = Arc::new(Context {
+        clock,
+        random,
         client: client.clone(),
         caches: caches.clone(),
-        directory: Arc::clone(&directory),
+        registry: Arc::clone(&registry),
         tenant_wanted: Arc::clone(&sources.tenants_changed),
-        desk: desk.clone(),
+        local_state: local_state.clone(),
         timings: settings.timings,
         events: Events::new(client.clone(), reporter),
-        wake: queue.wake(),
-        working: Semaphore::new(WORKING),
+        trigger: queue.trigger(),
+        working: Semaphore::new(MAX_CONCURRENT_READS),
     });
-    tasks.spawn(controller::wake_on_changes(
+    tasks.spawn(controller::trigger_on_changes(
         Arc::clone(&context),
         sources.secrets_changed.subscribe(),
         sources.namespaces_changed.subscribe(),
     ));
-    let keeper = tenants::Keeper::new(settings, namespace, client, Arc::clone(&context), tenants, Arc::clone(&metrics));
+    let session_manager = tenants::SessionManager::new(
+        settings,
+        namespace,
+        transport,
+        Arc::clone(&context),
+        tenants,
+        watches.clone(),
+        Arc::clone(&metrics),
+    );
 
-    let (read, mut tokens_read) = watch::channel(0);
-    let all_read = async {
-        // Not by the caches' own signal: it wakes one waiter, and the reconciles wait for it.
-        let _ = tokens_read.wait_for(|read| *read == scopes.len()).await;
-        join_all(caches.secrets.iter().map(|store| store.wait_until_ready())).await;
-        let _ = caches.namespaces.wait_until_ready().await;
-        keeper.wait_until_ready().await;
-    };
     let mut stopped = stop.clone();
     let shared = controller::Shared {
         context: Arc::clone(&context),
         tenants_changed: Arc::clone(&sources.tenants_changed),
         metrics: Arc::clone(&metrics),
-        read,
-        all_read: is_ready.clone(),
+        has_started,
+        watches: watches.subscribe(),
         stop: stop.clone(),
     };
     let mut controllers = JoinSet::new();
-    for ((scope, store), events) in scopes.iter().zip(&caches.tokens).zip(sources.tokens) {
-        let feed = controller::Feed { store: store.clone(), events, wakes: queue.receiver(scope) };
+    for ((scope, cache), events) in scopes.iter().zip(&caches.tokens).zip(sources.tokens) {
+        let feed =
+            controller::Feed { scope: scope.clone(), cache: cache.clone(), events, triggers: queue.receiver(scope) };
         controllers.spawn(controller::run(feed, shared.clone()));
     }
     tokio::select! {
-        () = all_read => {}
+        biased;
+        () = can_start(watches.subscribe()) => {}
         _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+        Some(ended) = tasks.join_next() => return Err(ended_unexpectedly(ended)),
     }
-    tracing::info!("all caches are read; reconciling");
-    let _ = ready.send(true);
-    tasks.spawn(keeper.run(Arc::clone(&sources.tenants_changed)));
+    tracing::info!("the caches are read; reconciling");
+    let _ = started.send(true);
+    tasks.spawn(session_manager.run(Arc::clone(&sources.tenants_changed)));
 
-    // The controllers end when they are told to stop and their last reconcile is done; the other parts never do.
+    // After a stop, the controllers end with their last reconcile; the other parts never end.
     tokio::select! {
+        biased;
         ended = async {
             while let Some(ended) = controllers.join_next().await {
                 if ended.is_err() || !*stop.borrow() {
@@ -178,12 +242,24 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), 
             }
             Ok(())
         } => ended,
-        Some(ended) = tasks.join_next() => {
-            let what = match ended {
-                Ok(name) => name.to_owned(),
-                Err(_) => "a task failed".to_owned(),
-            };
-            Err(StartError::Ended(what))
-        }
+        Some(ended) = tasks.join_next() => Err(ended_unexpectedly(ended)),
     }
+}
+
+/// Resolves when everything that all reconciles need is read, and each namespace is read, refused, or has been tried
+/// for long enough.
+async fn can_start(mut watches: watch::Receiver<Vec<WatchState>>) {
+    let needed_by_all = |states: &Vec<WatchState>| {
+        let mut needed =
+            states.iter().filter(|state| matches!(state.kind, Kind::Namespaces | Kind::ClusterGraphTenants));
+        needed.all(|state| state.is_read)
+    };
+    // The senders live as long as the operator.
+    let _ = watches.wait_for(needed_by_all).await;
+    let tried = |states: &Vec<WatchState>| states.iter().all(|state| state.is_read || state.is_refused);
+    let _ = tokio::time::timeout(MAX_START_DELAY, watches.wait_for(tried)).await;
+}
+
+fn ended_unexpectedly(ended: Result<&'static str, tokio::task::JoinError>) -> StartError {
+    StartError::Ended(ended.map_or_else(|_| "a task failed".to_owned(), str::to_owned))
 }

@@ -3,22 +3,29 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use axum::http::Request;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::ObjectMeta;
+use kube::client::Body;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{Lookup, Store};
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, Client, Resource};
 use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 
+use super::watch_state::{Kind, Watch, Watches};
 use crate::api::{ClusterGraphTenant, GraphTenant, VppToken};
-use crate::vpptoken::Caches;
+use crate::vpptoken::report::is_of_other_manager;
+use crate::vpptoken::{Caches, TokenCache};
 
 /// A namespace that is watched, or all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -60,11 +67,11 @@ pub(super) struct TenantCaches {
     pub(super) cluster: Store<ClusterGraphTenant>,
 }
 
-/// What happens in the caches.
+/// Changes in the caches.
 pub(super) struct Sources {
     /// Events of the VppTokens, one stream per scope; the stream fills the cache, so it has to be read.
     pub(super) tokens: Vec<BoxStream<'static, Event<VppToken>>>,
-    /// Something changed that the sessions go by.
+    /// Notified when something changed that the sessions depend on.
     pub(super) tenants_changed: Arc<Notify>,
     /// Secrets that changed: namespace and name.
     pub(super) secrets_changed: broadcast::Sender<(String, String)>,
@@ -77,11 +84,14 @@ pub(super) fn start(
     client: &Client,
     scopes: &[Scope],
     namespace: &str,
+    watches: &Watches,
     tasks: &mut JoinSet<&'static str>,
 ) -> (Caches, TenantCaches, Sources) {
     let tenants_changed = Arc::new(Notify::new());
     let (secrets_changed, _) = broadcast::channel(4096);
     let (namespaces_changed, _) = broadcast::channel(1024);
+    let config = watcher::Config::default;
+    let everywhere = Scope(None);
 
     let mut secret_scopes = scopes.to_vec();
     if !scopes.iter().any(|scope| scope.holds(namespace)) {
@@ -91,10 +101,12 @@ pub(super) fn start(
         .iter()
         .map(|scope| {
             let (store, writer) = kube::runtime::reflector::store();
-            let events = watcher::watcher(scope.api::<PartialObjectMeta<Secret>>(client), watcher::Config::default());
+            let watch = watches.add(Kind::Secrets, scope);
+            let api = scope.api::<PartialObjectMeta<Secret>>(&observed(client, &watch));
             let (changed, tenants) = (secrets_changed.clone(), Arc::clone(&tenants_changed));
-            tasks.spawn(follow("the watch of the Secrets", events, writer, move |secret| {
-                // Nobody listening is no fault: the caches are read at the next look.
+            let events = watcher::watcher(api, config());
+            tasks.spawn(follow("the watch of the Secrets", watch, events, writer, move |secret| {
+                // Without a receiver nothing is lost: the caches are read at the next reconcile.
                 let _ = changed.send(secret);
                 tenants.notify_one();
             }));
@@ -103,9 +115,10 @@ pub(super) fn start(
         .collect();
 
     let (namespaces, writer) = kube::runtime::reflector::store();
-    let events = watcher::watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default());
+    let watch = watches.add(Kind::Namespaces, &everywhere);
+    let events = watcher::watcher(Api::<PartialObjectMeta<Namespace>>::all(observed(client, &watch)), config());
     let changed = namespaces_changed.clone();
-    tasks.spawn(follow("the watch of the namespaces", events, writer, move |(_, namespace)| {
+    tasks.spawn(follow("the watch of the namespaces", watch, events, writer, move |(_, namespace)| {
         let _ = changed.send(namespace);
     }));
 
@@ -113,16 +126,18 @@ pub(super) fn start(
         .iter()
         .map(|scope| {
             let (store, writer) = kube::runtime::reflector::store();
-            let events = watcher::watcher(scope.api::<GraphTenant>(client), watcher::Config::default());
+            let watch = watches.add(Kind::GraphTenants, scope);
+            let events = watcher::watcher(scope.api::<GraphTenant>(&observed(client, &watch)), config());
             let tenants = Arc::clone(&tenants_changed);
-            tasks.spawn(follow("the watch of the GraphTenants", events, writer, move |_| tenants.notify_one()));
+            tasks.spawn(follow("the watch of the GraphTenants", watch, events, writer, move |_| tenants.notify_one()));
             store
         })
         .collect();
     let (cluster, writer) = kube::runtime::reflector::store();
-    let events = watcher::watcher(Api::<ClusterGraphTenant>::all(client.clone()), watcher::Config::default());
+    let watch = watches.add(Kind::ClusterGraphTenants, &everywhere);
+    let events = watcher::watcher(Api::<ClusterGraphTenant>::all(observed(client, &watch)), config());
     let tenants = Arc::clone(&tenants_changed);
-    tasks.spawn(follow("the watch of the ClusterGraphTenants", events, writer, move |_| {
+    tasks.spawn(follow("the watch of the ClusterGraphTenants", watch, events, writer, move |_| {
         tenants.notify_one();
     }));
 
@@ -130,9 +145,10 @@ pub(super) fn start(
     let mut tokens = Vec::new();
     for scope in scopes {
         let (store, writer) = kube::runtime::reflector::store();
-        let events = watcher::watcher(scope.api::<VppToken>(client), watcher::Config::default());
-        stores.push(store);
-        tokens.push(cached("VppTokens", events, writer).boxed());
+        let watch = watches.add(Kind::VppTokens, scope);
+        let events = watcher::watcher(scope.api::<VppToken>(&observed(client, &watch)), config());
+        stores.push(TokenCache::new(scope.0.clone(), store));
+        tokens.push(cached(watch, events, writer).boxed());
     }
     (
         Caches { tokens: stores, secrets, namespaces },
@@ -141,14 +157,33 @@ pub(super) fn start(
     )
 }
 
+/// A client that reports the state of a watch from its answers: a watch that works again after a failure brings no
+/// event while nothing changes.
+fn observed(client: &Client, watch: &Watch) -> Client {
+    let (way, watch) = (client.clone(), watch.clone());
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (way, watch) = (way.clone(), watch.clone());
+        async move {
+            let is_watch = request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "watch=true"));
+            let response = way.send(request).await?;
+            if is_watch && response.status().is_success() {
+                watch.worked();
+            }
+            Ok::<_, kube::Error>(response)
+        }
+    });
+    Client::new(service, client.default_namespace())
+}
+
 fn names(meta: &ObjectMeta) -> (String, String) {
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
-/// Fills a cache for ever, and tells the namespace and name of every object that came, changed or went. What a list brings is
-/// told when the list is complete: only then does the cache have it.
+/// Fills a cache for ever, and sends the namespace and name of every object that was added, changed or deleted. Those
+/// of a list are sent when the list is complete: only then does the cache have them.
 async fn follow<K>(
     name: &'static str,
+    watch: Watch,
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
     writer: Writer<K>,
     changed: impl Fn((String, String)) + Send,
@@ -156,7 +191,7 @@ async fn follow<K>(
 where
     K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
-    let mut events = std::pin::pin!(cached(name, events, writer));
+    let mut events = std::pin::pin!(cached(watch, events, writer));
     let mut known = BTreeSet::new();
     let mut listed = BTreeSet::new();
     while let Some(event) = events.next().await {
@@ -182,9 +217,35 @@ where
     name
 }
 
-/// Retries a watch with growing delays, strips what is not needed, and fills a cache.
+/// After an outage, no watch is later than this.
+const MAX_WATCH_DELAY: Duration = Duration::from_secs(8);
+
+/// kube's delays for watches, reset by what was really read: to begin a list is an event of the watch, too, so that a list
+/// that is refused for ever would be tried every second.
+#[derive(Default)]
+struct WatchBackoff {
+    delays: DefaultBackoff,
+    has_read: Arc<AtomicBool>,
+}
+
+impl Iterator for WatchBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        if self.has_read.swap(false, Ordering::SeqCst) {
+            self.delays.reset();
+        }
+        self.delays.next().map(|delay| delay.min(MAX_WATCH_DELAY))
+    }
+}
+
+impl Backoff for WatchBackoff {
+    fn reset(&mut self) {}
+}
+
+/// Retries a watch with growing delays, strips what is not needed, fills a cache, and reports the state of the watch.
 fn cached<K>(
-    name: &'static str,
+    watch: Watch,
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
     writer: Writer<K>,
 ) -> impl Stream<Item = Event<K>> + Send + 'static
@@ -194,14 +255,53 @@ where
     let strip = |object: &mut K| {
         let is_secret = <K as Resource>::kind(&()) == "Secret";
         let meta = object.meta_mut();
-        meta.managed_fields = None;
+        // Of the managed fields, only that others wrote the status is used.
+        meta.managed_fields.take_if(|entries| {
+            entries.retain(is_of_other_manager);
+            entries.iter_mut().for_each(|entry| entry.fields_v1 = None);
+            is_secret || entries.is_empty()
+        });
         if is_secret {
             meta.annotations = None;
         }
     };
-    events.default_backoff().modify(strip).reflect(writer).filter_map(move |event| {
-        let event =
-            event.inspect_err(|error| tracing::warn!(watch = name, %error, "a watch failed; it is tried again")).ok();
-        std::future::ready(event)
+    let backoff = WatchBackoff::default();
+    let has_read = Arc::clone(&backoff.has_read);
+    events.backoff(backoff).modify(strip).reflect(writer).filter_map(move |event| {
+        match &event {
+            Err(error) => watch.failed(error),
+            Ok(Event::InitDone) => {
+                has_read.store(true, Ordering::SeqCst);
+                watch.read();
+            }
+            Ok(Event::Apply(_) | Event::Delete(_)) => {
+                has_read.store(true, Ordering::SeqCst);
+                watch.worked();
+            }
+            // The list is still to come, and may be cut off.
+            Ok(Event::Init | Event::InitApply(_)) => {}
+        }
+        std::future::ready(event.ok())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delays_of_a_watch_grow_until_it_has_read_something() {
+        let mut backoff = WatchBackoff::default();
+        let mut delays: Vec<Duration> = (0..8)
+            .map(|_| {
+                // As a list that begins.
+                backoff.reset();
+                backoff.next().unwrap()
+            })
+            .collect();
+        assert_eq!(delays[7], MAX_WATCH_DELAY, "{delays:?}");
+        backoff.has_read.store(true, Ordering::SeqCst);
+        delays.push(backoff.next().unwrap());
+        assert!(delays[8] < Duration::from_secs(3), "{delays:?}");
+    }
 }

@@ -1,4 +1,4 @@
-//! A tenant's session: lists its tokens once per poll, and sends the writes of its VppTokens through the budget.
+//! A tenant's session: lists its tokens once per poll, and sends the writes of its VppTokens through the limiter.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,27 +8,25 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::budget::{Budget, Budgets, Priority, Sent};
-use super::clock;
+use super::rate_limiter::{Priority, WritePermit, WriteRateLimiter, WriteRateLimiters};
 use super::snapshot::{Field, Snapshot};
 use super::{Merged, Timings};
+use crate::clock::Clock;
 use crate::graph::{Credential, Entity, ErrorKind, GraphClient, GraphError, NewToken, TokenPatch};
 
 /// While a sync runs, lists come after 2, 4, 8, … seconds, but never further apart than this.
-const SLOWEST_WHILE_SYNCING: Duration = Duration::from_secs(30);
+const MAX_SYNCING_POLL: Duration = Duration::from_secs(30);
 /// A sync that runs longer than this is stuck.
-pub const LONGEST_SYNC: SignedDuration = SignedDuration::from_hours(1);
+pub const MAX_SYNC_DURATION: SignedDuration = SignedDuration::from_hours(1);
 /// A list that failed is tried again after 1, 2, 4, … seconds, but never later than this.
-const SLOWEST_RETRY: Duration = Duration::from_secs(60);
-/// Microsoft: without `Retry-After`, wait 3 s, doubling to 180 s.
-const THROTTLED_WAIT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(180));
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
-/// What of a tenant object a session goes by.
+/// The settings of a tenant object that a session uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionSettings {
     /// How often to list.
     pub poll_interval: Duration,
-    /// The times that the rules speak of.
+    /// The durations that the rules use.
     pub timings: Timings,
 }
 
@@ -59,13 +57,13 @@ pub struct TenantView {
 /// Something that reconciles may wait for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Tokens that are new, changed or gone.
+    /// Tokens that are new, changed or deleted.
     pub ids: BTreeSet<String>,
-    /// A problem came, went, or became another one: that concerns every VppToken of the tenant.
+    /// A problem began, ended, or became another one: that concerns every VppToken of the tenant.
     pub problem: bool,
 }
 
-/// Is told after every list.
+/// Called after every list.
 pub type OnChange = Box<dyn Fn(Change) + Send + Sync>;
 
 struct State {
@@ -75,21 +73,22 @@ struct State {
     next_regular: Option<Instant>,
     not_before: Option<Instant>,
     failures: u32,
-    throttled: u32,
     syncing_lists: u32,
-    budget: Arc<Budget>,
+    limiter: Arc<WriteRateLimiter>,
     settings: SessionSettings,
 }
 
 /// A live session with one tenant.
 pub struct Session {
+    name: String,
     client: GraphClient,
     state: Mutex<State>,
-    poke: Notify,
+    notify: Notify,
     opened: Timestamp,
+    clock: Clock,
     on_change: OnChange,
-    budgets: Arc<Budgets>,
-    budget_key: (String, String, String),
+    limiters: Arc<WriteRateLimiters>,
+    limiter_key: (String, String, String),
 }
 
 impl std::fmt::Debug for Session {
@@ -99,13 +98,15 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// A session that has not listed yet; [`Session::run`] is its life. `budget_key` names the app registration (Graph
-    /// host, tenant, client) whose budget is shared once its credentials were accepted.
+    /// A session that has not listed yet; [`Session::run`] runs it. Logs contain `name`. `limiter_key` names the app
+    /// registration (Graph host, tenant, client) whose limiter is shared once its credentials were accepted.
     pub fn new(
+        name: String,
         client: GraphClient,
         settings: SessionSettings,
-        budgets: Arc<Budgets>,
-        budget_key: (String, String, String),
+        limiters: Arc<WriteRateLimiters>,
+        limiter_key: (String, String, String),
+        clock: Clock,
         on_change: OnChange,
     ) -> Self {
         let state = State {
@@ -115,19 +116,20 @@ impl Session {
             next_regular: None,
             not_before: None,
             failures: 0,
-            throttled: 0,
             syncing_lists: 0,
-            budget: Arc::default(),
+            limiter: Arc::default(),
             settings,
         };
         Self {
+            name,
             client,
             state: Mutex::new(state),
-            poke: Notify::new(),
-            opened: clock::now(),
+            notify: Notify::new(),
+            opened: clock.now(),
+            clock,
             on_change,
-            budgets,
-            budget_key,
+            limiters,
+            limiter_key,
         }
     }
 
@@ -139,18 +141,18 @@ impl Session {
             problem: state.problem.clone(),
             poll_interval: SignedDuration::try_from(state.settings.poll_interval).unwrap_or(SignedDuration::MAX),
             opened: self.opened,
-            paused_until: state.budget.paused_until(),
+            paused_until: state.limiter.paused_until(),
         }
     }
 
-    /// Goes by other settings from now on.
+    /// Uses other settings from now on.
     pub fn set_settings(&self, settings: SessionSettings) {
         let mut state = self.state();
         if state.settings != settings {
             state.settings = settings;
             state.next_regular = None;
             drop(state);
-            self.poke.notify_one();
+            self.notify.notify_one();
         }
     }
 
@@ -161,7 +163,7 @@ impl Session {
         state.not_before = None;
         state.next_regular = None;
         drop(state);
-        self.poke.notify_one();
+        self.notify.notify_one();
     }
 
     /// Asks for a list that begins after a time. False when there has been one.
@@ -172,14 +174,14 @@ impl Session {
         }
         state.wanted_after = Some(state.wanted_after.map_or(time, |already| already.max(time)));
         drop(state);
-        self.poke.notify_one();
+        self.notify.notify_one();
         true
     }
 
     /// Lists for ever.
     pub async fn run(self: Arc<Self>) {
         loop {
-            let poked = self.poke.notified();
+            let notified = self.notify.notified();
             match self.next_list() {
                 at if at <= Instant::now() => {
                     let change = self.list().await;
@@ -187,8 +189,9 @@ impl Session {
                 }
                 at => {
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep_until(at) => {}
-                        () = poked => {}
+                        () = notified => {}
                     }
                 }
             }
@@ -203,48 +206,48 @@ impl Session {
             _ => None,
         };
         let due = wanted.or(state.next_regular).unwrap_or(now);
-        let paused = state.budget.paused().map(|wait| now + wait);
+        let paused = state.limiter.paused().map(|wait| now + wait);
         due.max(state.not_before.unwrap_or(due)).max(paused.unwrap_or(due))
     }
 
     async fn list(&self) -> Change {
         let started = Instant::now();
-        let began = clock::now();
+        let began = self.clock.now();
         match self.client.list().await {
             Ok(entities) => {
                 let (merged, problem) = self.merge(began, entities, started);
                 let mut ids = merged.changed;
-                for id in merged.doubtful {
+                for id in merged.to_confirm {
                     if self.confirm(&id).await.is_ok() {
                         ids.insert(id);
                     }
                 }
                 Change { ids, problem }
             }
-            Err(error) => Change { ids: BTreeSet::new(), problem: self.failed(error, started) },
+            Err(error) => Change { ids: BTreeSet::new(), problem: self.record_list_failure(error, started) },
         }
     }
 
     fn merge(&self, began: Timestamp, entities: Vec<Entity>, started: Instant) -> (Merged, bool) {
         let mut state = self.state();
         let settling = state.settings.timings.settling;
-        let merged = Arc::make_mut(&mut state.snapshot).merge(began, clock::now(), entities, settling);
+        let merged = Arc::make_mut(&mut state.snapshot).merge(began, self.clock.now(), entities, settling);
         if state.failures > 0 || state.next_regular.is_none() {
-            let (graph, tenant_id, client_id) = &self.budget_key;
-            state.budget = self.budgets.of(graph, tenant_id, client_id);
+            let (graph, tenant_id, client_id) = &self.limiter_key;
+            state.limiter = self.limiters.of(graph, tenant_id, client_id);
         }
         state.failures = 0;
-        state.throttled = 0;
+        state.limiter.record_success(started);
         state.not_before = None;
         if state.wanted_after.is_some_and(|time| began > time) {
             state.wanted_after = None;
         }
         let mut wait = state.settings.poll_interval;
-        // One that runs for longer is stuck: it is no reason to hurry.
-        let an_hour_ago = began.saturating_sub(LONGEST_SYNC).unwrap_or(Timestamp::MIN);
+        // A sync that runs for longer is stuck, and no reason to list more often.
+        let an_hour_ago = began.saturating_sub(MAX_SYNC_DURATION).unwrap_or(Timestamp::MIN);
         if state.snapshot.is_syncing_since(an_hour_ago) {
             state.syncing_lists += 1;
-            wait = wait.min(doubling(Duration::from_secs(1), state.syncing_lists, SLOWEST_WHILE_SYNCING));
+            wait = wait.min(backoff(Duration::from_secs(1), state.syncing_lists, MAX_SYNCING_POLL));
         } else {
             state.syncing_lists = 0;
         }
@@ -252,15 +255,14 @@ impl Session {
         (merged, state.problem.take().is_some())
     }
 
-    fn failed(&self, error: GraphError, started: Instant) -> bool {
-        tracing::warn!(%error, "the tenant's tokens can't be listed");
+    fn record_list_failure(&self, error: GraphError, started: Instant) -> bool {
         if matches!(error.kind, ErrorKind::Forbidden | ErrorKind::Unauthorized) {
             self.client.forget_access_token();
         }
         let mut state = self.state();
         state.failures = state.failures.saturating_add(1);
-        self.slow_down(&mut state, &error);
-        let own = doubling(Duration::from_millis(500), state.failures, SLOWEST_RETRY);
+        self.slow_down(&state, &error, started);
+        let own = backoff(Duration::from_millis(500), state.failures, MAX_RETRY_DELAY);
         let wait = own.max(error.retry_after.unwrap_or_default());
         state.not_before = Some(Instant::now() + wait);
         let poll_interval = state.settings.poll_interval;
@@ -271,34 +273,48 @@ impl Session {
         );
         let is_same =
             |before: ErrorKind| before == error.kind || before.is_about_access() && error.kind.is_about_access();
-        let before = state.problem.as_ref().filter(|problem| is_same(problem.error.kind));
-        let since = before.map_or_else(clock::now, |problem| problem.since);
-        let is_new = before
-            .is_none_or(|problem| (&problem.error.code, &problem.error.sentence) != (&error.code, &error.sentence));
-        state.problem = Some(Problem { since, error });
+        let before = state.problem.take().filter(|problem| is_same(problem.error.kind));
+        let is_new = before.as_ref().is_none_or(|before| is_new_problem(&before.error, &error));
+        if is_new {
+            tracing::warn!(tenant = self.name, %error, "the tenant's tokens can't be listed; it is tried again");
+        } else {
+            tracing::debug!(tenant = self.name, %error, "the tenant's tokens still can't be listed");
+        }
+        state.problem = Some(match before {
+            Some(before) if !is_new => before,
+            before => Problem { since: before.map_or_else(|| self.clock.now(), |before| before.since), error },
+        });
         is_new
     }
 
-    /// Asks for a token that lists lack: the snapshot then has it, or knows that it is gone.
+    /// Asks for a token by its id: the snapshot then has it, or knows that it was missing. Nothing is sent while Graph asked to
+    /// wait.
     ///
     /// # Errors
     /// When the request fails for another reason than that the token is not there.
     pub async fn confirm(&self, id: &str) -> Result<(), GraphError> {
-        let began = clock::now();
-        match self.client.get(id).await {
-            Ok(entity) => Arc::make_mut(&mut self.state().snapshot).found(entity, began, clock::now()),
+        if let Some(wait) = self.state().limiter.paused() {
+            let error = GraphError::new(ErrorKind::Throttled, "Graph asked to wait");
+            return Err(GraphError { retry_after: Some(wait), ..error });
+        }
+        let (started, began) = (Instant::now(), self.clock.now());
+        match self.record_result(self.client.get(id).await, started) {
+            Ok(entity) => Arc::make_mut(&mut self.state().snapshot).record_found(entity, began, self.clock.now()),
             Err(error) if error.kind == ErrorKind::NotFound => {
-                Arc::make_mut(&mut self.state().snapshot).missing(id, began, clock::now());
+                let mut state = self.state();
+                let vanished_after = state.settings.timings.vanished_after;
+                let snapshot = Arc::make_mut(&mut state.snapshot);
+                snapshot.record_missing(id, began, self.clock.now(), vanished_after);
             }
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Waits for the leave to send one write. What the write rests on is to be read after that.
-    pub async fn leave(&self, priority: Priority) -> Sent {
-        let budget = Arc::clone(&self.state().budget);
-        budget.acquire(priority).await
+    /// Waits for a permit to send one write. What the write depends on has to be read after that.
+    pub async fn acquire_permit(&self, priority: Priority) -> WritePermit {
+        let limiter = Arc::clone(&self.state().limiter);
+        limiter.acquire(priority).await
     }
 
     /// Creates a token. Not idempotent.
@@ -307,14 +323,15 @@ impl Session {
     /// When the request fails; see [`GraphError::maybe_executed`].
     pub async fn create(
         &self,
-        mut leave: Sent,
+        mut permit: WritePermit,
         token: &NewToken,
         written: &[(Field, String)],
     ) -> Result<Entity, GraphError> {
-        leave.use_up();
-        let outcome = self.noted(self.client.create(token).await);
+        permit.mark_sent();
+        let started = Instant::now();
+        let outcome = self.record_result(self.client.create(token).await, started);
         if let Ok(entity) = &outcome {
-            Arc::make_mut(&mut self.state().snapshot).created(entity.clone(), written, clock::now());
+            Arc::make_mut(&mut self.state().snapshot).record_created(entity.clone(), written, self.clock.now());
         }
         outcome
     }
@@ -325,33 +342,35 @@ impl Session {
     /// When the request fails.
     pub async fn update(
         &self,
-        mut leave: Sent,
+        mut permit: WritePermit,
         id: &str,
         patch: &TokenPatch,
         written: &[(Field, String)],
     ) -> Result<(), GraphError> {
-        leave.use_up();
+        permit.mark_sent();
+        let started = Instant::now();
         let write = InFlight::begin(self, id);
-        let outcome = self.noted(self.client.update(id, patch).await);
-        self.write_ended(write, outcome, written)
+        let outcome = self.record_result(self.client.update(id, patch).await, started);
+        self.finish_write(write, outcome, written)
     }
 
     /// Starts a sync.
     ///
     /// # Errors
     /// When the request fails.
-    pub async fn sync(&self, mut leave: Sent, id: &str) -> Result<(), GraphError> {
-        leave.use_up();
+    pub async fn sync(&self, mut permit: WritePermit, id: &str) -> Result<(), GraphError> {
+        permit.mark_sent();
+        let started = Instant::now();
         let write = InFlight::begin(self, id);
-        let outcome = self.noted(self.client.sync(id).await);
-        let outcome = self.write_ended(write, outcome, &[]);
+        let outcome = self.record_result(self.client.sync(id).await, started);
+        let outcome = self.finish_write(write, outcome, &[]);
         if outcome.is_ok() {
             let mut state = self.state();
             state.syncing_lists = 1;
             let soon = Instant::now() + Duration::from_secs(2).min(state.settings.poll_interval);
             state.next_regular = Some(state.next_regular.map_or(soon, |already| already.min(soon)));
             drop(state);
-            self.poke.notify_one();
+            self.notify.notify_one();
         }
         outcome
     }
@@ -360,19 +379,20 @@ impl Session {
     ///
     /// # Errors
     /// When the request fails.
-    pub async fn delete(&self, mut leave: Sent, id: &str) -> Result<(), GraphError> {
-        leave.use_up();
+    pub async fn delete(&self, mut permit: WritePermit, id: &str) -> Result<(), GraphError> {
+        permit.mark_sent();
+        let started = Instant::now();
         let write = InFlight::begin(self, id);
-        let outcome = self.noted(self.client.delete(id).await);
+        let outcome = self.record_result(self.client.delete(id).await, started);
         write.ended(None, &[]);
         if outcome.is_ok() {
-            Arc::make_mut(&mut self.state().snapshot).gone(id, clock::now());
+            Arc::make_mut(&mut self.state().snapshot).record_deleted(id, self.clock.now());
         }
         outcome
     }
 
-    /// Graph may answer a write with the token, or with nothing: then the next list tells.
-    fn write_ended(
+    /// Graph may answer a write with the token, or with nothing: then the next list shows it.
+    fn finish_write(
         &self,
         write: InFlight<'_>,
         outcome: Result<Option<Entity>, GraphError>,
@@ -381,38 +401,34 @@ impl Session {
         let accepted = if outcome.is_ok() { written } else { &[] };
         write.ended(outcome.as_ref().ok().and_then(Option::as_ref), accepted);
         if matches!(outcome, Ok(None)) {
-            self.want_list_after(clock::now());
+            self.want_list_after(self.clock.now());
         }
         outcome.map(|_| ())
     }
 
-    /// What a write's outcome means for the next ones.
-    fn noted<T>(&self, outcome: Result<T, GraphError>) -> Result<T, GraphError> {
+    /// Applies the outcome of a request that was sent at `started` to the limiter and the access token.
+    fn record_result<T>(&self, outcome: Result<T, GraphError>, started: Instant) -> Result<T, GraphError> {
         if let Err(error) = &outcome
             && error.kind == ErrorKind::Forbidden
         {
-            // Roles are inside the access token: a permission that is granted later needs a new one.
+            // The access token contains the roles: a permission that is granted later needs a new one.
             self.client.forget_access_token();
         }
-        let mut state = self.state();
+        let state = self.state();
         match &outcome {
-            Ok(_) => state.throttled = 0,
-            Err(error) => self.slow_down(&mut state, error),
+            Ok(_) => state.limiter.record_success(started),
+            Err(error) => self.slow_down(&state, error, started),
         }
         drop(state);
         outcome
     }
 
     /// `Retry-After` is for the whole tenant, not for the one request.
-    fn slow_down(&self, state: &mut State, error: &GraphError) {
+    fn slow_down(&self, state: &State, error: &GraphError, started: Instant) {
         if error.kind == ErrorKind::Throttled {
-            state.throttled = state.throttled.saturating_add(1);
-            let (first, most) = THROTTLED_WAIT;
-            let own = doubling(first / 2, state.throttled, most);
-            let wait = error.retry_after.filter(|asked| !asked.is_zero()).unwrap_or(own);
-            state.budget.pause(wait);
+            state.limiter.record_throttled(started, error.retry_after, self.clock.now());
         } else if let Some(wait) = error.retry_after {
-            state.budget.pause(wait);
+            state.limiter.pause(wait, self.clock.now());
         }
     }
 
@@ -421,7 +437,7 @@ impl Session {
     }
 }
 
-/// A write on its way: lists that began meanwhile don't touch its entry, also when the write is given up half-way.
+/// A write in flight: lists that began meanwhile don't touch its entry, also when the write is cancelled.
 struct InFlight<'a> {
     session: &'a Session,
     id: &'a str,
@@ -430,7 +446,7 @@ struct InFlight<'a> {
 
 impl<'a> InFlight<'a> {
     fn begin(session: &'a Session, id: &'a str) -> Self {
-        Arc::make_mut(&mut session.state().snapshot).write_begins(id);
+        Arc::make_mut(&mut session.state().snapshot).record_write_started(id);
         Self { session, id, open: true }
     }
 
@@ -441,7 +457,8 @@ impl<'a> InFlight<'a> {
 
     fn end(&self, answer: Option<&Entity>, written: &[(Field, String)]) {
         let mut state = self.session.state();
-        Arc::make_mut(&mut state.snapshot).write_ended(self.id, answer.cloned(), written, clock::now());
+        let now = self.session.clock.now();
+        Arc::make_mut(&mut state.snapshot).record_write_ended(self.id, answer.cloned(), written, now);
     }
 }
 
@@ -453,20 +470,166 @@ impl Drop for InFlight<'_> {
     }
 }
 
+/// Whether a failure differs from the one before for a person. Entra's sentence for a code may contain the time.
+fn is_new_problem(before: &GraphError, now: &GraphError) -> bool {
+    let is_same_refusal = before.kind == ErrorKind::Credentials && before.code.is_some();
+    before.code != now.code || (before.sentence != now.sentence && !is_same_refusal)
+}
+
 /// `first` doubled `times` times, `most` at most.
-fn doubling(first: Duration, times: u32, most: Duration) -> Duration {
+fn backoff(first: Duration, times: u32, most: Duration) -> Duration {
     first.saturating_mul(2u32.saturating_pow(times.min(20))).min(most)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::sync::OnceLock;
+
+    use reqwest::StatusCode;
+    use reqwest::header::{HeaderMap, HeaderValue};
+    use secrecy::SecretString;
+    use serde_json::json;
+
     use super::*;
+    use crate::api::GraphApi;
+    use crate::clock::Random;
+    use crate::graph::{AppRegistration, Endpoints, Received, Transport};
+
+    /// A status and `Retry-After`.
+    type Answer = (u16, Option<&'static str>);
+
+    /// Graph, scripted: the answers to come, and the paths that were asked for. Signing in succeeds.
+    /// When there is no answer left, a list is empty and anything else is 404.
+    #[derive(Clone, Default)]
+    struct Graph {
+        answers: Arc<Mutex<VecDeque<Answer>>>,
+        requests: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Graph {
+        fn answers(&self, answers: impl IntoIterator<Item = Answer>) {
+            self.answers.lock().unwrap().extend(answers);
+        }
+
+        fn answer(&self, request: &reqwest::Request) -> Received {
+            let mut headers = HeaderMap::new();
+            let path = request.url().path().to_owned();
+            if path.ends_with("/oauth2/v2.0/token") {
+                let body = br#"{"access_token":"access","expires_in":3599}"#.to_vec();
+                return Received { status: StatusCode::OK, headers, body: Ok(body) };
+            }
+            let is_list = path.ends_with("vppTokens");
+            let missing = if is_list { 200 } else { 404 };
+            self.requests.lock().unwrap().push(format!("{} {path}", request.method()));
+            let (status, wait) = self.answers.lock().unwrap().pop_front().unwrap_or((missing, None));
+            if let Some(wait) = wait {
+                headers.insert("Retry-After", HeaderValue::from_static(wait));
+            }
+            let body = if status == 200 { json!({ "id": "a", "value": [] }).to_string() } else { String::new() };
+            Received { status: StatusCode::from_u16(status).unwrap(), headers, body: Ok(body.into_bytes()) }
+        }
+
+        fn asked(&self, what: &str) -> usize {
+            self.requests.lock().unwrap().iter().filter(|request| request.contains(what)).count()
+        }
+    }
+
+    /// Each request takes 20 ms.
+    fn session(graph: &Graph) -> Session {
+        static BUILDER: OnceLock<reqwest::Client> = OnceLock::new();
+        let builder = BUILDER.get_or_init(|| {
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+            reqwest::Client::new()
+        });
+        let answering = graph.clone();
+        let transport = Transport::in_process(
+            builder.clone(),
+            Arc::new(move |request| {
+                let graph = answering.clone();
+                Box::pin(async move {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    Ok(graph.answer(&request))
+                })
+            }),
+        );
+        let app = AppRegistration {
+            endpoints: Endpoints { login: "https://login.example".into(), graph: "https://graph.example".into() },
+            api: GraphApi::V1,
+            tenant_id: "tenant".into(),
+            client_id: "client".into(),
+        };
+        let credential = Credential::ClientSecret(SecretString::from("secret"));
+        let client = GraphClient::new(app, credential, transport, Random::seeded(1), Arc::new(|_, _, _| {}));
+        let settings = SessionSettings { poll_interval: Duration::from_secs(300), timings: Timings::default() };
+        let limiters = Arc::new(WriteRateLimiters::default());
+        let clock = Clock::system();
+        Session::new("test".into(), client, settings, limiters, Default::default(), clock, Box::new(|_| {}))
+    }
+
+    /// Sends so many syncs at once, and returns for how long nothing is sent after that.
+    async fn sync_at_once(session: &Session, times: usize) -> Duration {
+        let mut permits = Vec::new();
+        for _ in 0..times {
+            permits.push(session.acquire_permit(Priority::Interactive).await);
+        }
+        let sent = permits.into_iter().map(|permit| session.sync(permit, "a"));
+        futures::future::join_all(sent).await;
+        let paused = session.state().limiter.paused();
+        paused.unwrap_or_default()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_requests_of_one_burst_double_the_wait_once() {
+        let graph = Graph::default();
+        let session = session(&graph);
+        for seconds in [3, 6, 12] {
+            graph.answers([(429, None); 7]);
+            assert_eq!(sync_at_once(&session, 7).await.as_secs_f64().round() as u64, seconds);
+        }
+        graph.answers([(200, None)]);
+        assert_eq!(sync_at_once(&session, 1).await, Duration::ZERO);
+        graph.answers([(200, None), (429, None), (429, None), (200, None)]);
+        assert_eq!(sync_at_once(&session, 4).await.as_secs_f64().round() as u64, 3, "a success ends the doubling");
+        graph.answers([(429, None)]);
+        let waited = sync_at_once(&session, 1).await.as_secs_f64().round() as u64;
+        assert_eq!(waited, 6, "a success of the same burst does not");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn asking_for_one_token_honours_a_pause_and_begins_one() {
+        let graph = Graph::default();
+        let session = session(&graph);
+        graph.answers([(429, Some("30"))]);
+        assert_eq!(session.confirm("a").await.unwrap_err().kind, ErrorKind::Throttled);
+        assert_eq!(session.state().limiter.paused().map(|wait| wait.as_secs_f64().round() as u64), Some(30));
+        let error = session.confirm("a").await.unwrap_err();
+        assert_eq!((error.kind, graph.asked("GET")), (ErrorKind::Throttled, 1), "nothing is sent during the pause");
+        assert!(error.retry_after.is_some_and(|wait| wait > Duration::from_secs(29)), "{error:?}");
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(session.confirm("a").await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_refusal_in_other_words_is_the_same_problem() {
+        let graph = Graph::default();
+        let session = session(&graph);
+        let refused = |sentence: &str, code: &str| GraphError {
+            code: Some(code.into()),
+            ..GraphError::new(ErrorKind::Credentials, sentence)
+        };
+        let first = refused("the time is 10:00", "AADSTS1");
+        assert!(session.record_list_failure(first.clone(), Instant::now()));
+        assert!(!session.record_list_failure(refused("the time is 10:01", "AADSTS1"), Instant::now()));
+        assert_eq!(session.view().problem.unwrap().error, first, "what is said stays the same");
+        assert!(session.record_list_failure(refused("the time is 10:02", "AADSTS2"), Instant::now()));
+    }
 
     #[test]
     fn waiting_times_double_up_to_a_limit() {
         let most = Duration::from_secs(60);
-        let waits: Vec<u64> = (1..=8).map(|n| doubling(Duration::from_millis(500), n, most).as_secs()).collect();
+        let waits: Vec<u64> = (1..=8).map(|n| backoff(Duration::from_millis(500), n, most).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(doubling(Duration::from_secs(1), u32::MAX, most), most);
+        assert_eq!(backoff(Duration::from_secs(1), u32::MAX, most), most);
     }
 }

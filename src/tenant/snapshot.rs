@@ -1,10 +1,10 @@
 //! What is known of a tenant's tokens: lists merged with the answers of our own writes. Pure.
 //!
-//! The rules, in the words of the design:
+//! The rules:
 //! 1. A list counts only when all of its pages have arrived: only whole lists come here.
 //! 2. An entry whose own write was in flight at, or ended after, the list's beginning keeps the write's answer.
 //! 3. For a settling time after a write there is no drift verdict on what was just written.
-//! 4. Vanished means: absent from two lists that began after the settling time, and a GET that answers 404.
+//! 4. Vanished means: absent from every list, and 404 to a GET, at both ends of a time that is long enough.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,10 @@ use crate::graph::Entity;
 
 /// Lists that an entry must be absent from before it is asked for by its id.
 const ABSENCES: u32 = 2;
-/// So many are asked for after one list; the others after the next ones.
-const MOST_DOUBTFUL: usize = 10;
+/// How many tokens are asked for after one list; the others follow after the next ones.
+const MAX_TO_CONFIRM: usize = 10;
+/// A token that was not asked for in this time is not remembered as missing any more.
+const MAX_MISSING_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 /// A setting of a token that a manifest can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,8 +82,21 @@ pub struct Entry {
     pub last_write: Option<Timestamp>,
     /// Since when a sync has been seen running.
     pub syncing_since: Option<Timestamp>,
+    /// The last GET that showed it: when it began, and when it ended.
+    asked: Option<(Timestamp, Timestamp)>,
     in_flight: u32,
     absent: u32,
+}
+
+/// A token that a GET did not find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Missing {
+    /// When the first GET began that did not find it.
+    since: Timestamp,
+    /// When the last one ended.
+    last: Timestamp,
+    /// Whether it was missing for long enough.
+    has_vanished: bool,
 }
 
 impl Entry {
@@ -90,8 +105,18 @@ impl Entry {
         self.absent == 0
     }
 
-    fn keeps_its_answer(&self, list_began: Timestamp) -> bool {
-        self.in_flight > 0 || self.last_write.is_some_and(|ended| ended >= list_began)
+    /// Whether a GET that began after a time has shown it.
+    pub fn was_asked_since(&self, time: Timestamp) -> bool {
+        self.asked.is_some_and(|(began, _)| began > time)
+    }
+
+    fn keeps_its_answer(&self, read_began: Timestamp) -> bool {
+        self.in_flight > 0 || self.last_write.is_some_and(|ended| ended >= read_began)
+    }
+
+    /// Whether the entry is newer than a list that began at a time.
+    fn is_newer_than_list(&self, list_began: Timestamp) -> bool {
+        self.keeps_its_answer(list_began) || self.asked.is_some_and(|(_, ended)| ended >= list_began)
     }
 
     /// A write of ours was answered with the token.
@@ -117,6 +142,7 @@ impl Entry {
 pub struct Snapshot {
     entries: BTreeMap<String, Entry>,
     deleted: BTreeMap<String, Timestamp>,
+    missing: BTreeMap<String, Missing>,
     lists: Vec<Timestamp>,
     read_at: Option<Timestamp>,
 }
@@ -127,28 +153,34 @@ pub struct Merged {
     /// Ids whose entity is new or different.
     pub changed: BTreeSet<String>,
     /// Ids to be asked for with a GET: absent from enough lists.
-    pub doubtful: Vec<String>,
+    pub to_confirm: Vec<String>,
 }
 
 impl Snapshot {
     /// Tokens that the last list had, or that were written since.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn listed(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values().filter(|entry| entry.is_present())
     }
 
-    /// All tokens that are not known to be gone, also those that the last list lacked.
-    pub fn not_gone(&self) -> impl Iterator<Item = &Entry> {
+    /// All tokens that are not known to be deleted or vanished, also those that the last list lacked.
+    pub fn known(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()
     }
 
-    /// One token, also while it is doubtful whether it still exists.
+    /// One token, also while it is to be confirmed whether it still exists.
     pub fn entry(&self, id: &str) -> Option<&Entry> {
         self.entries.get(id)
     }
 
-    /// Whether a token is known to be gone: deleted by us a moment ago, or asked for by its id without being there.
-    pub fn is_gone(&self, id: &str) -> bool {
-        self.deleted.contains_key(id)
+    /// Whether a token is absent for certain: deleted by us, or missing at both ends of the time after which it counts
+    /// as vanished.
+    pub fn is_confirmed_absent(&self, id: &str) -> bool {
+        self.deleted.contains_key(id) || self.missing.get(id).is_some_and(|missing| missing.has_vanished)
+    }
+
+    /// Since when GETs do not find a token that no list has shown since.
+    pub fn missing_since(&self, id: &str) -> Option<Timestamp> {
+        self.missing.get(id).map(|missing| missing.since)
     }
 
     /// When the last list that counts ended.
@@ -183,7 +215,7 @@ impl Snapshot {
         let absent: Vec<String> = self
             .entries
             .iter()
-            .filter(|(id, entry)| !listed.contains_key(*id) && !entry.keeps_its_answer(began))
+            .filter(|(id, entry)| !listed.contains_key(*id) && !entry.is_newer_than_list(began))
             .map(|(id, _)| id.clone())
             .collect();
         let mut merged = Merged::default();
@@ -198,18 +230,20 @@ impl Snapshot {
             if entry.absent == 1 {
                 merged.changed.insert(id.clone());
             }
-            if entry.absent >= ABSENCES && merged.doubtful.len() < MOST_DOUBTFUL {
-                merged.doubtful.push(id);
+            if entry.absent >= ABSENCES && merged.to_confirm.len() < MAX_TO_CONFIRM {
+                merged.to_confirm.push(id);
             }
         }
         self.deleted.retain(|_, at| began < after(*at, settling));
+        self.missing.retain(|_, missing| began < after(missing.last, MAX_MISSING_AGE));
         for (id, entity) in listed {
-            if self.deleted.contains_key(&id) {
+            if self.deleted.contains_key(&id) || self.missing.get(&id).is_some_and(|missing| began <= missing.last) {
                 continue;
             }
+            self.missing.remove(&id);
             let is_new = !self.entries.contains_key(&id);
             let entry = self.entries.entry(id.clone()).or_default();
-            if entry.keeps_its_answer(began) {
+            if entry.is_newer_than_list(began) {
                 continue;
             }
             if is_new || entry.entity != entity || entry.absent > 0 {
@@ -226,7 +260,7 @@ impl Snapshot {
     }
 
     /// A write to a token is about to be sent.
-    pub fn write_begins(&mut self, id: &str) {
+    pub fn record_write_started(&mut self, id: &str) {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.in_flight += 1;
         }
@@ -234,7 +268,13 @@ impl Snapshot {
 
     /// A write to a token ended: with Graph's answer, or without one. `written` is what Graph accepted, with or without
     /// showing it.
-    pub fn write_ended(&mut self, id: &str, answer: Option<Entity>, written: &[(Field, String)], now: Timestamp) {
+    pub fn record_write_ended(
+        &mut self,
+        id: &str,
+        answer: Option<Entity>,
+        written: &[(Field, String)],
+        now: Timestamp,
+    ) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.in_flight = entry.in_flight.saturating_sub(1);
         entry.last_write = Some(now);
@@ -245,37 +285,47 @@ impl Snapshot {
     }
 
     /// A token was created.
-    pub fn created(&mut self, entity: Entity, written: &[(Field, String)], now: Timestamp) {
+    pub fn record_created(&mut self, entity: Entity, written: &[(Field, String)], now: Timestamp) {
+        self.missing.remove(&entity.id);
         let entry = self.entries.entry(entity.id.clone()).or_default();
         entry.last_write = Some(now);
         entry.remember(written, now);
         entry.answered(entity, now);
     }
 
-    /// A token was asked for by its id: here it is.
-    pub fn found(&mut self, entity: Entity, began: Timestamp, now: Timestamp) {
+    /// A token was asked for by its id, and found.
+    pub fn record_found(&mut self, entity: Entity, began: Timestamp, now: Timestamp) {
         // Deleted while it was asked for.
         if self.deleted.get(&entity.id).is_some_and(|gone| *gone >= began) {
             return;
         }
         self.deleted.remove(&entity.id);
+        self.missing.remove(&entity.id);
         let entry = self.entries.entry(entity.id.clone()).or_default();
         if !entry.keeps_its_answer(began) {
             entry.absent = 0;
+            entry.asked = Some((began, now));
             entry.show(entity, now);
         }
     }
 
-    /// A token was asked for by its id, and is not there. A write that was answered since says otherwise.
-    pub fn missing(&mut self, id: &str, began: Timestamp, now: Timestamp) {
-        if !self.entries.get(id).is_some_and(|entry| entry.keeps_its_answer(began)) {
-            self.gone(id, now);
+    /// A token was asked for by its id, and not found, which a write that was answered since outweighs. It has vanished
+    /// when a GET that began `vanished_after` the first one does not find it either.
+    pub fn record_missing(&mut self, id: &str, began: Timestamp, now: Timestamp, vanished_after: SignedDuration) {
+        if self.entries.get(id).is_some_and(|entry| entry.keeps_its_answer(began)) {
+            return;
         }
+        self.entries.remove(id);
+        let missing =
+            self.missing.entry(id.to_owned()).or_insert(Missing { since: began, last: now, has_vanished: false });
+        missing.last = now;
+        missing.has_vanished |= began >= after(missing.since, vanished_after);
     }
 
     /// A token was deleted by us.
-    pub fn gone(&mut self, id: &str, now: Timestamp) {
+    pub fn record_deleted(&mut self, id: &str, now: Timestamp) {
         self.entries.remove(id);
+        self.missing.remove(id);
         self.deleted.insert(id.to_owned(), now);
     }
 }
@@ -290,6 +340,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SETTLING: SignedDuration = SignedDuration::from_secs(60);
+    const VANISHED_AFTER: SignedDuration = SignedDuration::from_mins(15);
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + second).unwrap()
@@ -300,7 +351,7 @@ mod tests {
     }
 
     fn country(snapshot: &Snapshot, id: &str) -> Option<String> {
-        snapshot.entries().find(|entry| entry.entity.id == id)?.entity.country_or_region.clone()
+        snapshot.listed().find(|entry| entry.entity.id == id)?.entity.country_or_region.clone()
     }
 
     fn list(snapshot: &mut Snapshot, began: i64, ended: i64, entities: &[Entity]) -> Merged {
@@ -308,9 +359,9 @@ mod tests {
     }
 
     fn writes(snapshot: &mut Snapshot, id: &str, country: &str, ended: i64) {
-        snapshot.write_begins(id);
+        snapshot.record_write_started(id);
         let written = [(Field::CountryOrRegion, country.to_owned())];
-        snapshot.write_ended(id, Some(entity(id, country)), &written, at(ended));
+        snapshot.record_write_ended(id, Some(entity(id, country)), &written, at(ended));
     }
 
     fn has_a(country: &str) -> Snapshot {
@@ -323,7 +374,7 @@ mod tests {
         entries.map(|entry| entry.entity.id.as_str()).collect()
     }
 
-    // Rule 1, as far as it is this room's: a list is the whole truth of all that rules 2 to 4 do not keep.
+    // Rule 1, as far as it is implemented here: a list replaces everything that rules 2 to 4 do not keep.
 
     #[test]
     fn a_list_is_taken_over_whole_and_says_what_it_changed() {
@@ -334,10 +385,10 @@ mod tests {
         assert_eq!((snapshot.read_at(), snapshot.last_list()), (Some(at(1)), Some(at(0))));
         let merged = list(&mut snapshot, 2, 3, &[entity("a", "de"), entity("b", "fr")]);
         assert_eq!(merged.changed, ["b", "c"].map(str::to_owned).into(), "different, and absent");
-        assert_eq!(merged.doubtful, [""; 0]);
+        assert_eq!(merged.to_confirm, [""; 0]);
         assert_eq!((snapshot.read_at(), snapshot.last_list()), (Some(at(3)), Some(at(2))));
-        assert_eq!(ids(snapshot.entries()), ["a", "b"]);
-        assert_eq!(ids(snapshot.not_gone()), ["a", "b", "c"]);
+        assert_eq!(ids(snapshot.listed()), ["a", "b"]);
+        assert_eq!(ids(snapshot.known()), ["a", "b", "c"]);
         assert_eq!(country(&snapshot, "b").as_deref(), Some("fr"));
         assert!(snapshot.entry("a").unwrap().is_present() && !snapshot.entry("c").unwrap().is_present());
         assert_eq!(snapshot.entry("d"), None);
@@ -362,7 +413,7 @@ mod tests {
     #[test]
     fn a_list_that_began_before_a_create_ended_does_not_remove_it() {
         let mut snapshot = Snapshot::default();
-        snapshot.created(entity("a", "de"), &[], at(5));
+        snapshot.record_created(entity("a", "de"), &[], at(5));
         for (began, ended) in [(0, 10), (5, 10)] {
             let merged = list(&mut snapshot, began, ended, &[]);
             assert_eq!(merged, Merged::default());
@@ -373,10 +424,10 @@ mod tests {
     #[test]
     fn a_list_that_began_before_a_write_ended_does_not_change_the_entry() {
         let mut snapshot = has_a("de");
-        snapshot.write_begins("a");
+        snapshot.record_write_started("a");
         list(&mut snapshot, 2, 4, &[entity("a", "old")]);
         assert_eq!(country(&snapshot, "a").as_deref(), Some("de"), "while the write is in flight");
-        snapshot.write_ended("a", Some(entity("a", "fr")), &[], at(5));
+        snapshot.record_write_ended("a", Some(entity("a", "fr")), &[], at(5));
         for began in [3, 5] {
             assert_eq!(list(&mut snapshot, began, 6, &[entity("a", "old")]), Merged::default());
             assert_eq!(country(&snapshot, "a").as_deref(), Some("fr"), "began at {began}");
@@ -389,12 +440,12 @@ mod tests {
     #[test]
     fn of_several_writes_in_flight_the_last_counts() {
         let mut snapshot = has_a("de");
-        snapshot.write_begins("a");
-        snapshot.write_begins("a");
-        snapshot.write_ended("a", Some(entity("a", "fr")), &[], at(3));
+        snapshot.record_write_started("a");
+        snapshot.record_write_started("a");
+        snapshot.record_write_ended("a", Some(entity("a", "fr")), &[], at(3));
         list(&mut snapshot, 4, 5, &[entity("a", "old")]);
         assert_eq!(country(&snapshot, "a").as_deref(), Some("fr"), "one is still in flight");
-        snapshot.write_ended("a", Some(entity("a", "it")), &[], at(6));
+        snapshot.record_write_ended("a", Some(entity("a", "it")), &[], at(6));
         list(&mut snapshot, 5, 7, &[entity("a", "old")]);
         assert_eq!(country(&snapshot, "a").as_deref(), Some("it"));
         list(&mut snapshot, 7, 8, &[entity("a", "es")]);
@@ -404,8 +455,8 @@ mod tests {
     #[test]
     fn a_write_without_an_answer_also_keeps_older_lists_out() {
         let mut snapshot = has_a("de");
-        snapshot.write_begins("a");
-        snapshot.write_ended("a", None, &[(Field::CountryOrRegion, "fr".into())], at(5));
+        snapshot.record_write_started("a");
+        snapshot.record_write_ended("a", None, &[(Field::CountryOrRegion, "fr".into())], at(5));
         let entry = snapshot.entry("a").unwrap();
         let accepted = Written { value: "fr".into(), at: at(5) };
         assert_eq!((entry.last_write, entry.written.get(&Field::CountryOrRegion)), (Some(at(5)), Some(&accepted)));
@@ -427,41 +478,41 @@ mod tests {
         let mut snapshot = has_a("de");
         writes(&mut snapshot, "a", "fr", 5);
         for began in [4, 5] {
-            snapshot.found(entity("a", "old"), at(began), at(6));
+            snapshot.record_found(entity("a", "old"), at(began), at(6));
             assert_eq!(country(&snapshot, "a").as_deref(), Some("fr"));
         }
-        snapshot.found(entity("a", "it"), at(6), at(7));
+        snapshot.record_found(entity("a", "it"), at(6), at(7));
         assert_eq!(country(&snapshot, "a").as_deref(), Some("it"));
-        snapshot.found(entity("b", "de"), at(6), at(7));
-        assert_eq!(ids(snapshot.entries()), ["a", "b"], "also one that was not known");
+        snapshot.record_found(entity("b", "de"), at(6), at(7));
+        assert_eq!(ids(snapshot.listed()), ["a", "b"], "also one that was not known");
     }
 
     #[test]
     fn a_deleted_token_does_not_come_back_with_what_was_asked_for_before() {
         let mut snapshot = has_a("de");
-        snapshot.gone("a", at(5));
-        assert!(snapshot.is_gone("a") && !snapshot.is_gone("b"));
+        snapshot.record_deleted("a", at(5));
+        assert!(snapshot.is_confirmed_absent("a") && !snapshot.is_confirmed_absent("b"));
         for began in [4, 5] {
-            snapshot.found(entity("a", "de"), at(began), at(6));
+            snapshot.record_found(entity("a", "de"), at(began), at(6));
             assert_eq!(snapshot.entry("a"), None, "a GET that began at {began}");
         }
         for began in [4, 6, 64] {
             assert_eq!(list(&mut snapshot, began, 70, &[entity("a", "de")]), Merged::default());
-            assert!(snapshot.is_gone("a") && snapshot.entry("a").is_none(), "a list that began at {began}");
+            assert!(snapshot.is_confirmed_absent("a") && snapshot.entry("a").is_none(), "a list that began at {began}");
         }
         let merged = list(&mut snapshot, 65, 71, &[entity("a", "de")]);
         assert_eq!(merged.changed, ["a".to_owned()].into(), "after the settling time Graph is believed");
-        assert!(!snapshot.is_gone("a"));
+        assert!(!snapshot.is_confirmed_absent("a"));
         assert_eq!(country(&snapshot, "a").as_deref(), Some("de"));
     }
 
     #[test]
     fn a_get_that_began_after_a_delete_is_believed() {
         let mut snapshot = has_a("de");
-        snapshot.gone("a", at(5));
-        snapshot.found(entity("a", "de"), at(6), at(7));
-        assert_eq!(ids(snapshot.entries()), ["a"]);
-        assert!(!snapshot.is_gone("a"));
+        snapshot.record_deleted("a", at(5));
+        snapshot.record_found(entity("a", "de"), at(6), at(7));
+        assert_eq!(ids(snapshot.listed()), ["a"]);
+        assert!(!snapshot.is_confirmed_absent("a"));
     }
 
     // Rule 3.
@@ -469,7 +520,7 @@ mod tests {
     #[test]
     fn what_was_written_and_when_is_known_as_long_as_the_token_is() {
         let mut snapshot = Snapshot::default();
-        snapshot.created(
+        snapshot.record_created(
             entity("a", "de"),
             &[(Field::AppleId, "x".into()), (Field::CountryOrRegion, "de".into())],
             at(5),
@@ -483,7 +534,7 @@ mod tests {
         assert_eq!(entry.last_write, Some(at(9)));
         list(&mut snapshot, 12, 13, &[]);
         assert_eq!(snapshot.entry("a").unwrap().written.len(), 2);
-        snapshot.gone("a", at(14));
+        snapshot.record_deleted("a", at(14));
         list(&mut snapshot, 80, 81, &[entity("a", "de")]);
         assert!(snapshot.entry("a").unwrap().written.is_empty());
     }
@@ -491,23 +542,27 @@ mod tests {
     // Rule 4.
 
     #[test]
-    fn absent_twice_after_settling_is_doubtful_and_not_yet_gone() {
+    fn absent_twice_after_settling_is_to_be_confirmed_and_not_yet_vanished() {
         let mut snapshot = Snapshot::default();
-        snapshot.created(entity("a", "de"), &[], at(0));
+        snapshot.record_created(entity("a", "de"), &[], at(0));
         for began in [30, 59] {
             assert_eq!(list(&mut snapshot, began, 62, &[]), Merged::default(), "within the settling time");
         }
-        assert_eq!(ids(snapshot.entries()), ["a"]);
+        assert_eq!(ids(snapshot.listed()), ["a"]);
         let first = list(&mut snapshot, 60, 63, &[]);
-        assert_eq!((first.changed, first.doubtful), (["a".to_owned()].into(), Vec::new()));
+        assert_eq!((first.changed, first.to_confirm), (["a".to_owned()].into(), Vec::new()));
         for began in [61, 63] {
             let next = list(&mut snapshot, began, 64, &[]);
-            assert_eq!((next.changed, next.doubtful), (BTreeSet::new(), vec!["a".to_owned()]), "until it is asked for");
+            assert_eq!(
+                (next.changed, next.to_confirm),
+                (BTreeSet::new(), vec!["a".to_owned()]),
+                "until it is asked for"
+            );
         }
-        assert!(snapshot.entry("a").is_some() && !snapshot.is_gone("a"));
-        assert_eq!(snapshot.entries().count(), 0);
-        snapshot.gone("a", at(65));
-        assert!(snapshot.entry("a").is_none() && snapshot.is_gone("a"), "only a 404 makes it gone");
+        assert!(snapshot.entry("a").is_some() && !snapshot.is_confirmed_absent("a"));
+        assert_eq!(snapshot.listed().count(), 0);
+        snapshot.record_deleted("a", at(65));
+        assert!(snapshot.entry("a").is_none() && snapshot.is_confirmed_absent("a"), "only a 404 confirms that");
         assert_eq!(list(&mut snapshot, 66, 67, &[]), Merged::default());
     }
 
@@ -520,7 +575,7 @@ mod tests {
                 assert_eq!(merged.changed, ["a".to_owned()].into());
                 assert_eq!(list(snapshot, 4, 5, &[entity("a", "de")]), Merged::default(), "and is no news twice");
             }),
-            ("when asked for", |snapshot| snapshot.found(entity("a", "de"), at(4), at(5))),
+            ("when asked for", |snapshot| snapshot.record_found(entity("a", "de"), at(4), at(5))),
             ("in the answer to a write", |snapshot| writes(snapshot, "a", "de", 5)),
         ];
         for (how, show) in shows {
@@ -529,29 +584,32 @@ mod tests {
             assert!(!snapshot.entry("a").unwrap().is_present());
             show(&mut snapshot);
             assert!(snapshot.entry("a").unwrap().is_present(), "{how}");
-            assert!(list(&mut snapshot, 66, 67, &[]).doubtful.is_empty(), "{how}: absences are counted from the start");
-            assert_eq!(list(&mut snapshot, 68, 69, &[]).doubtful, ["a"], "{how}");
+            assert!(
+                list(&mut snapshot, 66, 67, &[]).to_confirm.is_empty(),
+                "{how}: absences are counted from the start"
+            );
+            assert_eq!(list(&mut snapshot, 68, 69, &[]).to_confirm, ["a"], "{how}");
         }
     }
 
     #[test]
     fn of_many_that_are_absent_only_some_are_asked_for_at_once() {
-        let many: Vec<Entity> = (0..MOST_DOUBTFUL * 2).map(|n| entity(&format!("t{n}"), "de")).collect();
+        let many: Vec<Entity> = (0..MAX_TO_CONFIRM * 2).map(|n| entity(&format!("t{n}"), "de")).collect();
         let mut snapshot = Snapshot::default();
         list(&mut snapshot, 0, 1, &many);
         let merged = list(&mut snapshot, 2, 3, &[]);
-        assert_eq!((merged.changed.len(), merged.doubtful.len()), (MOST_DOUBTFUL * 2, 0));
-        let first = list(&mut snapshot, 4, 5, &[]).doubtful;
-        assert_eq!(first.len(), MOST_DOUBTFUL);
+        assert_eq!((merged.changed.len(), merged.to_confirm.len()), (MAX_TO_CONFIRM * 2, 0));
+        let first = list(&mut snapshot, 4, 5, &[]).to_confirm;
+        assert_eq!(first.len(), MAX_TO_CONFIRM);
         for id in &first {
-            snapshot.gone(id, at(6));
+            snapshot.record_deleted(id, at(6));
         }
-        let second = list(&mut snapshot, 7, 8, &[]).doubtful;
-        assert_eq!(second.len(), MOST_DOUBTFUL);
+        let second = list(&mut snapshot, 7, 8, &[]).to_confirm;
+        assert_eq!(second.len(), MAX_TO_CONFIRM);
         assert!(second.iter().all(|id| !first.contains(id)), "the others come after them");
     }
 
-    // And what a snapshot tells besides.
+    // What else a snapshot shows.
 
     #[test]
     fn the_time_a_sync_was_first_seen_running_is_kept() {
@@ -565,7 +623,7 @@ mod tests {
         list(&mut snapshot, 4, 5, &[Entity { last_sync_status: Some("completed".into()), ..entity("a", "de") }]);
         assert!(!snapshot.is_syncing_since(at(0)));
         assert_eq!(snapshot.entry("a").unwrap().syncing_since, None);
-        snapshot.found(running, at(6), at(7));
+        snapshot.record_found(running, at(6), at(7));
         assert_eq!(snapshot.entry("a").unwrap().syncing_since, Some(at(7)), "the next sync");
     }
 
@@ -590,17 +648,74 @@ mod tests {
     fn a_get_that_finds_nothing_counts_unless_a_write_was_answered_since_it_began() {
         for (wrote, is_gone) in [(4, true), (5, false), (6, false)] {
             let mut snapshot = has_a("de");
-            snapshot.write_begins("a");
-            snapshot.write_ended("a", Some(entity("a", "fr")), &[], at(wrote));
-            snapshot.missing("a", at(5), at(7));
-            assert_eq!((snapshot.is_gone("a"), snapshot.entry("a").is_none()), (is_gone, is_gone), "{wrote}");
+            snapshot.record_write_started("a");
+            snapshot.record_write_ended("a", Some(entity("a", "fr")), &[], at(wrote));
+            snapshot.record_missing("a", at(5), at(7), VANISHED_AFTER);
+            assert_eq!(
+                (snapshot.missing_since("a"), snapshot.entry("a").is_none()),
+                (is_gone.then(|| at(5)), is_gone),
+                "{wrote}"
+            );
         }
         let mut snapshot = has_a("de");
-        snapshot.write_begins("a");
-        snapshot.missing("a", at(5), at(7));
-        assert!(!snapshot.is_gone("a"), "a write is on its way");
-        snapshot.missing("b", at(5), at(7));
-        assert!(snapshot.is_gone("b"), "never seen");
+        snapshot.record_write_started("a");
+        snapshot.record_missing("a", at(5), at(7), VANISHED_AFTER);
+        assert_eq!(snapshot.missing_since("a"), None, "a write is in flight");
+        snapshot.record_missing("b", at(5), at(7), VANISHED_AFTER);
+        assert_eq!(snapshot.missing_since("b"), Some(at(5)), "never seen");
+    }
+
+    #[test]
+    fn a_token_has_vanished_when_it_is_missing_at_both_ends_of_a_quarter_of_an_hour() {
+        let mut snapshot = has_a("de");
+        for (began, has_vanished) in [(10, false), (400, false), (909, false), (910, true), (911, true)] {
+            snapshot.record_missing("a", at(began), at(began + 1), VANISHED_AFTER);
+            list(&mut snapshot, began + 2, began + 3, &[]);
+            assert_eq!(snapshot.is_confirmed_absent("a"), has_vanished, "{began}");
+            assert_eq!(snapshot.missing_since("a"), Some(at(10)));
+        }
+        list(&mut snapshot, 910 + 86_400, 910 + 86_401, &[]);
+        assert_eq!(snapshot.missing_since("a"), Some(at(10)));
+        list(&mut snapshot, 912 + 86_400, 913 + 86_400, &[]);
+        assert!(!snapshot.is_confirmed_absent("a"), "nobody asks for it any more");
+    }
+
+    #[test]
+    fn whatever_shows_a_missing_token_begins_the_wait_anew() {
+        type Show = fn(&mut Snapshot);
+        let shows: [(&str, bool, Show); 5] = [
+            ("a list", true, |snapshot| {
+                assert_eq!(list(snapshot, 12, 13, &[entity("a", "de")]).changed, ["a".to_owned()].into());
+            }),
+            ("a list that began before", false, |snapshot| {
+                list(snapshot, 11, 13, &[entity("a", "de")]);
+            }),
+            ("a GET", true, |snapshot| snapshot.record_found(entity("a", "de"), at(12), at(13))),
+            ("our delete", true, |snapshot| snapshot.record_deleted("a", at(12))),
+            ("the answer to a create", true, |snapshot| snapshot.record_created(entity("a", "de"), &[], at(12))),
+        ];
+        for (how, begins_anew, show) in shows {
+            let mut snapshot = has_a("de");
+            snapshot.record_missing("a", at(10), at(11), VANISHED_AFTER);
+            assert_eq!(ids(snapshot.known()), [""; 0]);
+            show(&mut snapshot);
+            assert_eq!(snapshot.missing_since("a").is_none(), begins_anew, "{how}");
+        }
+    }
+
+    #[test]
+    fn what_a_get_showed_is_not_changed_by_a_list_that_began_before_its_end() {
+        let mut snapshot = has_a("de");
+        assert!(!snapshot.entry("a").unwrap().was_asked_since(at(-1)), "a list is no GET");
+        snapshot.record_found(entity("a", "fr"), at(10), at(12));
+        let entry = snapshot.entry("a").unwrap();
+        assert_eq!([9, 10].map(|second| entry.was_asked_since(at(second))), [true, false]);
+        for began in [9, 11, 12] {
+            assert_eq!(list(&mut snapshot, began, 14, &[entity("a", "de")]), Merged::default(), "{began}");
+            assert_eq!(list(&mut snapshot, began, 14, &[]), Merged::default(), "{began}");
+        }
+        assert_eq!(list(&mut snapshot, 13, 14, &[entity("a", "de")]).changed, ["a".to_owned()].into());
+        assert_eq!(country(&snapshot, "a").as_deref(), Some("de"));
     }
 
     proptest! {
@@ -618,16 +733,16 @@ mod tests {
                 let wrote = entity(&id, &format!("{what}{first}{second}"));
                 match what {
                     0 => {
-                        snapshot.created(wrote.clone(), &[], ended);
+                        snapshot.record_created(wrote.clone(), &[], ended);
                         answers.insert(id, (ended, Some(wrote)));
                     }
                     1 if snapshot.entry(&id).is_some() => {
-                        snapshot.write_begins(&id);
-                        snapshot.write_ended(&id, Some(wrote.clone()), &[], ended);
+                        snapshot.record_write_started(&id);
+                        snapshot.record_write_ended(&id, Some(wrote.clone()), &[], ended);
                         answers.insert(id, (ended, Some(wrote)));
                     }
                     2 => {
-                        snapshot.gone(&id, ended);
+                        snapshot.record_deleted(&id, ended);
                         answers.insert(id, (ended, None));
                     }
                     _ => {

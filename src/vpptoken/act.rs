@@ -1,4 +1,4 @@
-//! Carries out one step, and says what came of it.
+//! Carries out one step and returns its result.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,21 @@ use kube::{Api, ResourceExt};
 use secrecy::SecretString;
 use serde_json::json;
 
-use super::facts::Done;
+use super::local_state::CreateKey;
 use super::observe::{read_file, tenant_name};
+use super::observed::{Observed, StepKind, TenantState, UnsentIntent};
+use super::outcome::Outcome;
 use super::plan::{Step, Wanted};
-use super::world::{Observed, StepKind, TenantState, UnsentCreate};
 use super::{Context, Error, namespace, tenant_key, uid};
-use crate::api::{AccountType, FINALIZER, PendingCreate, Uploaded, VppToken};
+use crate::api::conditions::{ConditionType, find};
+use crate::api::{AccountType, FINALIZER, PendingCreate, Reason, Uploaded, VppToken};
 use crate::graph::{GraphError, NewToken, TokenPatch, TokenSettings};
-use crate::tenant::{Field, Sent, Session, Tenant, clock};
+use crate::tenant::{Field, Session, Tenant, WritePermit};
 use crate::token_file::TokenFile;
 
 /// An event to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happened {
+pub struct EventNote {
     /// Whether a person should worry.
     pub warning: bool,
     /// What, in one CamelCase word.
@@ -29,18 +31,18 @@ pub struct Happened {
     pub note: String,
 }
 
-fn happened(reason: &'static str, note: impl Into<String>) -> Option<Happened> {
-    Some(Happened { warning: false, reason, note: note.into() })
+fn event_note(reason: &'static str, note: impl Into<String>) -> Option<EventNote> {
+    Some(EventNote { warning: false, reason, note: note.into() })
 }
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Clone, Debug, Default)]
-pub struct Acted {
+pub struct StepResult {
     /// What to write into the status.
-    pub done: Option<Done>,
+    pub outcome: Option<Outcome>,
     /// What to show.
-    pub event: Option<Happened>,
-    /// The step changed the object itself: its watch brings it back, and the status is written then.
+    pub event: Option<EventNote>,
+    /// The step changed the object itself. Its watch triggers the next reconcile, which writes the status.
     pub object_changed: bool,
 }
 
@@ -53,45 +55,59 @@ pub async fn act(
     object: &VppToken,
     observed: &Observed,
     step: &Step,
-    leave: Option<Sent>,
-) -> Result<Acted, Error> {
+    permit: Option<WritePermit>,
+) -> Result<StepResult, Error> {
     match step {
-        Step::Withdraw => {
-            end_turn(context, uid(object)?);
+        Step::AbandonIntent => {
+            unlock_create(context, uid(object)?);
             let pending = observed.status.pending_create.as_ref();
-            let done = pending.map(|pending| Done::Withdrawn { since: pending.since });
-            Ok(Acted { done, ..Acted::default() })
+            let outcome = pending.map(|pending| Outcome::IntentAbandoned { since: pending.since });
+            Ok(StepResult { outcome, ..StepResult::default() })
         }
-        Step::Note(uploaded) => Ok(Acted { done: Some(Done::Uploaded(uploaded.clone())), ..Acted::default() }),
-        Step::DeclineSync { request, because } => Ok(Acted {
-            done: Some(Done::SyncDeclined { request: request.clone() }),
-            event: happened("SyncNotStarted", format!("A sync was requested and not started, because of {because}.")),
-            ..Acted::default()
+        Step::Note(uploaded) => Ok(StepResult {
+            outcome: Some(Outcome::Uploaded { uploaded: uploaded.clone(), request: None }),
+            ..StepResult::default()
+        }),
+        Step::DeclineSync { request } => Ok(StepResult {
+            outcome: Some(Outcome::SyncDeclined { request: request.clone() }),
+            event: event_note(
+                "SyncNotStarted",
+                "A sync was requested and not started, because of managementPolicy: Observe.",
+            ),
+            ..StepResult::default()
+        }),
+        Step::DeclineUpload { request } => Ok(StepResult {
+            outcome: Some(Outcome::UploadDeclined { request: request.clone() }),
+            event: event_note(
+                "UploadNotDone",
+                "An upload was requested and not done, because of managementPolicy: Observe.",
+            ),
+            ..StepResult::default()
         }),
         Step::AddFinalizer => finalizer(context, object, true).await,
         Step::RemoveFinalizer { warning } => {
-            let mut acted = finalizer(context, object, false).await?;
-            acted.event = warning.clone().map(|note| Happened { warning: true, reason: "TokenRetained", note });
-            Ok(acted)
+            let mut result = finalizer(context, object, false).await?;
+            result.event = warning.clone().map(|note| EventNote { warning: true, reason: "TokenRetained", note });
+            Ok(result)
         }
         _ => {
-            let Some(Some(tenant)) = tenant_key(object).and_then(|key| context.directory.find(&key)) else {
-                return Ok(Acted::default());
+            let Some(Some(tenant)) = tenant_key(object).and_then(|key| context.registry.find(&key)) else {
+                return Ok(StepResult::default());
             };
             let (Ok(session), TenantState::Known(known)) = (&tenant.session, &observed.tenant) else {
-                return Ok(Acted::default());
+                return Ok(StepResult::default());
             };
             if known.identity != tenant.identity {
-                // Another tenant meanwhile: nothing that was decided holds.
-                return Ok(Acted::default());
+                // The tenant object now stands for another tenant than the one that the decision was made for.
+                return Ok(StepResult::default());
             }
             let actor = Actor { context, object, observed, uid: uid(object)?, tenant: &tenant, session };
-            actor.act(step, leave).await
+            actor.act(step, permit).await
         }
     }
 }
 
-async fn finalizer(context: &Context, object: &VppToken, add: bool) -> Result<Acted, Error> {
+async fn finalizer(context: &Context, object: &VppToken, add: bool) -> Result<StepResult, Error> {
     let mut finalizers: Vec<String> = object.finalizers().to_vec();
     finalizers.retain(|finalizer| finalizer != FINALIZER);
     if add {
@@ -102,11 +118,11 @@ async fn finalizer(context: &Context, object: &VppToken, add: bool) -> Result<Ac
     let patched = api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
     match patched {
         Ok(patched) => {
-            context.desk.change(uid(object)?, |page| page.version = patched.resource_version());
-            Ok(Acted { object_changed: true, ..Acted::default() })
+            context.local_state.change(uid(object)?, |state| state.version = patched.resource_version());
+            Ok(StepResult { object_changed: true, ..StepResult::default() })
         }
         Err(kube::Error::Api(status)) if status.is_not_found() => {
-            Ok(Acted { object_changed: true, ..Acted::default() })
+            Ok(StepResult { object_changed: true, ..StepResult::default() })
         }
         Err(error) => Err(error.into()),
     }
@@ -122,72 +138,89 @@ struct Actor<'a> {
 }
 
 impl Actor<'_> {
-    async fn act(&self, step: &Step, leave: Option<Sent>) -> Result<Acted, Error> {
-        match (step, leave) {
-            (Step::Announce(pending), _) => self.announce(pending),
+    async fn act(&self, step: &Step, permit: Option<WritePermit>) -> Result<StepResult, Error> {
+        match (step, permit) {
+            (Step::RecordIntent(pending), _) => self.record_intent(pending),
             (Step::Adopt { id, uploaded }, _) => {
-                let event = if self.observed.status.pending_create.is_some() && self.observed.unsent_create().is_none()
+                let event = if self.observed.status.pending_create.is_some() && self.observed.unsent_intent().is_none()
                 {
-                    happened("Created", format!("Found the token {id}, which a create whose answer was lost has made."))
+                    event_note(
+                        "Created",
+                        format!("Found the token {id}, which a create whose answer was lost has made."),
+                    )
                 } else {
-                    happened("Adopted", format!("Took over the token {id}, which Graph already had."))
+                    event_note("Adopted", format!("Took over the token {id}, which Graph already had."))
                 };
-                Ok(self.own(id, Some(uploaded.clone()), event))
+                Ok(self.take_ownership(id, Some(uploaded.clone()), None, event))
             }
             (Step::Bind { id }, _) => {
-                Ok(self.own(id, None, happened("Bound", format!("Took over the token {id} by its id."))))
+                let event = event_note("Bound", format!("Took over the token {id} by its id."));
+                Ok(self.take_ownership(id, None, None, event))
             }
-            (Step::Confirm { id }, _) => {
+            (Step::Confirm { id } | Step::ConfirmUpload { id }, _) => {
+                let began = self.context.clock.now();
                 let outcome = self.session.confirm(id).await;
-                self.noted(StepKind::Confirm, &outcome, clock::now());
-                Ok(Acted::default())
+                self.record_result(StepKind::Confirm, &outcome, began);
+                Ok(StepResult::default())
             }
-            (Step::Create, Some(leave)) => self.create(leave).await,
-            (Step::Upload { id }, Some(leave)) => self.upload(leave, id).await,
-            (Step::Update { id, fields }, Some(leave)) => Ok(self.update(leave, id, fields).await),
-            (Step::Sync { id, request, .. }, Some(leave)) => Ok(self.sync(leave, id, request).await),
-            (Step::Delete { id }, Some(leave)) => Ok(self.delete(leave, id).await),
-            // Nothing is written without leave, and the others are done elsewhere.
-            _ => Ok(Acted::default()),
+            (Step::Create, Some(permit)) => self.create(permit).await,
+            (Step::Upload { id, request }, Some(permit)) => self.upload(permit, id, request).await,
+            (Step::Update { id, fields }, Some(permit)) => Ok(self.update(permit, id, fields).await),
+            (Step::Sync { id, request, .. }, Some(permit)) => Ok(self.sync(permit, id, request).await),
+            (Step::Delete { id }, Some(permit)) => Ok(self.delete(permit, id).await),
+            // A write needs a permit, and the other steps are carried out elsewhere.
+            _ => Ok(StepResult::default()),
         }
     }
 
-    async fn delete(&self, leave: Sent, id: &str) -> Acted {
-        let began = clock::now();
-        let outcome = self.session.delete(leave, id).await;
-        self.noted(StepKind::Delete, &outcome, began);
-        let event = outcome.ok().and_then(|()| happened("Deleted", format!("Deleted the token {id} in Graph.")));
-        Acted { event, ..Acted::default() }
+    async fn delete(&self, permit: WritePermit, id: &str) -> StepResult {
+        let began = self.context.clock.now();
+        let outcome = self.session.delete(permit, id).await;
+        self.record_result(StepKind::Delete, &outcome, began);
+        let event = outcome.ok().and_then(|()| event_note("Deleted", format!("Deleted the token {id} in Graph.")));
+        StepResult { event, ..StepResult::default() }
     }
 
-    /// Known not to be sent, from before the announcement is written: its write may take effect without an answer.
-    fn announce(&self, pending: &PendingCreate) -> Result<Acted, Error> {
+    /// The intent is remembered as unsent before the status is written: that write may take effect without an answer.
+    fn record_intent(&self, pending: &PendingCreate) -> Result<StepResult, Error> {
         let tenant = &self.tenant.identity;
-        if !self.take_turn(&pending.apple_id)? {
-            return Ok(Acted::default());
+        if !self.lock_create(pending)? {
+            return Ok(StepResult::default());
         }
-        announced(self.context, self.uid, pending);
-        Ok(Acted { done: Some(Done::Announced(pending.clone(), tenant.clone())), ..Acted::default() })
+        remember_intent(self.context, self.uid, pending);
+        Ok(StepResult {
+            outcome: Some(Outcome::IntentRecorded(pending.clone(), tenant.clone())),
+            ..StepResult::default()
+        })
     }
 
-    fn take_turn(&self, apple_id: &str) -> Result<bool, Error> {
+    fn lock_create(&self, pending: &PendingCreate) -> Result<bool, Error> {
         let who = (namespace(self.object)?.to_owned(), self.object.name_any());
         let tenant = tenant_name(&self.tenant.identity);
-        Ok(self.context.desk.take_turn(&tenant, apple_id, self.uid, who, clock::now()))
+        let keys = CreateKey::of_pending(pending);
+        Ok(self.context.local_state.lock_create(&tenant, &keys, self.uid, who, self.context.clock.now()))
     }
 
-    /// A token is this object's from now on, unless another one took it meanwhile.
-    fn own(&self, id: &str, uploaded: Option<Uploaded>, event: Option<Happened>) -> Acted {
-        if !self.context.desk.claim(&tenant_name(&self.tenant.identity), id, self.uid) {
-            return Acted::default();
+    /// The token belongs to this object from now on, unless another object has taken it meanwhile.
+    fn take_ownership(
+        &self,
+        id: &str,
+        uploaded: Option<Uploaded>,
+        upload_request: Option<String>,
+        event: Option<EventNote>,
+    ) -> StepResult {
+        if !self.context.local_state.claim(&tenant_name(&self.tenant.identity), id, self.uid) {
+            return StepResult::default();
         }
-        end_turn(self.context, self.uid);
-        let done = Done::Owned { id: id.to_owned(), tenant: self.tenant.identity.clone(), uploaded };
-        Acted { done: Some(done), event, ..Acted::default() }
+        unlock_create(self.context, self.uid);
+        trigger_held(self.context);
+        let tenant = self.tenant.identity.clone();
+        let outcome = Outcome::Owned { id: id.to_owned(), tenant, uploaded, upload_request };
+        StepResult { outcome: Some(outcome), event, ..StepResult::default() }
     }
 
-    async fn create(&self, leave: Sent) -> Result<Acted, Error> {
-        let Some(file) = self.file_as_decided().await? else { return Ok(Acted::default()) };
+    async fn create(&self, permit: WritePermit) -> Result<StepResult, Error> {
+        let Some(file) = self.file_as_decided().await? else { return Ok(StepResult::default()) };
         let spec = &self.observed.spec;
         let written = super::plan::wanted(self.observed);
         let token = NewToken {
@@ -198,59 +231,63 @@ impl Actor<'_> {
                 ..self.settings(|field| written.iter().any(|(wanted, _)| *wanted == field))
             },
         };
-        // A turn that lasted too long is taken again, unless another has it.
-        let apple_id = spec.apple_id.as_deref().unwrap_or_default();
-        if !self.take_turn(apple_id)? || !self.context.desk.keep_turn(self.uid, true) {
-            // The object went meanwhile, or another one's turn began: that is seen at the next look.
-            return Ok(Acted::default());
+        let Some(pending) = &self.observed.status.pending_create else { return Ok(StepResult::default()) };
+        // A lock that has expired is taken again, unless another object has it.
+        if !self.lock_create(pending)? || !self.context.local_state.set_create_in_flight(self.uid, true) {
+            // The object was deleted meanwhile, or another object has the lock: the next reconcile sees that.
+            return Ok(StepResult::default());
         }
-        // From here on it may be sent: whatever interrupts this leaves an unknown outcome.
-        self.context.desk.change(self.uid, |page| page.memory.unsent_create = None);
-        let began = clock::now();
+        // The create may be sent from here on: any interruption leaves its outcome unknown.
+        self.context.local_state.change(self.uid, |state| state.attempts.unsent_intent = None);
+        let began = self.context.clock.now();
         let sending = Sending { context: self.context, uid: self.uid };
-        let outcome = self.session.create(leave, &token, &written).await;
+        let outcome = self.session.create(permit, &token, &written).await;
         drop(sending);
-        self.noted(StepKind::Create, &outcome, began);
+        self.record_result(StepKind::Create, &outcome, began);
         match outcome {
             Ok(entity) => {
                 let note = format!("Created the token {} in Graph.", entity.id);
-                let acted = self.own(&entity.id, Some(self.uploaded(&file)), happened("Created", note));
-                // Also when the object went meanwhile: what there is, is known.
-                end_turn(self.context, self.uid);
-                Ok(acted)
+                let uploaded = Some(self.uploaded(&file));
+                // The file has just been uploaded, which also answers a request for an upload.
+                let request = self.observed.object.upload_request.clone();
+                let result = self.take_ownership(&entity.id, uploaded, request, event_note("Created", note));
+                // Also if the object was deleted meanwhile: the outcome is known.
+                unlock_create(self.context, self.uid);
+                Ok(result)
             }
             Err(error) if error.maybe_executed() => {
-                self.session.want_list_after(clock::now());
-                Ok(Acted::default())
+                self.session.want_list_after(self.context.clock.now());
+                Ok(StepResult::default())
             }
             Err(_) => {
-                end_turn(self.context, self.uid);
-                let pending = self.observed.status.pending_create.as_ref();
-                Ok(Acted { done: pending.map(|pending| Done::Withdrawn { since: pending.since }), ..Acted::default() })
+                unlock_create(self.context, self.uid);
+                let outcome = Some(Outcome::IntentAbandoned { since: pending.since });
+                Ok(StepResult { outcome, ..StepResult::default() })
             }
         }
     }
 
-    async fn upload(&self, leave: Sent, id: &str) -> Result<Acted, Error> {
-        let Some(file) = self.file_as_decided().await? else { return Ok(Acted::default()) };
+    async fn upload(&self, permit: WritePermit, id: &str, request: &Option<String>) -> Result<StepResult, Error> {
+        let Some(file) = self.file_as_decided().await? else { return Ok(StepResult::default()) };
         let patch = TokenPatch {
             token: Some(self.to_send(&file)),
             sensitive: file.sensitive(),
             settings: TokenSettings::default(),
         };
-        let began = clock::now();
-        let outcome = self.session.update(leave, id, &patch, &[]).await;
-        self.noted(StepKind::Upload, &outcome, began);
+        let began = self.context.clock.now();
+        let outcome = self.session.update(permit, id, &patch, &[]).await;
+        self.record_result(StepKind::Upload, &outcome, began);
         if outcome.is_err() {
-            return Ok(Acted::default());
+            return Ok(StepResult::default());
         }
         let until = file.expiration.strftime("%Y-%m-%dT%H:%M:%SZ");
         let event =
-            happened("Uploaded", format!("Uploaded the token file that expires at {until} onto the token {id}."));
-        Ok(Acted { done: Some(Done::Uploaded(self.uploaded(&file))), event, ..Acted::default() })
+            event_note("Uploaded", format!("Uploaded the token file that expires at {until} onto the token {id}."));
+        let outcome = Outcome::Uploaded { uploaded: self.uploaded(&file), request: request.clone() };
+        Ok(StepResult { outcome: Some(outcome), event, ..StepResult::default() })
     }
 
-    async fn update(&self, leave: Sent, id: &str, fields: &BTreeMap<Field, Wanted>) -> Acted {
+    async fn update(&self, permit: WritePermit, id: &str, fields: &BTreeMap<Field, Wanted>) -> StepResult {
         let patch = TokenPatch {
             token: None,
             sensitive: Vec::new(),
@@ -258,39 +295,39 @@ impl Actor<'_> {
         };
         let written: Vec<(Field, String)> =
             fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
-        let began = clock::now();
-        let outcome = self.session.update(leave, id, &patch, &written).await;
-        self.noted(StepKind::Update, &outcome, began);
+        let began = self.context.clock.now();
+        let outcome = self.session.update(permit, id, &patch, &written).await;
+        self.record_result(StepKind::Update, &outcome, began);
         if outcome.is_err() {
-            return Acted::default();
+            return StepResult::default();
         }
-        self.context.desk.change(self.uid, |page| page.memory.tried(written));
+        self.context.local_state.change(self.uid, |state| state.attempts.record_sent(written));
         let changes = fields.iter().map(|(field, Wanted { found, wanted })| {
             format!("{} from {} to {wanted}", field.as_str(), found.as_deref().unwrap_or("nothing"))
         });
         let changes = changes.collect::<Vec<_>>().join(", ");
-        Acted { event: happened("Updated", format!("Changed {changes}.")), ..Acted::default() }
+        StepResult { event: event_note("Updated", format!("Changed {changes}.")), ..StepResult::default() }
     }
 
-    async fn sync(&self, leave: Sent, id: &str, request: &Option<String>) -> Acted {
-        let at = clock::now();
-        let outcome = self.session.sync(leave, id).await;
-        self.noted(StepKind::Sync, &outcome, at);
+    async fn sync(&self, permit: WritePermit, id: &str, request: &Option<String>) -> StepResult {
+        let (began, at) = (self.context.clock.now(), self.context.clock.wall());
+        let outcome = self.session.sync(permit, id).await;
+        self.record_result(StepKind::Sync, &outcome, began);
         if outcome.is_err() {
-            return Acted::default();
+            return StepResult::default();
         }
-        let event = request.as_ref().and_then(|_| happened("SyncStarted", "Started a sync, as requested."));
-        Acted { done: Some(Done::Synced { at, request: request.clone() }), event, ..Acted::default() }
+        let event = request.as_ref().and_then(|_| event_note("SyncStarted", "Started a sync, as requested."));
+        StepResult { outcome: Some(Outcome::Synced { at, request: request.clone() }), event, ..StepResult::default() }
     }
 
-    /// The file, read now, if it still is the one that the decision was made on.
+    /// Reads the file again; none if it is not the one that the decision was made on.
     async fn file_as_decided(&self) -> Result<Option<TokenFile>, Error> {
         let decided = self.observed.file.as_ref().ok().map(|file| file.sha256.clone());
         let file = read_file(self.context, self.object).await?.ok();
         Ok(file.filter(|file| Some(file.sha256(self.tenant.encoding)) == decided))
     }
 
-    /// What the manifest asks for, of some fields.
+    /// The manifest's values of the fields to be sent.
     fn settings(&self, is_sent: impl Fn(Field) -> bool) -> TokenSettings {
         let spec = &self.observed.spec;
         TokenSettings {
@@ -323,28 +360,29 @@ impl Actor<'_> {
             sha256: file.sha256(self.tenant.encoding),
             expiration_date_time: file.expiration,
             organization_name: file.organization_name.clone(),
-            time: clock::now(),
+            time: self.context.clock.wall(),
+            shown: false,
         }
     }
 
     /// Remembers a failure with its growing delay, and forgets it after a success.
-    fn noted<T>(&self, kind: StepKind, outcome: &Result<T, GraphError>, began: Timestamp) {
+    fn record_result<T>(&self, kind: StepKind, outcome: &Result<T, GraphError>, began: Timestamp) {
         let inputs = self.observed.inputs();
-        self.context.desk.change(self.uid, |page| match outcome {
+        let began = (began, self.context.clock.wall_at(began));
+        self.context.local_state.change(self.uid, |state| match outcome {
             Ok(_) => {
-                page.memory.failures.remove(&kind);
+                state.attempts.failures.remove(&kind);
             }
             Err(error) => {
                 tracing::warn!(step = ?kind, %error, "graph refused or failed a step");
-                let jitter = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;
-                page.memory.failed(kind, error, inputs, began, clock::now(), jitter);
+                let jitter = self.context.random.fraction();
+                state.attempts.record_failure(kind, error, inputs, began, self.context.clock.now(), jitter);
             }
         });
     }
 }
 
-/// A create on its way, which keeps the turn of its object until its answer, or until whatever else ends the waiting; then
-/// its outcome is unknown.
+/// Marks a create as in flight until its answer, or until it is interrupted; then its outcome is unknown.
 struct Sending<'a> {
     context: &'a Context,
     uid: &'a str,
@@ -352,20 +390,31 @@ struct Sending<'a> {
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
-        self.context.desk.keep_turn(self.uid, false);
+        self.context.local_state.set_create_in_flight(self.uid, false);
     }
 }
 
-/// Remembers that an announced create was not sent; a list that begins after now is looked through before it is.
-pub(super) fn announced(context: &Context, uid: &str, pending: &PendingCreate) {
-    let unsent = UnsentCreate { since: pending.since, list_after: clock::now() };
-    context.desk.change(uid, |page| page.memory.unsent_create = Some(unsent));
+/// Remembers that the recorded intent was not sent. A list that begins after now is searched before it is.
+pub(super) fn remember_intent(context: &Context, uid: &str, pending: &PendingCreate) {
+    let unsent = UnsentIntent { since: pending.since, list_after: context.clock.now() };
+    context.local_state.change(uid, |state| state.attempts.unsent_intent = Some(unsent));
 }
 
-/// Ends the object's turn to create, and wakes whoever waited for it.
-pub(super) fn end_turn(context: &Context, uid: &str) {
-    context.desk.change(uid, |page| page.memory.unsent_create = None);
-    for (namespace, name) in context.desk.end_turn(uid) {
-        (context.wake)(&namespace, &name);
+/// A token has an owner now: triggers the objects that are stalled because of unclaimed tokens.
+fn trigger_held(context: &Context) {
+    let held = [Reason::AmbiguousMatch.as_str(), Reason::SimilarTokenExists.as_str()];
+    for object in context.caches.all_tokens() {
+        let stalled = object.status.as_ref().and_then(|status| find(&status.conditions, ConditionType::Stalled));
+        if stalled.is_some_and(|stalled| held.contains(&stalled.reason.as_str())) {
+            (context.trigger)(&object.namespace().unwrap_or_default(), &object.name_any());
+        }
+    }
+}
+
+/// Releases the object's locks to create, and triggers the objects that waited for them.
+pub(super) fn unlock_create(context: &Context, uid: &str) {
+    context.local_state.change(uid, |state| state.attempts.unsent_intent = None);
+    for (namespace, name) in context.local_state.unlock_create(uid) {
+        (context.trigger)(&namespace, &name);
     }
 }

@@ -1,4 +1,4 @@
-//! Events about objects: what says something new is a new one, and what is said again within minutes counts on.
+//! Events about objects: a new text is a new event, and the same text within minutes is counted on the old one.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,29 +9,29 @@ use kube::Client;
 use kube::runtime::events::{Event, Recorder, Reporter};
 use tokio::time::Instant;
 
-/// For so long what is said again counts on.
-const COUNTS_ON: Duration = Duration::from_secs(5 * 60);
+/// Within this time the same text is counted on the old event.
+const AGGREGATION_WINDOW: Duration = Duration::from_secs(5 * 60);
 
-/// Writes events. A recorder of kube takes all events of one reason about one object for the same one, and keeps showing what
-/// the first of them said; so each sentence has a recorder of its own.
+/// Writes events. A recorder of kube treats all events of one reason about one object as the same, and keeps showing
+/// the text of the first; so each text has a recorder of its own.
 pub struct Events {
     client: Client,
     reporter: Reporter,
-    told: Mutex<HashMap<Told, (Recorder, Instant)>>,
+    published: Mutex<HashMap<EventKey, (Recorder, Instant)>>,
 }
 
-/// What was said, about which object.
+/// The text of an event, and its object.
 #[derive(PartialEq, Eq, Hash)]
-struct Told {
+struct EventKey {
     uid: Option<String>,
     reason: String,
     note: Option<String>,
 }
 
 impl Events {
-    /// Nothing was said yet.
+    /// A writer that has published nothing yet.
     pub fn new(client: Client, reporter: Reporter) -> Self {
-        Self { client, reporter, told: Mutex::default() }
+        Self { client, reporter, published: Mutex::default() }
     }
 
     /// Writes an event.
@@ -44,11 +44,11 @@ impl Events {
 
     fn recorder(&self, event: &Event, about: &ObjectReference) -> Recorder {
         let now = Instant::now();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|_, (_, at)| now.duration_since(*at) < COUNTS_ON);
-        let what = Told { uid: about.uid.clone(), reason: event.reason.clone(), note: event.note.clone() };
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        published.retain(|_, (_, at)| now.duration_since(*at) < AGGREGATION_WINDOW);
+        let what = EventKey { uid: about.uid.clone(), reason: event.reason.clone(), note: event.note.clone() };
         let fresh = || (Recorder::new(self.client.clone(), self.reporter.clone()), now);
-        let (recorder, at) = told.entry(what).or_insert_with(fresh);
+        let (recorder, at) = published.entry(what).or_insert_with(fresh);
         *at = now;
         recorder.clone()
     }
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// How each event came, and what it said.
+    /// How each event was written, and its text.
     type Written = Arc<Mutex<Vec<(Method, String)>>>;
 
     async fn api_server(written: Written) -> Client {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_says_something_new_is_a_new_event_and_the_same_again_is_not() {
+    async fn a_new_text_is_a_new_event_and_the_same_again_is_not() {
         let written = Written::default();
         let client = api_server(Arc::clone(&written)).await;
         let events = Events::new(client, Reporter { controller: "x".into(), instance: None });

@@ -1,15 +1,16 @@
 //! The reconcile loop: observe, plan, act, report. One step and one status write at a time.
 
 pub mod act;
-pub mod desk;
 pub mod events;
-pub mod facts;
+pub mod local_state;
 pub mod observe;
+pub mod observed;
+pub mod outcome;
 pub mod plan;
 pub mod report;
-pub mod world;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -20,30 +21,62 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::Semaphore;
 
 use crate::api::VppToken;
-use crate::tenant::{Directory, Priority, Sent, TenantKey, Timings};
-use desk::Desk;
+use crate::clock::{Clock, Random};
+use crate::tenant::{Priority, TenantKey, TenantRegistry, Timings, WritePermit};
 use events::Events;
+use local_state::LocalState;
 use plan::{Plan, Step};
 
-/// What could not be read from or written to Kubernetes. Graph's failures are not errors here but part of what is observed.
+/// What could not be read from or written to Kubernetes. Failures of Graph are not errors here but part of what is
+/// observed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server said no, or could not be reached.
+    /// The API server refused, or could not be reached.
     #[error("Kubernetes: {0}")]
     Kubernetes(#[from] kube::Error),
     /// The object has no UID or namespace, which no object from an API server lacks.
     #[error("the object has no {0}")]
     Incomplete(&'static str),
-    /// The reconcile panicked; the panic's own message is not shown, since nobody checked what is in it.
+    /// The reconcile panicked. The panic's own message is not shown, because it may quote a secret.
     #[error("a fault of the operator: the reconcile of this object panicked")]
     Panicked,
+}
+
+/// The VppTokens of one watched namespace, or of all.
+#[derive(Clone)]
+pub struct TokenCache {
+    namespace: Option<String>,
+    store: Store<VppToken>,
+    is_read: Arc<AtomicBool>,
+}
+
+impl TokenCache {
+    /// A cache that was not read yet. Without a namespace it is for all of them.
+    pub fn new(namespace: Option<String>, store: Store<VppToken>) -> Self {
+        Self { namespace, store, is_read: Arc::default() }
+    }
+
+    /// The objects.
+    pub fn store(&self) -> &Store<VppToken> {
+        &self.store
+    }
+
+    /// Whether it has had a complete list.
+    pub fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::SeqCst)
+    }
+
+    /// It has a complete list.
+    pub fn set_read(&self) {
+        self.is_read.store(true, Ordering::SeqCst);
+    }
 }
 
 /// The caches that reconciles read. A namespace that is watched by itself has caches of its own.
 #[derive(Clone)]
 pub struct Caches {
-    /// All VppTokens that this operator looks after.
-    pub tokens: Vec<Store<VppToken>>,
+    /// All VppTokens that this operator manages.
+    pub tokens: Vec<TokenCache>,
     /// Metadata of the Secrets, without annotations.
     pub secrets: Vec<Store<PartialObjectMeta<Secret>>>,
     /// Metadata of the namespaces.
@@ -53,7 +86,23 @@ pub struct Caches {
 impl Caches {
     /// All VppTokens.
     pub fn all_tokens(&self) -> impl Iterator<Item = Arc<VppToken>> + '_ {
-        self.tokens.iter().flat_map(Store::state)
+        self.tokens.iter().flat_map(|cache| cache.store.state())
+    }
+
+    /// Whether this process has never read the VppTokens of a watched namespace that exists: their tokens and their
+    /// creates are not known.
+    pub fn has_unread_namespace(&self) -> bool {
+        let is_there = |namespace: &String| self.namespaces.get(&ObjectRef::new(namespace)).is_some();
+        self.unread().any(|cache| cache.namespace.as_ref().is_none_or(is_there))
+    }
+
+    /// Whether this process has never read the VppTokens of a namespace that is watched by itself.
+    pub fn is_unread(&self, namespace: &str) -> bool {
+        self.unread().any(|cache| cache.namespace.as_deref() == Some(namespace))
+    }
+
+    fn unread(&self) -> impl Iterator<Item = &TokenCache> {
+        self.tokens.iter().filter(|cache| !cache.is_read())
     }
 
     /// The version of a Secret, if it is there.
@@ -64,28 +113,32 @@ impl Caches {
     }
 }
 
-/// Asks for a reconcile of the VppToken with a namespace and a name.
-pub type Wake = Arc<dyn Fn(&str, &str) + Send + Sync>;
+/// Triggers a reconcile of the VppToken with a namespace and a name.
+pub type Trigger = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
 /// Everything that a reconcile works with.
 pub struct Context {
+    /// The time.
+    pub clock: Clock,
+    /// Jitter.
+    pub random: Random,
     /// Kubernetes.
     pub client: Client,
     /// The caches.
     pub caches: Caches,
     /// The tenants in use.
-    pub directory: Arc<Directory>,
-    /// Tells that a VppToken refers to a tenant object that nobody has looked for yet.
+    pub registry: Arc<TenantRegistry>,
+    /// Notified when a VppToken refers to a tenant object that was not looked up yet.
     pub tenant_wanted: Arc<tokio::sync::Notify>,
     /// What the process remembers.
-    pub desk: Desk,
-    /// Times that the rules speak of.
+    pub local_state: LocalState,
+    /// The durations that the rules use.
     pub timings: Timings,
     /// Writes events.
     pub events: Events,
-    /// Asks for other reconciles.
-    pub wake: Wake,
-    /// How many reconciles look or report at a time. Waiting for leave to write to Graph, and writing there, do not count.
+    /// Triggers other reconciles.
+    pub trigger: Trigger,
+    /// How many reconciles read or report at a time. Waiting for a permit, and writing to Graph, do not count.
     pub working: Semaphore,
 }
 
@@ -116,30 +169,31 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
             None => return Ok(Action::await_change()),
         }
     }
-    let mut observed = observe::observe(&context, &object, observe::From::Caches).await?;
+    let mut observed = observe::observe(&context, &object, observe::Freshness::Cached).await?;
     let mut plan = plan::plan(&observed);
     drop(working);
-    let mut leave = None;
+    let mut permit = None;
     if let Some(priority) = plan.step.as_ref().and_then(Step::priority) {
-        // This may take long, and others work meanwhile. What the write rests on is read after it, and not from a cache.
-        let mut waiting = Box::pin(leave_to_write(&context, &object, priority));
-        let mut given = tokio::time::timeout(SHORT_WAIT, &mut waiting).await;
+        // This may take long, and other reconciles run meanwhile. What the write depends on is read after it, and not
+        // from a cache.
+        let mut waiting = Box::pin(acquire_permit(&context, &object, priority));
+        let mut given = tokio::time::timeout(QUIET_PERMIT_WAIT, &mut waiting).await;
         if given.is_err() {
             if plan.is_first_try(&observed) {
-                // A person should not have to guess what it waits for.
-                report::say(&context, &mut object.clone(), &plan).await?;
+                // The status shows what it waits for.
+                report::write_planned_status(&context, &mut object.clone(), &plan).await?;
             }
-            given = tokio::time::timeout(LONGEST_WAIT, &mut waiting).await;
+            given = tokio::time::timeout(MAX_PERMIT_WAIT, &mut waiting).await;
         }
         drop(waiting);
         match given {
-            Ok(given) => leave = given,
+            Ok(given) => permit = given,
             Err(_) => {
-                // Say so, and see what has changed meanwhile.
-                let Some(plan) = report::report(&context, object, observed, act::Acted::default()).await? else {
+                // Report that, and see what has changed meanwhile.
+                let Some(plan) = report::report(&context, object, observed, act::StepResult::default()).await? else {
                     return Ok(Action::await_change());
                 };
-                return Ok(next_look(&plan));
+                return Ok(requeue_after(&plan));
             }
         }
         let _working = context.working.acquire().await;
@@ -147,52 +201,62 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
             Some(live) => object = live,
             None => return Ok(Action::await_change()),
         }
-        observed = observe::observe(&context, &object, observe::From::Live).await?;
+        observed = observe::observe(&context, &object, observe::Freshness::Live).await?;
         plan = plan::plan(&observed);
     }
-    if plan.is_told_first(&observed) {
+    if plan.is_reported_first(&observed) {
         let _working = context.working.acquire().await;
-        if !report::say(&context, &mut object, &plan).await? {
+        if !report::write_planned_status(&context, &mut object, &plan).await? {
+            let Some(live) = live(&context, &object).await? else { return Ok(Action::await_change()) };
+            // The cache may be behind for long: the next reconcile has to read past it.
+            context.local_state.change(uid(&object)?, |state| state.version = live.resource_version());
             return Ok(Action::requeue(Duration::ZERO));
         }
     }
-    let acted = match &plan.step {
-        Some(step) => act::act(&context, &object, &observed, step, leave).await?,
-        None => act::Acted::default(),
+    if let Some(step @ Step::ConfirmUpload { .. }) = &plan.step {
+        // With the same permit, so that the upload follows at once, if the token in Graph allows it.
+        act::act(&context, &object, &observed, step, None).await?;
+        plan = report::plan_again(&context, &object, &mut observed, &None);
+    }
+    let result = match &plan.step {
+        Some(step) => act::act(&context, &object, &observed, step, permit).await?,
+        None => act::StepResult::default(),
     };
     let _working = context.working.acquire().await;
     let reference = object.clone();
-    let Some(plan) = report::report(&context, object, observed, acted).await? else {
+    let Some(plan) = report::report(&context, object, observed, result).await? else {
         return Ok(Action::await_change());
     };
     if report::want_list(&context, &reference, &plan) {
         return Ok(Action::requeue(Duration::ZERO));
     }
-    Ok(next_look(&plan))
+    Ok(requeue_after(&plan))
 }
 
-/// Longer than this nobody waits for leave without a word in the status.
-const SHORT_WAIT: Duration = Duration::from_secs(1);
-/// Longer than this no reconcile waits for leave without looking again. It is longer than the time after which a waiting
+/// A longer wait for a permit is reported in the status.
+const QUIET_PERMIT_WAIT: Duration = Duration::from_secs(1);
+/// A reconcile that has waited this long for a permit is requeued. It is longer than the time after which a waiting
 /// write counts as urgent.
-const LONGEST_WAIT: Duration = Duration::from_secs(90);
+const MAX_PERMIT_WAIT: Duration = Duration::from_secs(90);
 
-/// Waits for the leave to send one write to the object's tenant.
-async fn leave_to_write(context: &Context, object: &VppToken, priority: Priority) -> Option<Sent> {
-    let tenant = tenant_key(object).and_then(|key| context.directory.find(&key))??;
-    Some(tenant.session.ok()?.leave(priority).await)
+/// Waits for a permit to send one write to the object's tenant.
+async fn acquire_permit(context: &Context, object: &VppToken, priority: Priority) -> Option<WritePermit> {
+    let tenant = tenant_key(object).and_then(|key| context.registry.find(&key))??;
+    Some(tenant.session.ok()?.acquire_permit(priority).await)
 }
 
-/// The object as it is now; none when it is gone, also when another one has its name.
+/// The object as it is now; none when it was deleted, also when another object has its name.
 async fn live(context: &Context, object: &VppToken) -> Result<Option<VppToken>, Error> {
     let live = context.api(object)?.get_opt(&object.name_any()).await?;
     Ok(live.filter(|live| live.metadata.uid == object.metadata.uid))
 }
 
-/// Whether a cache does not know yet what this process wrote last. Resource versions of one kind can be compared as numbers;
-/// one that is no number is taken for older, which costs one read.
+/// Whether a cache is older than the last write of this process. Resource versions of one kind can be compared as
+/// numbers; one that is not a number counts as older, which costs one read.
 fn is_older_than_our_write(context: &Context, object: &VppToken) -> bool {
-    let Some(written) = object.uid().and_then(|uid| context.desk.page(&uid).version) else { return false };
+    let Some(written) = object.uid().and_then(|uid| context.local_state.object_state(&uid).version) else {
+        return false;
+    };
     let number = |version: Option<String>| version.and_then(|version| version.parse::<u64>().ok());
     match (number(object.resource_version()), number(Some(written))) {
         (Some(cached), Some(written)) => cached < written,
@@ -200,11 +264,63 @@ fn is_older_than_our_write(context: &Context, object: &VppToken) -> bool {
     }
 }
 
-fn next_look(plan: &Plan) -> Action {
-    Action::requeue(plan.next_look().unsigned_abs())
+fn requeue_after(plan: &Plan) -> Action {
+    Action::requeue(plan.requeue_after().unsigned_abs())
 }
 
 /// The tenant object that a VppToken refers to.
 pub fn tenant_key(object: &VppToken) -> Option<TenantKey> {
     Some(TenantKey::of(&object.spec.tenant_ref, object.metadata.namespace.as_deref()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use api_server::{ApiServer, Definitions};
+    use jiff::Timestamp;
+    use kube::runtime::events::Reporter;
+    use kube::runtime::reflector;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_status_that_conflicts_is_written_on_the_live_object_at_the_next_try() {
+        let definitions = crate::api::crds().into_iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
+        let definitions = Definitions::new(definitions).unwrap();
+        let kubernetes = ApiServer::new(Arc::new(Timestamp::now), &definitions, api_server::Options::default());
+        kubernetes.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "devices" } }));
+        // With this policy the finalizer is due, which is reported before it is written.
+        kubernetes.apply(&json!({
+            "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken",
+            "metadata": { "name": "berlin", "namespace": "devices" },
+            "spec": {
+                "tokenSecretRef": { "name": "berlin" }, "appleId": "vpp@contoso.example", "deletionPolicy": "Delete",
+            },
+        }));
+        let client = Client::new(kubernetes.service("operator"), "devices");
+        let tokens: Api<VppToken> = Api::namespaced(client.clone(), "devices");
+        let cached = Arc::new(tokens.get("berlin").await.unwrap());
+        let (store, _) = reflector::store();
+        let context = Arc::new(Context {
+            clock: Clock::system(),
+            random: Random::seeded(1),
+            client: client.clone(),
+            caches: Caches { tokens: Vec::new(), secrets: Vec::new(), namespaces: store },
+            registry: Arc::default(),
+            tenant_wanted: Arc::default(),
+            local_state: LocalState::default(),
+            timings: Timings::default(),
+            events: Events::new(client, Reporter { controller: "test".into(), instance: None }),
+            trigger: Arc::new(|_, _| {}),
+            working: Semaphore::new(1),
+        });
+        context.local_state.open(&cached.uid().unwrap());
+        // The object changes, and the cache does not show it.
+        kubernetes.merge("VppToken", "devices", "berlin", &json!({ "metadata": { "labels": { "a": "b" } } }));
+        let action = reconcile(Arc::clone(&cached), Arc::clone(&context)).await.unwrap();
+        assert_eq!(action, Action::requeue(Duration::ZERO));
+        assert_eq!(tokens.get("berlin").await.unwrap().finalizers(), [""; 0]);
+        reconcile(cached, context).await.unwrap();
+        assert_eq!(tokens.get("berlin").await.unwrap().finalizers(), [crate::api::FINALIZER]);
+    }
 }

@@ -1,96 +1,105 @@
 //! Writes one status, only if something changed, and the events.
 //!
-//! The write carries the object's resource version: a late one must not land on a newer status, nor on another object of
-//! the same name. What happened in Graph is written whatever the status has become meanwhile, and kept in mind until then.
+//! The write carries the object's resource version: a late one must not overwrite a newer status, nor that of another
+//! object of the same name. What was done in Graph is written whatever the status has become meanwhile, and remembered
+//! until then.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::act::{self, Acted, Happened};
-use super::facts::Done;
+use super::act::{self, EventNote, StepResult};
+use super::observed::{Observed, TenantState};
+use super::outcome::Outcome;
 use super::plan::{self, Plan};
-use super::world::{Observed, TenantState};
 use super::{Context, Error, tenant_key, uid};
 use crate::api::conditions::{ConditionType, find};
-use crate::api::{FIELD_MANAGER, VppToken, VppTokenStatus};
-use crate::tenant::clock;
+use crate::api::{FIELD_MANAGER, VppToken, VppTokenStatus, conditions};
 
-/// A status that changes under our hands more often than this is tried again later.
-const MOST_CONFLICTS: usize = 5;
+/// After this many conflicts the write is retried later.
+const MAX_CONFLICTS: usize = 5;
 
-/// Plans once more with what was done, writes the status that follows from it, and returns that plan; none when there is
-/// nothing left to write on.
+/// Plans again with the outcome, writes the status of that plan, and returns the plan; none when the object was
+/// deleted.
 ///
 /// # Errors
-/// When Kubernetes can't be written; facts are kept in mind then.
+/// When Kubernetes can't be written; the outcomes are then remembered.
 pub async fn report(
     context: &Context,
     mut object: VppToken,
     mut observed: Observed,
-    acted: Acted,
+    result: StepResult,
 ) -> Result<Option<Plan>, Error> {
     let uid = uid(&object)?.to_owned();
     let api: Api<VppToken> = context.api(&object)?;
-    if let Some(fact) = acted.done.clone().filter(Done::is_fact) {
-        context.desk.change(&uid, |page| page.unrecorded.push(fact));
+    if let Some(fact) = result.outcome.clone().filter(Outcome::must_persist) {
+        context.local_state.change(&uid, |state| state.unrecorded.push(fact));
     }
-    if acted.object_changed {
-        context.desk.change(&uid, |page| page.kubernetes_failures = 0);
-        publish(context, &object, acted.event).await;
+    if result.object_changed {
+        context.local_state.change(&uid, |state| state.kubernetes_failures = 0);
+        publish(context, &object, result.event).await;
         return Ok(None);
     }
-    for _ in 0..MOST_CONFLICTS {
-        let plan = plan_again(context, &object, &mut observed, &acted.done);
+    for _ in 0..MAX_CONFLICTS {
+        let plan = plan_again(context, &object, &mut observed, &result.outcome);
         let written = write(&api, &object, &plan.status).await;
         match written {
-            Ok(version) => {
-                settle(context, &uid, &plan, &acted.done, &observed);
-                // After the fact is recorded: an event may take its time.
-                publish(context, &object, acted.event).await;
-                if version.is_some() {
-                    context.desk.change(&uid, |page| page.version = version);
-                    tell_changes(context, &object, &plan.status).await;
+            Ok(written) => {
+                settle(context, &uid, &plan, &result.outcome, &observed);
+                // After the outcome is recorded, because publishing an event may take long.
+                publish(context, &object, result.event).await;
+                if let Some(written) = written {
+                    context.local_state.change(&uid, |state| state.version = written.resource_version());
+                    publish_changes(context, &object, &plan.status).await;
                 }
                 return Ok(Some(plan));
             }
-            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(gone(context, &uid)),
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(forget_deleted(context, &uid)),
             Err(kube::Error::Api(status)) if status.is_conflict() => {
                 match api.get_opt(&object.name_any()).await? {
                     Some(live) if live.metadata.uid == object.metadata.uid => object = live,
-                    _ => return Ok(gone(context, &uid)),
+                    _ => return Ok(forget_deleted(context, &uid)),
                 }
-                // Whoever decides next must not do so on the cache that was behind.
-                context.desk.change(&uid, |page| page.version = object.resource_version());
-                if acted.done.as_ref().is_some_and(|done| !done.is_fact()) {
-                    // It was decided on a status that is no more.
+                // The next decision must not be made on the cache that was behind.
+                context.local_state.change(&uid, |state| state.version = object.resource_version());
+                if result.outcome.as_ref().is_some_and(|outcome| !outcome.must_persist()) {
+                    // It was decided on a status that does not exist any more. An intent in the present one is another
+                    // process's, and may have been sent, even if both were decided at the same time.
+                    context.local_state.change(&uid, |state| state.attempts.unsent_intent = None);
                     if object.status.as_ref().is_none_or(|status| status.pending_create.is_none()) {
-                        act::end_turn(context, &uid);
+                        act::unlock_create(context, &uid);
                     }
-                    let again = Some(jiff::SignedDuration::ZERO);
-                    return Ok(Some(Plan { step: None, again, list_after: None, ..plan }));
+                    let requeue_after = Some(jiff::SignedDuration::ZERO);
+                    return Ok(Some(Plan { step: None, requeue_after, list_after: None, ..plan }));
                 }
             }
             Err(error) => return Err(error.into()),
         }
     }
-    let plan = plan_again(context, &object, &mut observed, &acted.done);
-    Ok(Some(Plan { again: Some(jiff::SignedDuration::from_secs(1)), step: None, ..plan }))
+    let plan = plan_again(context, &object, &mut observed, &result.outcome);
+    Ok(Some(Plan { requeue_after: Some(jiff::SignedDuration::from_secs(1)), step: None, ..plan }))
 }
 
-/// The same decision, with what was done and what the tenant looks like now.
-fn plan_again(context: &Context, object: &VppToken, observed: &mut Observed, done: &Option<Done>) -> Plan {
-    let page = context.desk.page(&observed.object.uid);
-    let mut status = page.status_with_facts(object.status.clone());
-    if let Some(done) = done {
-        done.apply(&mut status);
+/// The same decision, with the outcome and the present state of the tenant.
+pub(super) fn plan_again(
+    context: &Context,
+    object: &VppToken,
+    observed: &mut Observed,
+    outcome: &Option<Outcome>,
+) -> Plan {
+    let state = context.local_state.object_state(&observed.object.uid);
+    let mut status = state.status_with_outcomes(object.status.clone());
+    if let Some(outcome) = outcome {
+        outcome.apply(&mut status);
     }
     observed.status = status;
-    observed.memory = page.memory;
-    observed.now = clock::now();
+    observed.attempts = state.attempts;
+    observed.now = context.clock.now();
+    observed.wall = context.clock.wall();
     if let (TenantState::Known(known), Some(Some(tenant))) =
-        (&mut observed.tenant, tenant_key(object).and_then(|key| context.directory.find(&key)))
+        (&mut observed.tenant, tenant_key(object).and_then(|key| context.registry.find(&key)))
         && let Ok(session) = &tenant.session
     {
         known.view = session.view();
@@ -98,20 +107,19 @@ fn plan_again(context: &Context, object: &VppToken, observed: &mut Observed, don
     plan::plan(observed)
 }
 
-/// Says what a plan is about to do, before it is done: a write that is due or on its way is not ready. Keeps the object in
-/// step with what was written. False when the object changed meanwhile.
+/// Reports what a plan is about to do, before it is done: with a write that is due or in flight, an object is not
+/// ready. Updates `object` with what was written. False when the object changed meanwhile.
 ///
 /// # Errors
 /// When Kubernetes can't be written.
-pub(super) async fn say(context: &Context, object: &mut VppToken, plan: &Plan) -> Result<bool, Error> {
+pub(super) async fn write_planned_status(context: &Context, object: &mut VppToken, plan: &Plan) -> Result<bool, Error> {
     let api: Api<VppToken> = context.api(object)?;
     match write(&api, object, &plan.status).await {
         Ok(None) => Ok(true),
-        Ok(version) => {
-            context.desk.change(uid(object)?, |page| page.version.clone_from(&version));
-            tell_changes(context, object, &plan.status).await;
-            object.metadata.resource_version = version;
-            object.status = Some(plan.status.clone());
+        Ok(Some(written)) => {
+            context.local_state.change(uid(object)?, |state| state.version = written.resource_version());
+            publish_changes(context, object, &plan.status).await;
+            *object = written;
             Ok(true)
         }
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
@@ -119,39 +127,87 @@ pub(super) async fn say(context: &Context, object: &mut VppToken, plan: &Plan) -
     }
 }
 
-/// The new resource version, when there was something to write.
-async fn write(api: &Api<VppToken>, object: &VppToken, status: &VppTokenStatus) -> Result<Option<String>, kube::Error> {
-    if object.status.as_ref() == Some(status) {
+/// The object as it is after that, when there was something to write.
+async fn write(
+    api: &Api<VppToken>,
+    object: &VppToken,
+    status: &VppTokenStatus,
+) -> Result<Option<VppToken>, kube::Error> {
+    if object.status.clone().map(without_others_conditions).as_ref() == Some(status) {
         return Ok(None);
     }
-    let patch = json!({
+    let mut patch = json!({
         "apiVersion": VppToken::api_version(&()),
         "kind": VppToken::kind(&()),
         "metadata": { "name": object.name_any(), "resourceVersion": object.resource_version() },
         "status": status,
     });
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    let written = api.patch_status(&object.name_any(), &parameters, &Patch::Apply(patch)).await?;
-    Ok(written.resource_version())
+    let parameters = PatchParams::apply(FIELD_MANAGER);
+    let written = if has_other_managers(object) {
+        patch["status"] = change(&object.status.clone().unwrap_or_default(), status);
+        api.patch_status(&object.name_any(), &parameters, &Patch::Merge(patch)).await?
+    } else {
+        api.patch_status(&object.name_any(), &parameters.force(), &Patch::Apply(patch)).await?
+    };
+    Ok(Some(written))
 }
 
-/// The status is written: what was kept in mind for it is recorded now.
-fn settle(context: &Context, uid: &str, plan: &Plan, done: &Option<Done>, observed: &Observed) {
-    if let Some(Done::Announced(pending, _)) = done {
+/// Whether another manager wrote the status, such as one that restores a backup. Server-side apply can't remove fields
+/// that the other manager owns, so such a status is changed with merge patches.
+fn has_other_managers(object: &VppToken) -> bool {
+    object.metadata.managed_fields.iter().flatten().any(is_of_other_manager)
+}
+
+/// Whether an entry of `managedFields` shows a status that was not written by our server-side apply.
+pub fn is_of_other_manager(entry: &ManagedFieldsEntry) -> bool {
+    entry.subresource.as_deref() == Some("status")
+        && (entry.manager.as_deref(), entry.operation.as_deref()) != (Some(FIELD_MANAGER), Some("Apply"))
+}
+
+fn without_others_conditions(mut status: VppTokenStatus) -> VppTokenStatus {
+    status.conditions.retain(conditions::is_ours);
+    status
+}
+
+/// The merge patch that changes one status into another. Conditions of other types than ours stay.
+fn change(from: &VppTokenStatus, to: &VppTokenStatus) -> Value {
+    let mut to = to.clone();
+    to.conditions.extend(from.conditions.iter().filter(|condition| !conditions::is_ours(condition)).cloned());
+    let [from, mut to] = [from, &to].map(|status| serde_json::to_value(status).unwrap_or_default());
+    remove_others(&mut to, &from);
+    to
+}
+
+/// Sets each field to null that only the other value has.
+fn remove_others(value: &mut Value, other: &Value) {
+    let (Some(fields), Some(others)) = (value.as_object_mut(), other.as_object()) else { return };
+    for (name, other) in others {
+        match fields.get_mut(name) {
+            None => {
+                fields.insert(name.clone(), Value::Null);
+            }
+            Some(value) => remove_others(value, other),
+        }
+    }
+}
+
+/// The status is written: the outcomes in it need not be remembered any more.
+fn settle(context: &Context, uid: &str, plan: &Plan, outcome: &Option<Outcome>, observed: &Observed) {
+    if let Some(Outcome::IntentRecorded(pending, _)) = outcome {
         // Other operators can read it only now.
-        act::announced(context, uid, pending);
+        act::remember_intent(context, uid, pending);
     }
     if plan.status.pending_create.is_none() {
-        act::end_turn(context, uid);
+        act::unlock_create(context, uid);
     }
-    context.desk.unclaim(uid, plan.status.token_id.as_deref());
-    context.desk.change(uid, |page| page.recorded(plan, &observed.inputs()));
+    context.local_state.unclaim(uid, plan.status.token_id.as_deref());
+    context.local_state.change(uid, |state| state.recorded(plan, &observed.inputs()));
 }
 
-/// The object went: nothing of it is kept.
-fn gone(context: &Context, uid: &str) -> Option<Plan> {
-    for (namespace, name) in context.desk.forget(uid) {
-        (context.wake)(&namespace, &name);
+/// The object was deleted: nothing of it is kept.
+fn forget_deleted(context: &Context, uid: &str) -> Option<Plan> {
+    for (namespace, name) in context.local_state.forget(uid) {
+        (context.trigger)(&namespace, &name);
     }
     None
 }
@@ -159,23 +215,27 @@ fn gone(context: &Context, uid: &str) -> Option<Plan> {
 /// Asks for the list that a plan waits for, once the plan's status is written. True when there has been one meanwhile.
 pub(super) fn want_list(context: &Context, object: &VppToken, plan: &Plan) -> bool {
     let Some(after) = plan.list_after else { return false };
-    let Some(Some(tenant)) = tenant_key(object).and_then(|key| context.directory.find(&key)) else { return false };
+    let Some(Some(tenant)) = tenant_key(object).and_then(|key| context.registry.find(&key)) else { return false };
     let Ok(session) = &tenant.session else { return false };
-    // An announcement counts from when it was written.
-    let unsent = object.uid().and_then(|uid| context.desk.page(&uid).memory.unsent_create);
+    // A recorded intent counts from when it was written.
+    let unsent = object.uid().and_then(|uid| context.local_state.object_state(&uid).attempts.unsent_intent);
     let is_wanted = session.want_list_after(unsent.map_or(after, |unsent| after.max(unsent.list_after)));
     !is_wanted && session.view().snapshot.last_list() > plan.planned_on
 }
 
-/// Events are changes, not attempts: one when the cause that a person should act on became another one.
-async fn tell_changes(context: &Context, before: &VppToken, after: &VppTokenStatus) {
+/// Publishes changes, not attempts: one event when the cause that a person should act on became another one.
+async fn publish_changes(context: &Context, before: &VppToken, after: &VppTokenStatus) {
     let stalled = |status: &VppTokenStatus| {
         find(&status.conditions, ConditionType::Stalled)
             .map(|condition| (condition.reason.clone(), condition.message.clone()))
     };
     let old = before.status.clone().unwrap_or_default();
-    if let Some((reason, note)) = stalled(after)
+    let stalled_now = stalled(after);
+    // Of two that may take over one token, the one that loses is stalled by the same cause as before.
+    let is_known = was_stall_reported(context, before, after, stalled_now.as_ref().map(|(reason, _)| reason.as_str()));
+    if let Some((reason, note)) = stalled_now
         && stalled(&old).map(|(reason, _)| reason).as_ref() != Some(&reason)
+        && !is_known
     {
         show(context, before, EventType::Warning, reason, note).await;
     }
@@ -198,6 +258,19 @@ async fn tell_changes(context: &Context, before: &VppToken, after: &VppTokenStat
     }
 }
 
+/// Whether an event of this process has reported what stalls the object, and it was not Ready since.
+fn was_stall_reported(context: &Context, object: &VppToken, after: &VppTokenStatus, reason: Option<&str>) -> bool {
+    let is_ready = find(&after.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True");
+    let Some(uid) = object.uid() else { return false };
+    context.local_state.change(&uid, |state| match reason {
+        Some(reason) => state.reported_stall.replace(reason.to_owned()).as_deref() == Some(reason),
+        None => {
+            state.reported_stall.take_if(|_| is_ready);
+            false
+        }
+    }) == Some(true)
+}
+
 /// Whether a sync failed and the one before, as far as this process knows, did not.
 fn began_to_fail(context: &Context, object: &VppToken, after: &VppTokenStatus) -> bool {
     let synced = find(&after.conditions, ConditionType::Synced).map(|condition| condition.reason.as_str());
@@ -206,25 +279,25 @@ fn began_to_fail(context: &Context, object: &VppToken, after: &VppTokenStatus) -
         Some("SyncCompleted") => false,
         _ => return false,
     };
-    let before = object
-        .uid()
-        .and_then(|uid| context.desk.change(&uid, |page| std::mem::replace(&mut page.last_sync_failed, failed)));
+    let before = object.uid().and_then(|uid| {
+        context.local_state.change(&uid, |state| std::mem::replace(&mut state.last_sync_failed, failed))
+    });
     failed && before == Some(false)
 }
 
-async fn publish(context: &Context, object: &VppToken, event: Option<Happened>) {
-    if let Some(Happened { warning, reason, note }) = event {
+async fn publish(context: &Context, object: &VppToken, event: Option<EventNote>) {
+    if let Some(EventNote { warning, reason, note }) = event {
         let type_ = if warning { EventType::Warning } else { EventType::Normal };
         show(context, object, type_, reason.to_owned(), note).await;
     }
 }
 
-/// Kubernetes takes 1024 bytes of a note at the most.
+/// Kubernetes takes at most 1024 bytes of a note.
 fn shortened(mut note: String) -> String {
-    const MOST: usize = 1024;
+    const MAX_NOTE_BYTES: usize = 1024;
     const END: &str = "…";
-    if note.len() > MOST {
-        let mut end = MOST - END.len();
+    if note.len() > MAX_NOTE_BYTES {
+        let mut end = MAX_NOTE_BYTES - END.len();
         while !note.is_char_boundary(end) {
             end -= 1;
         }
@@ -234,12 +307,72 @@ fn shortened(mut note: String) -> String {
     note
 }
 
-/// An event that can't be written is no reason to stop.
+/// An event that can't be written stops nothing else.
 async fn show(context: &Context, object: &VppToken, type_: EventType, reason: String, note: String) {
     let note = shortened(note);
     tracing::info!(object = %format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()), reason, note, "event");
     let event = Event { type_, reason, note: Some(note), action: "Reconcile".into(), secondary: None };
     if let Err(error) = context.events.publish(&event, &object.object_ref(&())).await {
         tracing::warn!(%error, "an event could not be written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(status: Value) -> VppTokenStatus {
+        serde_json::from_value(status).unwrap()
+    }
+
+    fn condition(type_: &str) -> Value {
+        json!({ "type": type_, "status": "True", "reason": "X", "message": "x.", "lastTransitionTime": "2026-11-21T12:00:00Z" })
+    }
+
+    #[test]
+    fn what_another_manager_restored_is_taken_away_and_nothing_else() {
+        let uploaded = json!({
+            "sha256": "x", "expirationDateTime": "2026-11-21T12:00:00Z", "organizationName": "x", "time": "2026-11-21T12:00:00Z"
+        });
+        let mut shown = uploaded.clone();
+        shown["shown"] = json!(true);
+        let mut not_shown = uploaded.clone();
+        not_shown["shown"] = Value::Null;
+        let of =
+            |types: &[&str]| json!({ "conditions": types.iter().map(|type_| condition(type_)).collect::<Vec<_>>() });
+        for (from, to, expected) in [
+            (json!({ "state": "valid" }), json!({ "state": "valid" }), json!({ "state": "valid" })),
+            (json!({ "state": "expired" }), json!({ "state": "valid" }), json!({ "state": "valid" })),
+            (json!({ "state": "valid", "tokenId": "x" }), json!({}), json!({ "state": null, "tokenId": null })),
+            (json!({}), json!({ "state": "valid" }), json!({ "state": "valid" })),
+            (json!({ "uploaded": shown }), json!({ "uploaded": uploaded }), json!({ "uploaded": not_shown })),
+            (of(&["Ready"]), of(&["Ready"]), of(&["Ready"])),
+            (of(&["Ready", "Others"]), of(&["Ready"]), of(&["Ready", "Others"])),
+            (of(&["Stalled", "Ready", "Others"]), of(&["Ready"]), of(&["Ready", "Others"])),
+            (of(&["Stalled"]), json!({}), json!({ "conditions": null })),
+        ] {
+            assert_eq!(change(&status(from.clone()), &status(to.clone())), expected, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn a_status_that_only_we_wrote_is_applied() {
+        let object = |manager: &str, operation: &str, subresource: Option<&str>| -> VppToken {
+            serde_json::from_value(json!({
+                "metadata": { "managedFields": [{
+                    "manager": manager, "operation": operation, "subresource": subresource,
+                }] },
+                "spec": {},
+            }))
+            .unwrap()
+        };
+        for (manager, operation, subresource, expected) in [
+            (FIELD_MANAGER, "Apply", Some("status"), false),
+            ("kubectl", "Apply", None, false),
+            ("backup", "Update", Some("status"), true),
+            (FIELD_MANAGER, "Update", Some("status"), true),
+        ] {
+            assert_eq!(has_other_managers(&object(manager, operation, subresource)), expected, "{manager} {operation}");
+        }
     }
 }

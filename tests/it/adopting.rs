@@ -1,12 +1,12 @@
-//! What Graph has already is taken over, and nothing is written for that: after a restore that lost the status, in a
-//! cluster that was built anew. Where it is not certain that it is the same, it stops and says which one it may be.
+//! Tokens that Graph already has are taken over without a write: after a restore that lost the status, or in a cluster
+//! that was rebuilt. If it is not certain that a token is the same, it stalls and names the tokens that it may be.
 
 use graph_emulator::{NewEntity, Operation, sha256};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use vpptoken_operator::api::conditions::ConditionType;
 
-use crate::support::{EXPIRES, READY, RENEWED, STALLED, Second, Setup, World, condition, row, through};
+use crate::support::{EXPIRES, READY, RENEWED, STALLED, Second, Setup, World, condition, in_days, row, through};
 
 /// What a backup keeps of an object: no status, and nothing that the API server adds.
 fn backup(object: &Value) -> Value {
@@ -28,13 +28,13 @@ async fn a_status_lost_in_a_restore_takes_the_same_token_over_without_a_write() 
     let before = [world.status("berlin").await, world.status("munich").await];
     world.emulator.clear_requests();
 
-    // The whole object went, and comes back without its status.
+    // The whole object was deleted, and is restored without its status.
     let kept = backup(&world.get("vpptoken", "berlin").await);
     world.delete("berlin").await;
-    world.wait_gone("berlin").await;
+    world.wait_deleted("berlin").await;
     world.apply(&kept).await;
     world.wait_event("berlin", "Adopted").await;
-    // The object stayed, and its status was emptied while nobody looked.
+    // The object stayed, and its status was emptied while no operator ran.
     world.operator.kill();
     let emptied = Patch::Merge(json!({ "status": null }));
     world.tokens().patch_status("munich", &PatchParams::default(), &emptied).await.unwrap();
@@ -57,12 +57,14 @@ async fn a_status_lost_in_a_restore_takes_the_same_token_over_without_a_write() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_renewed_while_the_status_was_lost_stops_and_a_token_id_brings_it_onto_the_same_token() {
     let world = World::new().await;
+    // It was created beside another location, which the manifest still lists.
+    let other = world.by_hand("berlin", &in_days(100));
     let file = world.token("Contoso", &EXPIRES);
-    world.create("berlin", &file, json!({})).await;
+    world.create("berlin", &file, json!({ "distinctFrom": [other.id.to_uppercase()] })).await;
     let id = world.wait_synced("berlin").await.token_id.unwrap();
     let kept = backup(&world.get("vpptoken", "berlin").await);
     world.delete("berlin").await;
-    world.wait_gone("berlin").await;
+    world.wait_deleted("berlin").await;
     let renewed = world.token("Contoso", &RENEWED);
     world.write_secret("berlin", "token", &renewed.text()).await;
     world.emulator.clear_requests();
@@ -71,9 +73,10 @@ async fn a_file_renewed_while_the_status_was_lost_stops_and_a_token_id_brings_it
     let status = world.wait_reason("berlin", "SimilarTokenExists").await;
     assert_eq!(row(&status), STALLED);
     let said = condition(&status, ConditionType::Ready).message;
-    for part in [id.as_str(), EXPIRES.as_str(), "tokenId", "creationPolicy: Always"] {
+    for part in [id.as_str(), EXPIRES.as_str(), "tokenId", "distinctFrom"] {
         assert!(said.contains(part), "{part}: {said}");
     }
+    assert!(!said.contains(&other.id), "{said}");
     assert_eq!((status.token_id, status.pending_create), (None, None));
     world.wait_lists(2).await;
     assert_eq!(world.written(), []);
@@ -92,22 +95,26 @@ async fn a_file_renewed_while_the_status_was_lost_stops_and_a_token_id_brings_it
     let to_it = |operation| (operation, Some(id.clone()));
     assert_eq!(world.written(), [to_it(Operation::Update), to_it(Operation::SyncLicenses)]);
     assert_eq!(world.patched(), [["token"]]);
-    let entities = world.entities();
-    assert_eq!(entities.len(), 1);
-    assert_eq!((entities[0].uploads, entities[0].token_sha256.clone()), (2, Some(sha256(&renewed.text()))));
+    assert_eq!(world.entities().len(), 2);
+    assert_eq!(world.emulator.entity(&world.tenant_id, &other.id), Some(other));
+    let entity = world.entity("berlin").await;
+    assert_eq!((entity.uploads, entity.token_sha256), (2, Some(sha256(&renewed.text()))));
     world.finish().await;
 }
 
-/// The manifests come from Git, the Secrets from wherever they are kept; the statuses and the old cluster are gone.
+/// The manifests come from Git, the Secrets from a backup; the statuses and the old cluster are lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuilt_cluster_takes_over_all_its_tokens_without_a_write() {
     let world = World::new().await;
     let names = ["berlin", "munich", "hamburg"];
+    // A location that people manage by hand, with the Apple ID of two others.
+    let other = world.by_hand("munich", &in_days(100));
+    let distinct = json!([other.id]);
     let settings = [
         json!({}),
-        json!({ "countryOrRegion": "DE", "automaticallyUpdateApps": true, "deletionPolicy": "Delete" }),
+        json!({ "countryOrRegion": "DE", "automaticallyUpdateApps": true, "deletionPolicy": "Delete", "distinctFrom": distinct }),
         // Only the file tells these two apart.
-        json!({ "appleId": "vpp.munich@contoso.example", "creationPolicy": "Always", "vppTokenAccountType": "education" }),
+        json!({ "appleId": "vpp.munich@contoso.example", "vppTokenAccountType": "education", "distinctFrom": distinct }),
     ];
     for ((name, more), expires) in names.into_iter().zip(settings).zip([&EXPIRES, &EXPIRES, &RENEWED]) {
         let file = world.token("Contoso", expires);
@@ -148,14 +155,16 @@ async fn two_exact_matches_stop_until_a_token_id_says_which() {
     let world = World::new().await;
     let (first, second) = (world.by_hand("berlin", &EXPIRES), world.by_hand("berlin", &EXPIRES));
     let file = world.token("Contoso", &EXPIRES);
-    // Even who wants another one beside a similar one does not get a third of the same.
-    world.create("berlin", &file, json!({ "creationPolicy": "Always" })).await;
+    // A token of another location is not confused with it, though it expires in the same second.
+    let other = world.by_hand("berlin", &EXPIRES);
+    world.create("berlin", &file, json!({ "distinctFrom": [other.id] })).await;
     let status = world.wait_reason("berlin", "AmbiguousMatch").await;
     assert_eq!(row(&status), STALLED);
     let said = condition(&status, ConditionType::Ready).message;
-    for part in [first.id.as_str(), second.id.as_str(), EXPIRES.as_str(), "tokenId"] {
+    for part in [first.id.as_str(), second.id.as_str(), EXPIRES.as_str(), "tokenId", "distinctFrom"] {
         assert!(said.contains(part), "{part}: {said}");
     }
+    assert!(!said.contains(&other.id), "{said}");
     world.wait_lists(2).await;
     assert_eq!(world.written(), []);
     world.wait_events("berlin", &["AmbiguousMatch"]).await;
@@ -163,15 +172,85 @@ async fn two_exact_matches_stop_until_a_token_id_says_which() {
     world.patch("berlin", json!({ "spec": { "tokenId": second.id } })).await;
     let status = world.wait_synced("berlin").await;
     assert_eq!((row(&status), status.token_id.as_ref()), (READY, Some(&second.id)));
-    assert_eq!(world.entities().len(), 2);
+    assert_eq!(world.entities().len(), 3);
     assert_eq!(world.emulator.entity(&world.tenant_id, &first.id), Some(first));
     assert_eq!(world.emulator.count(Operation::Create), 0);
     world.finish().await;
 }
 
-/// A wrong id never leads to a new token beside the one that was meant, nor to one of somebody else.
+/// The file and the organization are those of a token that Intune has under another Apple ID.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_id_that_this_tenant_does_not_have_or_has_no_more_is_said_and_nothing_is_created() {
+async fn a_mistyped_apple_id_makes_no_second_token_and_once_corrected_the_token_is_taken_over() {
+    let world = World::new().await;
+    let there = world.by_hand("berlin", &EXPIRES);
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("berlin", &file, json!({ "appleId": "vpp.berlln@contoso.example" })).await;
+    let status = world.wait_reason("berlin", "SimilarTokenExists").await;
+    assert_eq!(row(&status), STALLED);
+    let said = condition(&status, ConditionType::Ready).message;
+    for part in [there.id.as_str(), "vpp.berlin@contoso.example", "vpp.berlln@contoso.example", "mistyped"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    world.wait_lists(2).await;
+    assert_eq!(world.written(), []);
+    assert_eq!(world.entities(), std::slice::from_ref(&there));
+
+    world.patch("berlin", json!({ "spec": { "appleId": "vpp.berlin@contoso.example" } })).await;
+    let status = world.wait_synced("berlin").await;
+    assert_eq!((row(&status), status.token_id.as_ref()), (READY, Some(&there.id)));
+    world.wait_events("berlin", &["SimilarTokenExists", "Adopted"]).await;
+    assert_eq!(world.entities().len(), 1);
+    world.finish().await;
+}
+
+/// Graph shows no difference between their tokens, except for the ids.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_locations_whose_files_expire_in_the_same_second_have_a_token_each_also_in_a_rebuilt_cluster() {
+    let world = World::new().await;
+    let same = json!({ "appleId": "vpp@contoso.example" });
+    let (berlin, munich) = (world.token("Contoso", &EXPIRES), world.token("Contoso", &EXPIRES));
+    world.create("berlin", &berlin, same.clone()).await;
+    let of_berlin = world.wait_synced("berlin").await.token_id.unwrap();
+    world.create("munich", &munich, same).await;
+    let status = world.wait_reason("munich", "ClaimedByAnother").await;
+    assert_eq!(row(&status), STALLED);
+    let said = condition(&status, ConditionType::Ready).message;
+    for part in ["VppToken \"berlin\" in this namespace", &of_berlin, "distinctFrom"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    world.patch("munich", json!({ "spec": { "distinctFrom": [of_berlin] } })).await;
+    let of_munich = world.wait_synced("munich").await.token_id.unwrap();
+    assert_ne!(of_munich, of_berlin);
+    assert_eq!(world.entities().len(), 2);
+    assert_eq!(world.entity("munich").await.token_sha256, Some(sha256(&munich.text())));
+    let mut kept = Vec::new();
+    for name in ["berlin", "munich"] {
+        kept.push((name, backup(&world.get("secret", name).await), backup(&world.get("vpptoken", name).await)));
+    }
+
+    let world = world.rebuilt(Setup::default()).await;
+    world.emulator.clear_requests();
+    for ((name, secret, mut token), reason) in kept.into_iter().zip(["AmbiguousMatch", "UpToDate"]) {
+        token["spec"]["tenantRef"]["name"] = json!(world.tenant);
+        world.apply(&secret).await;
+        world.apply(&token).await;
+        world.wait_reason(name, reason).await;
+    }
+    // Once the other one has its token, there is no doubt any more.
+    for (name, id) in [("berlin", of_berlin), ("munich", of_munich)] {
+        let status = world.wait_synced(name).await;
+        assert_eq!((row(&status), &status.token_id), (READY, &Some(id)), "{name}");
+    }
+    world.wait_events("berlin", &["AmbiguousMatch", "Adopted"]).await;
+    world.wait_lists(2).await;
+    assert_eq!(world.written(), []);
+    assert_eq!(world.entities().len(), 2);
+    world.finish().await;
+}
+
+/// A wrong id never leads to a new token beside the intended one, nor to a token of somebody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_id_that_this_tenant_does_not_have_or_has_no_more_is_reported_and_nothing_is_created() {
     let world = World::new().await;
     let second = Second::make(&world, "second").await;
     let foreign = NewEntity {
@@ -189,7 +268,7 @@ async fn a_token_id_that_this_tenant_does_not_have_or_has_no_more_is_said_and_no
     world.create("has-one", &file, json!({})).await;
     let own = world.wait_synced("has-one").await.token_id.unwrap();
     // Somebody uses the second tenant too, so that its tokens are known.
-    let file = world.token("Contoso", &EXPIRES);
+    let file = world.token("Contoso", &in_days(100));
     world.create("beside", &file, through("second")).await;
     world.wait_synced("beside").await;
     world.emulator.clear_requests();
@@ -205,7 +284,7 @@ async fn a_token_id_that_this_tenant_does_not_have_or_has_no_more_is_said_and_no
         let said = condition(&status, ConditionType::Ready).message;
         assert!(said.contains(id.as_str()), "{name}: {said}");
     }
-    // One that has a token, and is told to have another one.
+    // It has a token, and its manifest names another one.
     world.patch("has-one", json!({ "spec": { "tokenId": foreign.id } })).await;
     let status = world.wait_reason("has-one", "AlreadyBound").await;
     assert_eq!((row(&status), status.token_id.as_ref()), (STALLED, Some(&own)));

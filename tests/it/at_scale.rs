@@ -1,5 +1,5 @@
-//! Two hundred VppTokens of one tenant: each is created once, and once all is well there is nothing but one list per
-//! poll. Counted by the emulator and by the API server's own metrics; prints its figures.
+//! Two hundred VppTokens of one tenant: each is created once, and after that there is only one list per poll. Counted
+//! by the emulator and by the API server's own metrics; prints its figures.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -97,7 +97,7 @@ async fn two_hundred_tokens_of_one_tenant_cost_one_list_per_poll_and_no_status_w
     assert_eq!(graph.get(&Operation::Get), None);
     let to_converge = writes(&api_requests(&world).await);
 
-    // Whatever was still under way when the last one became ready ends before the counting begins.
+    // Whatever was still in flight when the last one became ready ends before the counting begins.
     world.wait_lists(2).await;
     world.wait_graph("the end of a list", is_between_lists).await;
     world.emulator.clear_requests();

@@ -1,12 +1,13 @@
-//! What only Graph's beta API has: set, shown and kept where the tenant object says `api: Beta`, and said where it does not.
+//! What only Graph's beta API has: set, shown and kept where the tenant object has `api: Beta`, and reported where it
+//! does not.
 
 use graph_emulator::{Entity, Operation};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use vpptoken_operator::api::conditions::ConditionType;
 
 use crate::support::{EXPIRES, READY, STALLED, Second, World, condition, row, through};
 
-/// The GraphTenant NAME speaks this API.
+/// Sets the API of the GraphTenant NAME.
 async fn set_api(world: &World, tenant: &Second, name: &str, api: &str) {
     let mut manifest = tenant.manifest(name, "5s");
     manifest["spec"]["api"] = json!(api);
@@ -82,7 +83,7 @@ async fn what_only_beta_has_is_created_shown_and_put_back_one_by_one() {
         })
         .await;
 
-    // Each of them is put back by itself, and nothing else goes with it.
+    // Each of them is put back alone, and nothing else with it.
     let edits: [(&str, Edit, &str); 4] = [
         ("displayName", |entity| entity.display_name = Some("berlin and potsdam".into()), "from berlin and potsdam to"),
         ("roleScopeTagIds", |entity| entity.role_scope_tag_ids = vec!["0".into()], "from 0 to 0, 7"),
@@ -114,7 +115,7 @@ async fn what_only_beta_has_is_created_shown_and_put_back_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_v1_does_not_have_is_said_and_never_sent_until_the_tenant_object_says_beta() {
+async fn what_v1_does_not_have_is_reported_and_never_sent_until_the_tenant_object_has_beta() {
     let world = World::new().await;
     let tenant = Second::make(&world, "own").await;
     let file = world.token("Contoso", &EXPIRES);
@@ -124,10 +125,17 @@ async fn what_v1_does_not_have_is_said_and_never_sent_until_the_tenant_object_sa
     for part in ONLY_BETA.into_iter().chain(["api: Beta", "Leave this out"]) {
         assert!(said.contains(part), "{part}: {said}");
     }
-    // That stops nothing else: the token is created, synced, and its country kept.
-    let status = world.wait_condition("berlin", ConditionType::Synced, "SyncCompleted").await;
-    assert_eq!(row(&status), STALLED);
-    let id = status.token_id.clone().unwrap();
+    // Nothing is created before that is corrected.
+    world.wait_lists(2).await;
+    assert_eq!(world.written(), []);
+    let left_out = ONLY_BETA.map(|field| (field.to_owned(), Value::Null));
+    world.patch("berlin", json!({ "spec": Map::from_iter(left_out) })).await;
+    let id = world.wait_synced("berlin").await.token_id.unwrap();
+    // For a token that is there it stops nothing else: it is synced on request, and its country kept.
+    world.patch("berlin", json!({ "spec": all_of_beta("own") })).await;
+    world.wait_reason("berlin", "SettingUnknownToApi").await;
+    world.request_sync("berlin", "1").await;
+    assert_eq!(row(&world.wait_requested_sync("berlin", "1").await), STALLED);
     world.emulator.edit(&tenant.tenant_id, &id, |entity| {
         entity.country_or_region = Some("us".into());
         entity.display_name = Some("By hand".into());
@@ -144,7 +152,7 @@ async fn what_v1_does_not_have_is_said_and_never_sent_until_the_tenant_object_sa
     let status = world.wait_reason("berlin", "SettingUnknownToApi").await;
     assert_eq!((status.display_name, status.role_scope_tag_ids), (None, None), "v1.0 does not show it");
 
-    // What the sentence names.
+    // What the message asks for.
     world.emulator.clear_requests();
     set_api(&world, &tenant, "own", "Beta").await;
     let status = world

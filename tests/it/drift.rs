@@ -1,4 +1,4 @@
-//! What people change in the portal: what the manifest names is put back, what it leaves out stays, and nothing newer is
+//! What people change in the portal: what the manifest names is put back, other settings stay, and nothing newer is
 //! overwritten by something older.
 
 use graph_emulator::Operation;
@@ -80,7 +80,7 @@ async fn named_settings_are_put_back_in_one_patch_and_nothing_else_is_touched() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_setting_that_graph_does_not_keep_is_sent_three_times_and_then_said() {
+async fn a_setting_that_graph_does_not_keep_is_sent_three_times_and_then_reported() {
     let mut setup = Setup::default();
     setup.emulator.not_kept.insert("vppTokenAccountType".into());
     let world = World::with(setup).await;
@@ -107,7 +107,7 @@ async fn a_setting_that_graph_does_not_keep_is_sent_three_times_and_then_said() 
             status.last_handled_sync_request.as_deref() == Some("now")
         })
         .await;
-    // It ends when the field goes, as the sentence says.
+    // It ends when the field is removed, as the message asks for.
     world.patch("berlin", json!({ "spec": { "vppTokenAccountType": null } })).await;
     assert_eq!(row(&world.wait_ready("berlin").await), READY);
     assert_eq!(world.emulator.count(Operation::Update), 4);
@@ -145,7 +145,7 @@ async fn a_token_renewed_in_the_portal_is_not_overwritten_by_the_older_file() {
     assert_eq!(world.patched(), [["countryOrRegion"]], "no file went up");
     assert_eq!(world.entity("berlin").await.expiration_date_time, Some(RENEWED.parse().unwrap()));
     assert_eq!(world.emulator.count(Operation::Create), 0);
-    // Also not by a process that starts anew, which remembers nothing.
+    // Nor by a process that starts now, which remembers nothing.
     world.operator.restart().await;
     world.wait_lists(2).await;
     world.wait_reason("berlin", "TokenFileOlder").await;

@@ -1,5 +1,5 @@
-//! Namespaces that end while a deletion in Graph can't be done: whoever could mend that is gone, so after ten minutes they
-//! end all the same.
+//! Namespaces that are deleted while a deletion in Graph can't be done: nobody can restore what is missing, so they end
+//! after ten minutes.
 
 use graph_emulator::{Action, BodyKind, Fault, Operation, When};
 use jiff::SignedDuration;
@@ -10,25 +10,27 @@ use serde_json::json;
 use vpptoken_operator::api::FINALIZER;
 use vpptoken_operator::api::conditions::ConditionType;
 
-use crate::support::{EXPIRES, LIMIT, Plane, RECONCILING, Second, Setup, World, condition, row, through, until};
+use crate::support::{
+    EXPIRES, LIMIT, Plane, RECONCILING, STALLED, Second, Setup, World, condition, row, through, until,
+};
 
 const TEN_MINUTES: SignedDuration = SignedDuration::from_mins(10);
 
-/// What its operator said of an object in events that no namespace takes any more.
+/// What an operator's events of an object contain that no namespace accepts any more.
 fn told(world: &World, name: &str) -> String {
     let about = format!("{}/{name}", world.elsewhere);
     let log = world.operator.log();
     log.lines().filter(|line| line.contains(&about) && line.contains("TokenRetained")).collect()
 }
 
-/// Its deletion began earlier; and something is written on it, so that the operator looks at it.
+/// Its deletion began earlier; and the object is changed, so that it is reconciled.
 async fn grow_older(world: &World, name: &str, by: SignedDuration) {
     let (namespace, own_name) = world.place(name);
     world.plane.grow_older(namespace, own_name, by).await;
     world.request_sync(name, &by.to_string()).await;
 }
 
-/// On a control plane of its own, where objects can be made to grow old.
+/// On a control plane of its own, where the age of objects can be changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_ends_though_its_deletions_are_not_allowed_or_refused_for_ever() {
     let plane = Plane::own().await;
@@ -40,16 +42,16 @@ async fn a_namespace_ends_though_its_deletions_are_not_allowed_or_refused_for_ev
     };
     let world = World::on(plane.clone(), setup).await;
     let own = Second::make(&world, "elsewhere/own").await;
-    let mut refused = through("own");
-    refused["deletionPolicy"] = json!("Delete");
-    let not_allowed = json!({ "deletionPolicy": "Delete" });
     let ending = ["elsewhere/not-allowed", "elsewhere/refused"];
-    for (name, more) in [(ending[0], &not_allowed), (ending[1], &refused), ("not-allowed", &not_allowed)] {
+    for (name, mut more) in [(ending[0], json!({})), (ending[1], through("own")), ("not-allowed", json!({}))] {
         let file = world.token("Contoso", &EXPIRES);
-        let mut more = more.clone();
         more["appleId"] = json!(format!("vpp@{}.example", name.replace('/', "-")));
         world.create(name, &file, more).await;
-        world.wait_condition(name, ConditionType::Synced, "SyncCompleted").await;
+        world.wait_synced(name).await;
+        // With that policy from the beginning, nothing would be created where it is not allowed.
+        world.patch(name, json!({ "spec": { "deletionPolicy": "Delete" } })).await;
+        let finalized = until(LIMIT, || async { world.finalizers(name).await == [FINALIZER] }).await;
+        assert!(finalized, "{name}: {:?}", world.finalizers(name).await);
     }
     let before = (world.entities(), own.entities(&world));
     assert_eq!((before.0.len(), before.1.len()), (2, 1));
@@ -59,16 +61,18 @@ async fn a_namespace_ends_though_its_deletions_are_not_allowed_or_refused_for_ev
     let namespaces: Api<Namespace> = Api::all(world.client.clone());
     namespaces.delete(&world.elsewhere, &DeleteParams::default()).await.unwrap();
     world.delete("not-allowed").await;
-    for (name, why) in
-        [(ending[0], "does not allow Delete"), (ending[1], "ReadWrite"), ("not-allowed", "not allow Delete")]
-    {
+    for (name, why, expected, reason) in [
+        (ending[0], "does not allow Delete", STALLED, "OperationNotAllowed"),
+        (ending[1], "ReadWrite", RECONCILING, "Deleting"),
+        ("not-allowed", "not allow Delete", STALLED, "OperationNotAllowed"),
+    ] {
         let status = world
             .wait_status(name, "told what is missing", |status| {
-                row(status) == RECONCILING && condition(status, ConditionType::Ready).message.contains(why)
+                row(status) == expected && condition(status, ConditionType::Ready).message.contains(why)
             })
             .await;
         let said = condition(&status, ConditionType::Ready);
-        assert_eq!(said.reason, "Deleting", "{name}");
+        assert_eq!(said.reason, reason, "{name}");
         assert!(said.message.contains("deletionPolicy: Retain"), "{name}: {}", said.message);
     }
     // Not before its time.
@@ -95,10 +99,10 @@ async fn a_namespace_ends_though_its_deletions_are_not_allowed_or_refused_for_ev
     assert!(told(&world, "not-allowed").contains("does not allow Delete"));
     assert_eq!((world.entities(), own.entities(&world)), before, "all of them stay in Graph");
 
-    // Where a namespace lives on, a person can mend it, and is waited for.
+    // In a namespace that is not deleted, a person can restore it, and the deletion waits.
     world.wait_lists(2).await;
     assert_eq!(world.finalizers("not-allowed").await, [FINALIZER]);
-    let status = world.wait_reason("not-allowed", "Deleting").await;
+    let status = world.wait_reason("not-allowed", "OperationNotAllowed").await;
     assert!(condition(&status, ConditionType::Ready).message.contains("does not allow Delete"));
     assert_eq!(world.tokens().get("not-allowed").await.unwrap().name_any(), "not-allowed");
     world.operator.kill();
@@ -106,7 +110,7 @@ async fn a_namespace_ends_though_its_deletions_are_not_allowed_or_refused_for_ev
     plane.shutdown().await;
 }
 
-/// Where the operator looks after some namespaces only, a namespace that ends takes along what binds its rights there.
+/// Where the operator watches some namespaces only, deleting a namespace also deletes its RoleBinding there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_that_is_watched_by_itself_ends_with_its_deletions() {
     let world = World::with(Setup { elsewhere: true, ..Setup::default() }).await;
@@ -119,7 +123,7 @@ async fn a_namespace_that_is_watched_by_itself_ends_with_its_deletions() {
         world.create_token(name, more).await;
         world.wait_synced(name).await;
     }
-    // Graph refuses at first: by the time that it does not, all else is gone.
+    // Graph refuses at first: when it does not any more, everything else is deleted.
     let refusal = Action::Status { when: When::Before, code: 503, retry_after: None, body: BodyKind::Json };
     let refused = world.emulator.inject(Fault::new(refusal).on(Operation::Delete).times(4));
     let namespaces: Api<Namespace> = Api::all(world.client.clone());

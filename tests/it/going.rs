@@ -1,5 +1,5 @@
-//! Deletions: `Retain` never waits, whatever is gone; `Delete` goes by what it has, says what it lacks, and never leaves a
-//! token behind that nobody knows of; and uninstalling takes nothing along.
+//! Deletions: `Retain` never waits, whatever is missing; `Delete` uses what is there, reports what is missing, and
+//! never leaves an unknown token behind; uninstalling deletes no token.
 
 use graph_emulator::{Action, Fault, Operation, Permission, RequestRecord, When};
 use kube::Api;
@@ -8,7 +8,7 @@ use serde_json::json;
 use vpptoken_operator::api::conditions::ConditionType;
 use vpptoken_operator::api::{ClusterGraphTenant, FINALIZER, GraphTenant};
 
-use crate::support::{EXPIRES, LIMIT, RECONCILING, Second, Setup, World, condition, row, through, until};
+use crate::support::{EXPIRES, LIMIT, RECONCILING, Second, Setup, World, condition, in_days, row, through, until};
 
 async fn delete_tenant(world: &World) {
     let tenants: Api<ClusterGraphTenant> = Api::all(world.client.clone());
@@ -21,7 +21,7 @@ async fn delete_graph_tenant(world: &World, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retain_never_waits_and_delete_says_what_it_lacks_and_how_to_let_go() {
+async fn retain_never_waits_and_delete_reports_what_is_missing_and_how_to_end_the_wait() {
     let world = World::new().await;
     for (name, policy) in [("plain", "Retain"), ("turned", "Delete"), ("paused", "Delete")] {
         let file = world.token("Contoso", &EXPIRES);
@@ -30,7 +30,7 @@ async fn retain_never_waits_and_delete_says_what_it_lacks_and_how_to_let_go() {
     }
     let before = world.entities();
     world.emulator.clear_requests();
-    // Everything goes that a deletion could wait for; and what a process has in memory, with it.
+    // Everything is deleted that a deletion could wait for, and the memory of the process is lost.
     world.operator.kill();
     world.emulator.down().await.unwrap();
     for name in ["plain", "turned", "paused", "graph"] {
@@ -41,7 +41,7 @@ async fn retain_never_waits_and_delete_says_what_it_lacks_and_how_to_let_go() {
     for name in ["plain", "turned", "paused"] {
         world.delete(name).await;
     }
-    world.wait_gone("plain").await;
+    world.wait_deleted("plain").await;
     for name in ["turned", "paused"] {
         let status = world.wait_reason(name, "Deleting").await;
         assert_eq!(row(&status), RECONCILING);
@@ -55,8 +55,8 @@ async fn retain_never_waits_and_delete_says_what_it_lacks_and_how_to_let_go() {
     // Both ways out.
     world.patch("turned", json!({ "spec": { "deletionPolicy": "Retain" } })).await;
     world.patch("paused", json!({ "spec": { "suspend": true } })).await;
-    world.wait_gone("turned").await;
-    world.wait_gone("paused").await;
+    world.wait_deleted("turned").await;
+    world.wait_deleted("paused").await;
     world.wait_event("paused", "TokenRetained").await;
     world.emulator.up().await.unwrap();
     assert_eq!(world.entities(), before);
@@ -74,28 +74,28 @@ async fn delete_uses_the_credentials_that_are_still_in_memory() {
     }
     let stays = world.entity("stays").await;
     world.emulator.clear_requests();
-    // First the client secret goes, then the tenant object.
+    // First the client secret is deleted, then the tenant object.
     world.remove_secret("graph").await;
     world.delete("berlin").await;
-    world.wait_gone("berlin").await;
+    world.wait_deleted("berlin").await;
     delete_tenant(&world).await;
     for name in ["munich", "stays"] {
         assert_eq!(row(&world.wait_reason(name, "TenantNotFound").await), RECONCILING, "{name}");
     }
-    // That memory serves deletions and nothing else.
+    // The credentials in memory are used for deletions and nothing else.
     world.patch("stays", json!({ "spec": { "countryOrRegion": "fr" } })).await;
     world.request_sync("stays", "now").await;
     let generation = world.tokens().get("stays").await.unwrap().metadata.generation;
     world.wait_status("stays", "looked at", |status| status.observed_generation == generation).await;
     world.delete("munich").await;
-    world.wait_gone("munich").await;
+    world.wait_deleted("munich").await;
     world.wait_event("munich", "Deleted").await;
     assert_eq!(world.entities(), [stays]);
     assert_eq!((world.emulator.count(Operation::Delete), world.emulator.writes()), (2, 2));
     world.finish().await;
 }
 
-/// The app registration may not delete. A tenant object that is made anew with another one is what a person would try.
+/// The app registration may not delete. Recreating the tenant object with another one is what a person would try.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_object_that_is_made_anew_serves_a_deletion_that_waits() {
     let world = World::new().await;
@@ -122,7 +122,8 @@ async fn a_tenant_object_that_is_made_anew_serves_a_deletion_that_waits() {
         .await;
     assert_eq!(condition(&status, ConditionType::Ready).reason, "Deleting");
 
-    // The tenant object goes, and its Secret: what is in memory is tried once more, and is not allowed either.
+    // The tenant object and its Secret are deleted: the credentials in memory are tried once more, and not allowed
+    // either.
     delete_graph_tenant(&world, "own").await;
     world.remove_secret("own").await;
     refused(2).await;
@@ -134,7 +135,7 @@ async fn a_tenant_object_that_is_made_anew_serves_a_deletion_that_waits() {
     world.emulator.add_app(&anew.tenant_id, &anew.client_id, secret.as_str());
     world.write_secret("own", "clientSecret", &secret).await;
     world.apply(&anew.manifest("own", "5s")).await;
-    world.wait_gone("berlin").await;
+    world.wait_deleted("berlin").await;
     world.wait_event("berlin", "Deleted").await;
     assert_eq!(tenant.entities(&world), []);
     let deletions = world.requests(Operation::Delete);
@@ -151,7 +152,7 @@ async fn a_tenant_object_that_is_made_anew_serves_a_deletion_that_waits() {
 
 /// The other tenant's polls tell the time.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_asked_of_graph_for_a_tenant_object_that_is_gone_but_a_deletion() {
+async fn nothing_is_requested_from_graph_for_a_deleted_tenant_object_but_a_deletion() {
     let world = World::new().await;
     let tenant = Second::make(&world, "own").await;
     for (name, policy, more) in
@@ -164,7 +165,7 @@ async fn nothing_is_asked_of_graph_for_a_tenant_object_that_is_gone_but_a_deleti
         world.wait_synced(name).await;
     }
     let quiet = async || {
-        // What was under way when it began to be quiet has ended by then.
+        // What was in flight before has ended by then.
         world.wait_lists(1).await;
         world.emulator.clear_requests();
         world.wait_lists(3).await;
@@ -175,7 +176,7 @@ async fn nothing_is_asked_of_graph_for_a_tenant_object_that_is_gone_but_a_deleti
         assert_eq!(row(&world.wait_reason(name, "TenantNotFound").await), RECONCILING, "{name}");
     }
     quiet().await;
-    // Whatever is wanted of it.
+    // Whatever is requested of it.
     for name in ["berlin", "munich"] {
         world.request_sync(name, "now").await;
         world.patch(name, json!({ "spec": { "countryOrRegion": "de" } })).await;
@@ -183,19 +184,19 @@ async fn nothing_is_asked_of_graph_for_a_tenant_object_that_is_gone_but_a_deleti
         world.wait_status(name, "looked at", |status| status.observed_generation == generation).await;
     }
     quiet().await;
-    // The credentials that are still in memory are for this alone; and then nothing is left to ask.
+    // The credentials that are still in memory are used for this alone; then nothing is left to request.
     world.emulator.clear_requests();
     world.delete("berlin").await;
-    world.wait_gone("berlin").await;
+    world.wait_deleted("berlin").await;
     assert_eq!(world.written().iter().map(|(operation, _)| *operation).collect::<Vec<_>>(), [Operation::Delete]);
     assert_eq!(tenant.entities(&world).len(), 1);
     quiet().await;
     world.finish().await;
 }
 
-/// Whether there is a token to delete is found out first: neither one that nobody knows of nor a second one is left.
+/// Whether there is a token to delete is found out first: neither an unknown nor a second one is left.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_of_unknown_outcome_is_resolved_before_its_object_goes() {
+async fn a_create_of_unknown_outcome_is_resolved_before_its_object_is_deleted() {
     let world = World::new().await;
     let delete = json!({ "deletionPolicy": "Delete" });
     let cut = |when| Fault::new(Action::Cut { when }).on(Operation::Create).once();
@@ -206,14 +207,14 @@ async fn a_create_of_unknown_outcome_is_resolved_before_its_object_goes() {
         world.create(name, &file, delete.clone()).await;
         assert!(fault.wait_hit(LIMIT).await, "{}", world.operator.log_end());
         world.delete(name).await;
-        world.wait_gone(name).await;
+        world.wait_deleted(name).await;
         assert_eq!(world.entities(), [], "{name}");
     }
     assert_eq!(world.emulator.count(Operation::Create), 2);
     assert_eq!(world.emulator.count(Operation::Delete), 1);
     world.wait_events("carried-out", &["Created", "Deleted"]).await;
 
-    // Deleted while the operator is dead, which died over the create.
+    // Deleted after the operator crashed during the create.
     let fault = world.emulator.inject(Fault::new(Action::Hold { when: When::After }).on(Operation::Create).once());
     let file = world.token("Contoso", &EXPIRES);
     world.create("orphaned", &file, delete).await;
@@ -223,7 +224,7 @@ async fn a_create_of_unknown_outcome_is_resolved_before_its_object_goes() {
     fault.remove();
     assert_eq!(world.entities().len(), 1, "the answer is what it never heard");
     world.operator.start().await;
-    world.wait_gone("orphaned").await;
+    world.wait_deleted("orphaned").await;
     assert_eq!(world.entities(), []);
     assert_eq!((world.emulator.count(Operation::Create), world.emulator.count(Operation::Delete)), (3, 2));
     world.finish().await;
@@ -239,7 +240,7 @@ async fn uninstalling_the_chart_takes_nothing_along() {
     }
     let (before, ids) = (world.entities(), [world.entity("berlin").await.id, world.entity("munich").await.id]);
     world.emulator.clear_requests();
-    // The operator still runs while its release goes, tenant object and rights included: that is as bad as it gets.
+    // The operator still runs while its release is uninstalled, tenant object and rights included: the worst case.
     world.plane.uninstall_chart(&world.namespace).await;
     let noticed = |name: &str| {
         let about = format!("{name}.{} failed", world.namespace);
@@ -262,33 +263,36 @@ async fn uninstalling_the_chart_takes_nothing_along() {
     world.finish().await;
 }
 
-/// So many writes are due that leave for the next has to be waited for. What is deleted while it waits is not created
+/// So many writes are due that the next one waits for a permit. What is deleted while it waits is not created
 /// afterwards.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_deleted_while_it_waits_for_leave_to_write_leaves_nothing_in_graph() {
+async fn what_is_deleted_while_it_waits_for_a_permit_leaves_nothing_in_graph() {
     const BUSY: usize = 46;
     let world = World::new().await;
+    // Creates with files of one organization that expire in the same second would wait for each other.
+    let mut days = 100..;
+    let mut file = || world.token("Contoso", &in_days(days.next().unwrap()));
     let busy: Vec<String> = (0..BUSY).map(|n| format!("busy-{n}")).collect();
     futures::future::join_all(busy.iter().map(|name| {
-        let (world, file) = (&world, world.token("Contoso", &EXPIRES));
+        let (world, file) = (&world, file());
         async move { world.create(name, &file, json!({})).await }
     }))
     .await;
-    // Its window is full: 90 writes, and the others wait.
+    // The limit is reached: 90 writes, and the others wait.
     world.wait_graph("as many writes as a window takes", |seen| seen.writes() >= 90).await;
     let doomed: Vec<String> = (0..12).map(|n| format!("doomed-{n}")).collect();
     futures::future::join_all(doomed.iter().enumerate().map(|(n, name)| {
         let policy = if n % 2 == 0 { "Retain" } else { "Delete" };
-        let (world, file) = (&world, world.token("Contoso", &EXPIRES));
+        let (world, file) = (&world, file());
         async move { world.create(name, &file, json!({ "deletionPolicy": policy })).await }
     }))
     .await;
-    // Some have announced their create, some have not looked yet.
-    world.wait_status(&doomed[5], "announced", |status| status.pending_create.is_some()).await;
+    // Some have recorded the intent of a create, some have not been reconciled yet.
+    world.wait_status(&doomed[5], "intent recorded", |status| status.pending_create.is_some()).await;
     futures::future::join_all(doomed.iter().map(|name| world.delete(name))).await;
     assert!(world.emulator.writes() <= 92, "the window was not full any more");
     for name in &doomed {
-        world.wait_gone(name).await;
+        world.wait_deleted(name).await;
     }
     for name in &busy {
         world.wait_synced(name).await;

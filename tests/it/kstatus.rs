@@ -1,6 +1,6 @@
-//! kstatus, the library by which Flux, Helm and others tell whether an object is ready, agrees with our conditions at every
-//! moment. Its own code (tests/kstatus) judges every version that the API server ever had, also those that were there only
-//! until the next write.
+//! kstatus, the library by which Flux, Helm and others judge whether an object is ready, agrees with our conditions at
+//! every moment. Its own code (tests/kstatus) judges every version that the API server ever had, also those that
+//! existed only until the next write.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use vpptoken_operator::api::{FINALIZER, Reason, VppTokenStatus};
 
 use crate::support::{EXPIRES, LIMIT, RENEWED, Setup, World, in_days, is_ready};
 
-/// What kstatus says of one version of an object.
+/// The verdict of kstatus on one version of an object.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Verdict {
@@ -50,7 +50,7 @@ impl Judge {
         let mut stdin = child.stdin.take().unwrap();
         let lines: String = objects.iter().map(|object| format!("{object}\n")).collect();
         let writing = async move {
-            // A program that ends before it has read all says why.
+            // A program that ends before it has read everything reports why.
             let _ = stdin.write_all(lines.as_bytes()).await;
         };
         let ((), output) = tokio::join!(writing, child.wait_with_output());
@@ -62,7 +62,7 @@ impl Judge {
         verdicts
     }
 
-    /// Has each version judged, and compares with what our own conditions say. Returns the verdicts.
+    /// Has each version judged, and compares that with our own conditions. Returns the verdicts.
     async fn agrees(&self, objects: &[Value]) -> Vec<String> {
         let verdicts = self.judge(objects).await;
         for (object, verdict) in objects.iter().zip(&verdicts) {
@@ -99,7 +99,7 @@ fn is_deleted(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
 }
 
-/// What our own conditions say, in the words of kstatus; and the sentence that a person should read, where there is one.
+/// Our own conditions as a status of kstatus; and the message that a person should read, where there is one.
 fn expected(object: &Value) -> (&'static str, Option<&str>) {
     let sentence = |type_| condition(object, type_).map(|condition| text(&condition["message"]));
     if is_deleted(object) {
@@ -177,13 +177,13 @@ impl Recording {
         self.wait(name, "the version that it has now", |object| object["metadata"]["resourceVersion"] == version).await
     }
 
-    /// Waits until some version of an object is so, and returns all of that object up to now.
+    /// Waits until some version of an object fulfils a condition, and returns all versions up to now.
     async fn wait(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Vec<Value> {
         self.wait_for(name, what, || self.of(name).iter().any(&holds)).await
     }
 
-    /// Waits until an object is gone, and returns all that there was of it.
-    async fn wait_gone(&self, name: &str) -> Vec<Value> {
+    /// Waits until an object is deleted, and returns all versions of it.
+    async fn wait_deleted(&self, name: &str) -> Vec<Value> {
         self.wait_for(name, "an end", || self.shared.gone.lock().unwrap().iter().any(|gone| gone == name)).await
     }
 
@@ -285,8 +285,8 @@ impl Life {
         verdicts.last().unwrap().clone()
     }
 
-    /// Does something that makes the operator write to Graph, and holds that write before it has an effect: what was said
-    /// until then does not say that Graph has it. Returns what kstatus says meanwhile.
+    /// Causes a write to Graph, and holds it before it has an effect: no version until then may count as up to date.
+    /// Returns the verdict of kstatus meanwhile.
     async fn while_held(&mut self, operation: Operation, change: impl AsyncFnOnce(&World)) -> String {
         let held = self.world.emulator.inject(Fault::new(Action::Hold { when: When::Before }).on(operation).once());
         change(&self.world).await;
@@ -312,7 +312,7 @@ impl Life {
     }
 }
 
-/// Whether Graph has what a version's manifest asks for, with the file that it says was uploaded.
+/// Whether Graph has what a version's manifest asks for, with the file that its status shows as uploaded.
 fn has_what_is_asked_for(object: &Value, entity: &Entity) -> bool {
     let (spec, status) = (&object["spec"], &object["status"]);
     let same = |wanted: &Value, found: &str| wanted.is_null() || text(wanted).eq_ignore_ascii_case(found);
@@ -339,7 +339,7 @@ async fn kstatus_agrees_with_every_version_of_a_token_from_creation_to_deletion(
     let tokens = Recording::of_tokens(&world).await;
     let mut life = Life { world, judge: Judge::new().await, tokens, judged: 0, seen: BTreeSet::new() };
 
-    // Nobody has looked at it yet.
+    // It was not reconciled yet.
     life.world.create_token("berlin", json!({ "deletionPolicy": "Delete" })).await;
     assert_eq!(life.judge().await, "InProgress");
     assert_eq!(life.tokens.of("berlin")[0]["status"], json!({ "observedGeneration": -1 }));
@@ -353,7 +353,7 @@ async fn kstatus_agrees_with_every_version_of_a_token_from_creation_to_deletion(
     assert_eq!(life.while_held(Operation::Create, creating).await, "InProgress");
     life.current_when("created and synced", |status| has_uploaded(status, &file)).await;
 
-    // Until the operator has looked at the new manifest, what it said of the old one does not count.
+    // Until the new manifest is reconciled, the conditions of the old one do not count.
     let changing = async |world: &World| {
         let spec = json!({ "countryOrRegion": "de", "automaticallyUpdateApps": true });
         world.patch("berlin", json!({ "spec": spec })).await;
@@ -364,7 +364,7 @@ async fn kstatus_agrees_with_every_version_of_a_token_from_creation_to_deletion(
     let overtaken = versions.iter().any(|object| row(object)[0] == "True" && !is_observed(object));
     assert!(overtaken, "no version that was ready for an older generation");
 
-    // Nor does what it did for a manifest that was changed again while it was at it.
+    // Nor does what was done for a manifest that was changed again meanwhile.
     let held = life.world.emulator.inject(Fault::new(Action::Hold { when: When::Before }).on(Operation::Update).once());
     life.world.patch("berlin", json!({ "spec": { "countryOrRegion": "fr" } })).await;
     assert!(held.wait_hit(LIMIT).await, "{}", life.world.operator.log_end());
@@ -373,7 +373,7 @@ async fn kstatus_agrees_with_every_version_of_a_token_from_creation_to_deletion(
     held.release();
     life.current_when("changed twice", |status| status.country_or_region.as_deref() == Some("it")).await;
 
-    // A new file is not in the manifest; Graph has it late all the same, and nobody is told before that it has.
+    // A new file is not in the manifest; Graph shows it late all the same, and no condition reports it before.
     let renewed = life.world.token("Contoso", &RENEWED);
     let renewing = async |world: &World| world.write_secret("berlin", "token", &renewed.text()).await;
     assert_eq!(life.while_held(Operation::Update, renewing).await, "InProgress");
@@ -382,7 +382,7 @@ async fn kstatus_agrees_with_every_version_of_a_token_from_creation_to_deletion(
     })
     .await;
 
-    // What needs a person has failed, until it is mended.
+    // What needs a person has failed, until it is corrected.
     life.world.write_secret("berlin", "token", "no token file").await;
     life.world.wait_reason("berlin", "TokenFileMalformed").await;
     assert_eq!(life.judge().await, "Failed");
@@ -413,7 +413,7 @@ async fn kstatus_agrees_with_every_version_of_a_token_from_creation_to_deletion(
     assert_eq!(life.world.finalizers("berlin").await, [FINALIZER]);
     let deleting = async |world: &World| world.delete("berlin").await;
     assert_eq!(life.while_held(Operation::Delete, deleting).await, "Terminating");
-    let versions = life.tokens.wait_gone("berlin").await;
+    let versions = life.tokens.wait_deleted("berlin").await;
     assert_eq!(life.judge_these(versions).await, "Terminating");
 
     let all = ["Current", "Failed", "InProgress", "Terminating"].map(str::to_owned);
@@ -454,8 +454,8 @@ async fn kstatus_agrees_with_every_version_of_the_tenant_objects_that_are_used()
     world.apply(&tenant("5s")).await;
     own.wait("own", "seen", is_observed).await;
     assert_eq!(newest(&own, "own").await, "Current");
-    // Others may use a cluster's.
-    assert_eq!(newest(&cluster, &world.tenant).await, "InProgress");
+    cluster.wait(&world.tenant, "seen", is_observed).await;
+    assert_eq!(newest(&cluster, &world.tenant).await, "Current");
 
     // No Secret, a wrong one, and the right one whose tenant can't be listed yet.
     let lists = Fault::new(Action::Hold { when: When::Before }).on(Operation::List).once();
@@ -477,7 +477,7 @@ async fn kstatus_agrees_with_every_version_of_the_tenant_objects_that_are_used()
     own.wait("own", "tokens listed", has_reason("UpToDate")).await;
     assert_eq!(newest(&own, "own").await, "Current");
 
-    // Another manifest counts from when the operator has looked at it.
+    // A new manifest counts from its first reconcile.
     world.apply(&tenant("7s")).await;
     let is_second = |object: &Value| object["metadata"]["generation"] == 2 && is_observed(object);
     let versions = own.wait("own", "an observed second generation", is_second).await;

@@ -9,7 +9,7 @@ use serde_json::json;
 use vpptoken_operator::api::conditions::{ConditionType, find};
 use vpptoken_operator::api::{ClusterGraphTenant, VppTokenStatus};
 
-use crate::support::{EXPIRES, READY, RECONCILING, STALLED, Setup, World, row};
+use crate::support::{READY, RECONCILING, STALLED, Setup, World, in_days, row};
 
 /// What a VppToken needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ enum Part {
 
 use Part::{ClientSecret, File, Permission, Tenant};
 
-/// Nothing is looked at again before this without being told: half the shortest of all delays that could bring it.
+/// Without a trigger nothing is requeued before this: half the shortest of all delays that could cause it.
 const BOUND: Duration = Duration::from_secs(30);
 
 /// All orders of the four.
@@ -44,7 +44,7 @@ fn orders() -> Vec<[Part; 4]> {
     orders
 }
 
-/// What is said while only these are there.
+/// What is reported while only these exist.
 fn expected(there: &[Part]) -> ([&'static str; 3], &'static str) {
     if !there.contains(&Tenant) {
         (RECONCILING, "TenantNotFound")
@@ -65,7 +65,11 @@ fn says(status: &VppTokenStatus, expected: ([&str; 3], &str)) -> bool {
 async fn arrives(world: &World, name: &str, part: Part, client_secret: &str) {
     let tenant = format!("{}-{name}", world.namespace);
     match part {
-        File => world.write_secret(name, "token", &world.token("Contoso", &EXPIRES).text()).await,
+        File => {
+            // Creates with files of one organization that expire in the same second wait for each other.
+            let n: i64 = name.trim_start_matches("order-").parse().unwrap();
+            world.write_secret(name, "token", &world.token("Contoso", &in_days(200 + n)).text()).await;
+        }
         ClientSecret => world.write_secret(&format!("graph-{name}"), "clientSecret", client_secret).await,
         Permission => {
             let namespaces: Api<Namespace> = Api::all(world.client.clone());
@@ -87,7 +91,7 @@ async fn arrives(world: &World, name: &str, part: Part, client_secret: &str) {
     }
 }
 
-/// The tenant is listed once an hour here, so that nothing comes by the next list.
+/// The tenant is listed once an hour here, so that no list triggers anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_of_four_arrives_last_makes_it_ready_at_once() {
     let world = World::with(Setup { poll_interval: "1h", ..Setup::default() }).await;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod adopting;
+mod api_server;
 mod at_scale;
 mod beta;
 mod calendar;

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use vpptoken_operator::api::conditions::ConditionType;
 use vpptoken_operator::api::{GraphApi, VppTokenStatus};
 
-use crate::support::{EXPIRES, LIMIT, READY, RECONCILING, RENEWED, STALLED, World, condition, is_ready, row};
+use crate::support::{
+    EXPIRES, LIMIT, READY, RECONCILING, RENEWED, STALLED, World, condition, hourly, is_ready, row, soon,
+};
 
 /// A world with one token, berlin, that is ready and synced; the requests that it took are forgotten.
 async fn with_berlin(more: Value) -> World {
@@ -206,8 +208,8 @@ async fn a_requested_sync_is_sent_once_and_acknowledged() {
     assert_eq!(world.emulator.count(Operation::SyncLicenses), 1);
     world.wait_events("berlin", &["Created", "SyncStarted"]).await;
 
-    // The same value once more does nothing: by the time that a later change of the same object has arrived in Graph, it
-    // was looked at.
+    // The same value once more does nothing: by the time that a later change of the same object has arrived in Graph,
+    // it was reconciled.
     world.patch("berlin", json!({ "metadata": { "annotations": null } })).await;
     world.request_sync("berlin", "first").await;
     world.patch("berlin", json!({ "spec": { "countryOrRegion": "de" } })).await;
@@ -228,9 +230,7 @@ async fn a_requested_sync_is_sent_once_and_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schedule_starts_a_sync_when_it_is_due() {
-    let world = with_berlin(json!({ "sync": { "schedule": "* * * * *", "timeZone": "Europe/Berlin" } })).await;
-    let due = world.status("berlin").await.next_sync_time.unwrap();
-    assert_eq!(due.as_second() % 60, 0, "{due}");
+    let world = with_berlin(json!({})).await;
     let interval = json!({ "sync": { "interval": "15m" } });
     for name in ["munich", "hamburg"] {
         let file = world.token("Contoso", &EXPIRES);
@@ -242,6 +242,9 @@ async fn a_schedule_starts_a_sync_when_it_is_due() {
     for time in [munich, hamburg] {
         assert!(time <= Timestamp::now() + SignedDuration::from_mins(15), "{time}");
     }
+    let due = soon();
+    world.patch("berlin", json!({ "spec": hourly(due) })).await;
+    world.wait_status("berlin", "due soon", |status| status.next_sync_time == Some(due)).await;
     // At the full minute: that is the longest that any test waits for the clock.
     let id = world.status("berlin").await.token_id.unwrap();
     let mut synced = None;
@@ -264,14 +267,15 @@ async fn a_schedule_starts_a_sync_when_it_is_due() {
         .await;
     assert!(is_ready(&status));
     world.wait_events("berlin", &["Created"]).await;
-    // The intervals were not due.
-    assert_eq!(next(world.status("munich").await), munich);
+    // An interval that has not come yet stays: where it falls within the next 15 minutes depends on the object's UID.
+    let still = next(world.status("munich").await);
+    assert!(still == munich || munich <= Timestamp::now(), "{still} and not {munich}");
     world.finish().await;
 }
 
-/// Section 5: what Graph says of the token, and what a person sees of it.
+/// Section 5: what Graph reports of the token, and what a person sees of it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_graph_says_of_a_token_is_said_in_conditions() {
+async fn what_graph_shows_of_a_token_is_reported_in_conditions() {
     let world = World::new().await;
     let cases = [
         ("invalid", ["False", "Invalid"], STALLED, "Invalid"),
@@ -285,7 +289,7 @@ async fn what_graph_says_of_a_token_is_said_in_conditions() {
         let file = world.token("Contoso", &EXPIRES);
         world.create(&state.to_lowercase(), &file, json!({})).await;
     }
-    // A file that expires soon is as good as any, but worth a word.
+    // A file that expires soon is valid, but the condition reports it.
     let soon = Timestamp::now() + SignedDuration::from_hours(29 * 24);
     world.create("soon", &world.token("Contoso", &soon.strftime("%FT%TZ").to_string()), json!({})).await;
     for (state, ..) in cases {
@@ -331,9 +335,9 @@ async fn a_failed_sync_shows_only_in_synced() {
     world.finish().await;
 }
 
-/// Section 5: with nothing due, an outage is not seen until nothing is known for three polls; with a write due, at once.
+/// Section 5: with nothing due, an outage is not shown until three polls were missed; with a write due, at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_of_graph_is_said_only_when_it_matters() {
+async fn an_outage_of_graph_is_reported_only_when_it_matters() {
     let world = with_berlin(json!({})).await;
     world.emulator.down().await.unwrap();
     let seen = std::sync::Mutex::new(BTreeSet::new());
@@ -376,17 +380,18 @@ async fn attempts_that_fail_make_no_events() {
     world.finish().await;
 }
 
-/// A rolling update: what is in progress is finished and recorded, then it ends by itself.
+/// A rolling update: what is in progress is finished and recorded, then the process ends.
 #[tokio::test(flavor = "multi_thread")]
-async fn told_to_stop_it_finishes_and_ends_with_zero() {
+async fn stopped_it_finishes_and_ends_with_zero() {
     let world = with_berlin(json!({})).await;
     let held = world.emulator.inject(Fault::new(Action::Hold { when: When::After }).on(Operation::Update));
     let file = world.token("Contoso", &RENEWED);
     world.write_secret("berlin", "token", &file.text()).await;
     assert!(held.wait_hit(LIMIT).await);
     world.operator.terminate();
-    let told = crate::support::until(LIMIT, || async { world.operator.log().contains("told to stop") }).await;
-    assert!(told && world.operator.is_running(), "it waits for the upload");
+    let is_stopping =
+        crate::support::until(LIMIT, || async { world.operator.log().contains("stopping; finishing") }).await;
+    assert!(is_stopping && world.operator.is_running(), "it waits for the upload");
     held.remove();
     assert_eq!(world.operator.wait_end().await, Some(0), "{}", world.operator.log_end());
     assert!(!world.operator.log().contains("still in progress"), "it ended within its grace");

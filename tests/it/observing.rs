@@ -1,11 +1,11 @@
 //! `managementPolicy: Observe` and `suspend`: what Graph has is shown, and nothing is written to it.
 
 use graph_emulator::{Operation, sha256};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use vpptoken_operator::api::VppTokenStatus;
 use vpptoken_operator::api::conditions::ConditionType;
 
-use crate::support::{EXPIRES, READY, RENEWED, STALLED, World, condition, row};
+use crate::support::{EXPIRES, READY, RENEWED, STALLED, World, condition, in_days, row};
 
 async fn acknowledged(world: &World, name: &str, request: &str) {
     world
@@ -18,20 +18,25 @@ async fn acknowledged(world: &World, name: &str, request: &str) {
 async fn an_observed_token_is_shown_as_it_is_and_never_written_to() {
     let world = World::new().await;
     let (named, bare) = (world.by_hand("named", &EXPIRES), world.by_hand("bare", &EXPIRES));
-    let observe = |id: &str| json!({ "managementPolicy": "Observe", "tokenId": id });
-    // Everything that would count under Manage, all of it different from what Graph has.
-    let mut more = observe(&named.id);
-    let differing = json!({
-        "appleId": "other@contoso.example", "countryOrRegion": "fr", "automaticallyUpdateApps": true,
-        "vppTokenAccountType": "education", "deletionPolicy": "Delete", "sync": { "schedule": "* * * * *" },
-    });
-    more.as_object_mut().unwrap().extend(differing.as_object().unwrap().clone());
-    let file = world.token("Contoso", &RENEWED);
-    world.create("named", &file, more).await;
-    let mut least = observe(&bare.id);
+    let mut least = json!({ "managementPolicy": "Observe", "tokenId": bare.id });
     least["tokenSecretRef"] = Value::Null;
     least["appleId"] = Value::Null;
     world.create_token("bare", least).await;
+    // One that would change everything, but for its suspension, and then only observes.
+    let everything = json!({
+        "tokenId": named.id, "suspend": true, "appleId": "other@contoso.example", "countryOrRegion": "fr",
+        "automaticallyUpdateApps": true, "vppTokenAccountType": "education", "deletionPolicy": "Delete",
+        "sync": { "interval": "15m" },
+    });
+    let file = world.token("Contoso", &RENEWED);
+    world.create("named", &file, everything.clone()).await;
+    assert_eq!(row(&world.wait_reason("named", "Suspended").await), STALLED);
+    let mut only_observe: Map<String, Value> =
+        everything.as_object().unwrap().keys().map(|field| (field.clone(), Value::Null)).collect();
+    only_observe.insert("tokenId".into(), json!(named.id));
+    only_observe.insert("tokenSecretRef".into(), Value::Null);
+    only_observe.insert("managementPolicy".into(), json!("Observe"));
+    world.patch("named", json!({ "spec": only_observe })).await;
 
     for (name, there) in [("named", &named), ("bare", &bare)] {
         let status = world.wait_ready(name).await;
@@ -41,8 +46,9 @@ async fn an_observed_token_is_shown_as_it_is_and_never_written_to() {
         assert_eq!((status.next_sync_time, &status.uploaded), (None, &None), "{name}");
         assert_eq!(condition(&status, ConditionType::Synced).reason, "NeverSynced", "{name}");
         assert_eq!(world.finalizers(name).await, Vec::<String>::new(), "{name}");
-        world.wait_events(name, &["Bound"]).await;
+        world.wait_event(name, "Bound").await;
     }
+    world.wait_events("bare", &["Bound"]).await;
     // People change it, sync it and renew it by hand; that is shown.
     for there in [&named, &bare] {
         world.emulator.edit(&world.tenant_id, &there.id, |entity| {
@@ -63,20 +69,21 @@ async fn an_observed_token_is_shown_as_it_is_and_never_written_to() {
         let ended = world.emulator.entity(&world.tenant_id, &there.id).unwrap().last_sync_date_time.unwrap();
         assert_eq!(status.last_sync_date_time.unwrap().as_millisecond(), ended.as_millisecond(), "{name}");
         world.request_sync(name, "now").await;
+        world.request_upload(name, "now").await;
     }
     for name in ["named", "bare"] {
         acknowledged(&world, name, "now").await;
+        let is_answered = |status: &VppTokenStatus| status.last_handled_upload_request.as_deref() == Some("now");
+        world.wait_status(name, "told that nothing is uploaded", is_answered).await;
+        world.wait_event(name, "UploadNotDone").await;
     }
-    // Neither a newer file nor another setting changes that.
+    // A file in the Secret that it named once changes nothing.
     let newest = world.token("Contoso", &crate::support::in_days(600));
     world.write_secret("named", "token", &newest.text()).await;
-    world.patch("named", json!({ "spec": { "countryOrRegion": "it" } })).await;
-    let looked_at = |status: &VppTokenStatus| status.observed_generation == Some(2) && row(status) == READY;
-    world.wait_status("named", "looked at", looked_at).await;
     world.emulator.force_state(&world.tenant_id, &bare.id, Some("invalid"));
     assert_eq!(row(&world.wait_reason("bare", "Invalid").await), STALLED);
 
-    // Gone from Graph: reported, not created. Deleted here: left alone there.
+    // Deleted in Graph: reported, not created. Deleted here: left alone there.
     assert!(world.emulator.remove(&world.tenant_id, &bare.id));
     let status = world.wait_reason("bare", "TokenNotFound").await;
     assert_eq!(row(&status), STALLED);
@@ -84,7 +91,7 @@ async fn an_observed_token_is_shown_as_it_is_and_never_written_to() {
     world.wait_event("bare", "TokenNotFound").await;
     for name in ["named", "bare"] {
         world.delete(name).await;
-        world.wait_gone(name).await;
+        world.wait_deleted(name).await;
     }
     assert_eq!(world.written(), [], "nothing whatsoever");
     let left: Vec<String> = world.entities().into_iter().map(|entity| entity.id).collect();
@@ -116,13 +123,14 @@ async fn while_suspended_nothing_is_written_and_afterwards_it_catches_up() {
     world.patch("berlin", json!({ "spec": { "automaticallyUpdateApps": true } })).await;
     world.emulator.edit(&world.tenant_id, &berlin, |entity| entity.country_or_region = Some("us".into()));
     world.request_sync("berlin", "now").await;
-    let munich = world.token("Contoso", &EXPIRES);
+    let munich = world.token("Contoso", &in_days(300));
     world.create("munich", &munich, json!({ "suspend": true })).await;
     for name in ["berlin", "munich"] {
         let status = world.wait_reason(name, "Suspended").await;
         assert_eq!(row(&status), STALLED, "{name}");
     }
-    acknowledged(&world, "berlin", "now").await;
+    let status = world.wait_condition("berlin", ConditionType::Synced, "Suspended").await;
+    assert_eq!(status.last_handled_sync_request, None, "it stays open");
     // What Graph has is shown all the same.
     world.wait_status("berlin", "shown as it is", |status| status.country_or_region.as_deref() == Some("us")).await;
     world.wait_lists(2).await;
@@ -130,13 +138,13 @@ async fn while_suspended_nothing_is_written_and_afterwards_it_catches_up() {
     assert_eq!((status.token_id, status.pending_create), (None, None));
     assert_eq!(world.written(), []);
 
-    // Deleted while suspended: it lets go.
+    // Deleted while suspended: the finalizer is removed.
     world.delete("oslo").await;
-    world.wait_gone("oslo").await;
+    world.wait_deleted("oslo").await;
     world.wait_event("oslo", "TokenRetained").await;
     assert_eq!(world.emulator.entity(&world.tenant_id, &oslo.id), Some(oslo));
 
-    // And on: everything at once, and nothing twice.
+    // Resumed: everything at once, and nothing twice.
     for name in ["berlin", "munich"] {
         world.patch(name, json!({ "spec": { "suspend": false } })).await;
     }
@@ -159,7 +167,11 @@ async fn while_suspended_nothing_is_written_and_afterwards_it_catches_up() {
         .written()
         .into_iter()
         .filter(|(what, to)| *what == Operation::SyncLicenses && to.as_ref() == Some(&berlin));
-    assert_eq!(syncs.count(), 1, "the one after the upload: the requested one was declined");
+    assert_eq!(syncs.count(), 1, "the one that was requested, which is also the one after the upload");
+    let status = world.status("berlin").await;
+    assert_eq!(status.last_handled_sync_request.as_deref(), Some("now"));
+    let events = world.event_reasons("berlin").await;
+    assert!(!events.contains(&"SyncNotStarted".to_owned()), "{events:?}");
     assert_eq!(world.emulator.count(Operation::Create), 1);
     assert_eq!(world.entities().len(), 3);
     world.finish().await;

@@ -1,5 +1,5 @@
-//! Graph or the API server is away for half a minute and comes back: everything that was asked for meanwhile arrives, in
-//! the same process, and nothing is done twice.
+//! Graph or the API server is down for half a minute and comes back: everything that was requested meanwhile is done,
+//! by the same process, and nothing is done twice.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ async fn graph_away_for_half_a_minute_and_back() {
     world.write_secret("berlin", "token", &renewed.text()).await;
     world.request_sync("paris", "during the outage").await;
     world.patch("oslo", json!({ "spec": { "countryOrRegion": "no" } })).await;
-    // A person is told, and of what is not concerned nothing changes.
+    // The status of what is concerned shows it, and of nothing else.
     world.wait_reason("rome", "GraphUnavailable").await;
     world.wait_reason("berlin", "GraphUnavailable").await;
     tokio::time::sleep(OUTAGE).await;
@@ -103,12 +103,12 @@ async fn the_api_server_away_for_half_a_minute_and_back() {
     let process = Process::of(&world);
     world.emulator.clear_requests();
 
-    // The API server goes while a create is on its way: its answer can't be written down.
+    // The API server is stopped while a create is in flight: its outcome can't be written.
     let create = world.emulator.inject(Fault::new(Action::Hold { when: When::Before }).on(Operation::Create).once());
     let rome = world.token("Contoso", "2097-04-05T06:07:08Z");
     world.create("rome", &rome, json!({})).await;
     assert!(create.wait_hit(LIMIT).await);
-    // And right after a change that nobody has looked at.
+    // Also right after a change that was not reconciled yet.
     world.write_secret("berlin", "token", &renewed.text()).await;
     plane.stop_api_server().await;
     create.release();

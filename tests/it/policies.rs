@@ -1,5 +1,5 @@
-//! What may happen in Graph, and what not: deletion, taking over by id, creating beside a similar token, and who may use a
-//! tenant.
+//! What may be done in Graph, and what not: deletion, taking over by id, creating beside a similar token, and who may
+//! use a tenant.
 
 use graph_emulator::{Action, BodyKind, Fault, Operation, When, sha256};
 use k8s_openapi::api::core::v1::Namespace;
@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, CustomResourceExt};
 use serde_json::{Value, json};
 use vpptoken_operator::api::conditions::ConditionType;
-use vpptoken_operator::api::{ClusterGraphTenant, FINALIZER, VppToken};
+use vpptoken_operator::api::{ClusterGraphTenant, FINALIZER, VppToken, VppTokenStatus};
 
 use crate::support::{
     EXPIRES, LIMIT, Plane, READY, RECONCILING, RENEWED, STALLED, Second, Setup, World, condition, row, through, until,
@@ -38,8 +38,8 @@ async fn retain_leaves_graph_alone() {
     let before = world.entities();
     world.emulator.clear_requests();
     world.delete("berlin").await;
-    world.wait_gone("berlin").await;
-    // munich keeps the tenant in use: what the deletion could have brought about has been sent after these.
+    world.wait_deleted("berlin").await;
+    // munich keeps the tenant in use: what the deletion could have caused was sent before these lists.
     world.wait_lists(2).await;
     assert_eq!(world.emulator.writes(), 0, "{:?}", world.emulator.counters());
     assert_eq!(world.entities(), before);
@@ -67,7 +67,7 @@ async fn delete_deletes_in_graph_too() {
     world.remove_secret("berlin").await;
     world.wait_reason("berlin", "SecretNotFound").await;
     world.delete("berlin").await;
-    world.wait_gone("berlin").await;
+    world.wait_deleted("berlin").await;
     let left: Vec<String> = world.entities().into_iter().map(|entity| entity.id).collect();
     assert_eq!(left, [munich]);
     assert_eq!((world.emulator.count(Operation::Delete), world.emulator.writes()), (1, 1));
@@ -76,7 +76,7 @@ async fn delete_deletes_in_graph_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_finalizer_comes_and_goes_with_the_policy() {
+async fn the_finalizer_is_added_and_removed_with_the_policy() {
     let world = World::new().await;
     let file = world.token("Contoso", &EXPIRES);
     world.create("berlin", &file, json!({})).await;
@@ -88,7 +88,7 @@ async fn the_finalizer_comes_and_goes_with_the_policy() {
         assert!(there, "{policy}: {:?}", world.finalizers("berlin").await);
         world.wait_ready("berlin").await;
     }
-    // A deletion that Graph does not let happen can still be turned into Retain. Somebody else's finalizer is none of ours.
+    // A deletion that Graph refuses can still be turned into Retain. A finalizer of somebody else stays.
     let others = json!({ "metadata": { "finalizers": [FINALIZER, "example.com/other"] } });
     world.patch("berlin", others).await;
     let refusal = Action::Status { when: When::Before, code: 403, retry_after: None, body: BodyKind::Json };
@@ -101,34 +101,47 @@ async fn the_finalizer_comes_and_goes_with_the_policy() {
     let only = until(LIMIT, || async { world.finalizers("berlin").await == ["example.com/other"] }).await;
     assert!(only, "{:?}", world.finalizers("berlin").await);
     world.patch("berlin", json!({ "metadata": { "finalizers": null } })).await;
-    world.wait_gone("berlin").await;
+    world.wait_deleted("berlin").await;
     assert_eq!(world.entities(), before);
     assert_eq!(world.emulator.count(Operation::Delete), usize::try_from(refused.hits()).unwrap());
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn delete_that_the_tenant_does_not_allow_is_said_and_not_done() {
+async fn delete_that_the_tenant_does_not_allow_is_reported_and_not_done() {
     let world = with(&["tenant.allowedOperations={Create,Adopt}"]).await;
     let file = world.token("Contoso", &EXPIRES);
     world.create("berlin", &file, json!({ "deletionPolicy": "Delete" })).await;
     let said = message(&world, "berlin", "OperationNotAllowed").await;
     assert!(said.contains("Delete") && said.contains("allowedOperations"), "{said}");
-    // That stops nothing else.
-    world.wait_graph("a token", |seen| seen.entities(&world.tenant_id).len() == 1).await;
-    world.wait_graph("its sync", |seen| seen.entities(&world.tenant_id)[0].syncs == 1).await;
-    world.wait_condition("berlin", ConditionType::Synced, "SyncCompleted").await;
+    // Nothing is created before that is corrected.
+    world.wait_lists(2).await;
+    assert_eq!(world.written(), []);
+    world.patch("berlin", json!({ "spec": { "deletionPolicy": "Retain" } })).await;
+    world.wait_synced("berlin").await;
+    // For a token that is there it stops nothing else.
+    world.patch("berlin", json!({ "spec": { "deletionPolicy": "Delete" } })).await;
+    message(&world, "berlin", "OperationNotAllowed").await;
+    world.request_sync("berlin", "1").await;
+    world.wait_requested_sync("berlin", "1").await;
+    let finalized = until(LIMIT, || async { world.finalizers("berlin").await == [FINALIZER] }).await;
+    assert!(finalized, "{:?}", world.finalizers("berlin").await);
     let before = world.entities();
 
     world.delete("berlin").await;
-    let status = world.wait_reason("berlin", "Deleting").await;
-    let said = condition(&status, ConditionType::Ready).message;
-    assert!(said.contains("does not allow Delete") && said.contains("deletionPolicy: Retain"), "{said}");
+    let told =
+        |status: &VppTokenStatus| condition(status, ConditionType::Ready).message.contains("deletionPolicy: Retain");
+    let status =
+        world.wait_status("berlin", "told how to let go", |status| row(status) == STALLED && told(status)).await;
+    let said = condition(&status, ConditionType::Stalled);
+    assert_eq!(said.reason, "OperationNotAllowed");
+    assert!(said.message.contains("does not allow Delete"), "{}", said.message);
+    world.wait_event("berlin", "OperationNotAllowed").await;
     world.wait_lists(2).await;
     assert_eq!(world.entities(), before);
     // The way out that the message names.
     world.patch("berlin", json!({ "spec": { "deletionPolicy": "Retain" } })).await;
-    world.wait_gone("berlin").await;
+    world.wait_deleted("berlin").await;
     assert_eq!(world.entities(), before);
     assert_eq!(world.emulator.count(Operation::Delete), 0);
     world.finish().await;
@@ -140,12 +153,12 @@ async fn apply(plane: &Plane, manifest: &Value) {
     assert!(applied.ok, "{}", applied.stderr);
 }
 
-/// On a control plane of its own: it looks after all namespaces, and then the definition goes.
+/// On a control plane of its own: it watches all namespaces, and then the definition is deleted.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_goes_with_its_objects_and_a_crd_takes_nothing_along() {
+async fn a_namespace_is_deleted_with_its_objects_and_deleting_the_crd_deletes_no_token() {
     let plane = Plane::own().await;
     let world = World::on(plane.clone(), Setup { cluster_wide: true, ..Setup::default() }).await;
-    // A namespace that ends while its objects are being deleted in Graph.
+    // A namespace that is deleted while its objects are being deleted in Graph.
     let devices = "devices";
     plane.create_namespace(&world.client, devices).await;
     let tokens: Api<VppToken> = Api::namespaced(world.client.clone(), devices);
@@ -153,7 +166,7 @@ async fn a_namespace_goes_with_its_objects_and_a_crd_takes_nothing_along() {
         let metadata = json!({ "name": name, "namespace": devices });
         json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": { key: value } })
     };
-    // One of them by a tenant object that goes with the namespace, and its client secret too.
+    // One of them by a tenant object that is deleted with the namespace, and its client secret too.
     let own = Second { tenant_id: uuid::Uuid::new_v4().to_string(), client_id: uuid::Uuid::new_v4().to_string() };
     world.must_not_leak("the-client-secret-that-goes");
     world.emulator.add_app(&own.tenant_id, &own.client_id, "the-client-secret-that-goes");
@@ -182,7 +195,7 @@ async fn a_namespace_goes_with_its_objects_and_a_crd_takes_nothing_along() {
         async move { tokens.get(name).await.unwrap().status.unwrap().token_id.unwrap() }
     };
     let (retained, deleted) = (id("retained").await, id("deleted").await);
-    // Graph can't be reached at first: by the time that it can, the tenant object and its Secret are gone.
+    // Graph can't be reached at first: when it can, the tenant object and its Secret are deleted.
     let down = Action::Status { when: When::Before, code: 503, retry_after: None, body: BodyKind::Json };
     let down = world.emulator.inject(Fault::new(down).on(Operation::Delete).tenant(own.tenant_id.as_str()).times(2));
     let namespaces: Api<Namespace> = Api::all(world.client.clone());
@@ -194,9 +207,10 @@ async fn a_namespace_goes_with_its_objects_and_a_crd_takes_nothing_along() {
     assert_eq!(own.entities(&world), [], "also with the credentials that are only in memory by then");
     assert_eq!((world.emulator.count(Operation::Delete), down.hits()), (4, 2));
 
-    // Deleting the definition marks every object for deletion; that is nobody's wish for the tokens.
+    // Deleting the definition marks every object for deletion; that is no request to delete the tokens.
     for name in ["berlin", "munich", "hamburg"] {
-        let file = world.token("Contoso", &EXPIRES);
+        // Not in the second in which the retained one expires.
+        let file = world.token("Contoso", &RENEWED);
         world.create(name, &file, json!({ "deletionPolicy": "Delete" })).await;
         world.wait_synced(name).await;
         assert_eq!(world.finalizers(name).await, [FINALIZER]);
@@ -236,7 +250,7 @@ async fn a_token_is_taken_over_by_its_id() {
     let file = world.token("Contoso", &RENEWED);
     world.create("thief", &file, json!({ "tokenId": right.id })).await;
     let said = message(&world, "thief", "ClaimedByAnother").await;
-    assert!(said.contains(&right.id) && !said.contains("berlin"), "{said}");
+    assert!(said.contains(&right.id) && said.contains("VppToken \"berlin\" in this namespace"), "{said}");
     let nowhere = uuid::Uuid::new_v4().to_string();
     let file = world.token("Contoso", &RENEWED);
     world.create("lost", &file, json!({ "tokenId": nowhere })).await;
@@ -254,12 +268,12 @@ async fn what_the_tenant_does_not_allow_is_not_done() {
     let bind = world.by_hand("bind", &EXPIRES);
     world.by_hand("adopt", &EXPIRES);
     let before = world.entities();
-    for (name, more, operation) in [
-        ("bind", json!({ "tokenId": bind.id }), "Bind"),
-        ("adopt", json!({}), "Adopt"),
-        ("create", json!({}), "Create"),
+    for (name, more, expires, operation) in [
+        ("bind", json!({ "tokenId": bind.id }), &EXPIRES, "Bind"),
+        ("adopt", json!({}), &EXPIRES, "Adopt"),
+        ("create", json!({}), &RENEWED, "Create"),
     ] {
-        let file = world.token("Contoso", &EXPIRES);
+        let file = world.token("Contoso", expires);
         world.create(name, &file, more).await;
         let said = message(&world, name, "OperationNotAllowed").await;
         assert!(said.contains(&format!("Have {operation} added to allowedOperations")), "{said}");
@@ -317,21 +331,21 @@ async fn a_namespace_that_is_not_allowed_gets_nothing() {
     world.finish().await;
 }
 
-/// Two tokens of one location stop its syncing, so a similar one makes it stop until a person has said what to do.
+/// Two tokens of one location stop its syncing, so a similar one stalls a create until a person decides.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_similar_token_holds_until_always_is_asked_for() {
+async fn a_similar_token_stalls_a_create_until_it_is_listed_as_another_location() {
     let world = World::new().await;
     let similar = world.by_hand("berlin", &EXPIRES);
     let file = world.token("Contoso", &RENEWED);
     world.create("berlin", &file, json!({})).await;
     let said = message(&world, "berlin", "SimilarTokenExists").await;
-    for part in [similar.id.as_str(), EXPIRES.as_str(), "tokenId", "creationPolicy: Always"] {
+    for part in [similar.id.as_str(), EXPIRES.as_str(), "tokenId", "distinctFrom"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     world.wait_event("berlin", "SimilarTokenExists").await;
     world.wait_lists(2).await;
     assert_eq!(world.emulator.writes(), 0, "{:?}", world.emulator.counters());
-    world.patch("berlin", json!({ "spec": { "creationPolicy": "Always" } })).await;
+    world.patch("berlin", json!({ "spec": { "distinctFrom": [similar.id] } })).await;
     let status = world.wait_synced("berlin").await;
     assert_eq!(row(&status), READY);
     assert_ne!(status.token_id.as_ref(), Some(&similar.id));

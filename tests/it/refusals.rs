@@ -1,4 +1,4 @@
-//! What fails is tried again as it deserves, and delays nobody else.
+//! What fails is tried again after a delay that fits the failure, and delays nobody else.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::support::{EXPIRES, History, LIMIT, READY, RENEWED, STALLED, Setup, Wo
 
 /// Refused for good, as long as nothing changes: Graph's sentence is shown, and it is not sent again and again.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_graph_refuses_is_said_and_sent_again_only_when_something_changes() {
+async fn what_graph_refuses_is_reported_and_sent_again_only_when_something_changes() {
     let mut setup = Setup::default();
     setup.emulator.required_on_create.insert("countryOrRegion".into());
     let world = World::with(setup).await;
@@ -19,7 +19,7 @@ async fn what_graph_refuses_is_said_and_sent_again_only_when_something_changes()
         let world = &world;
         async move {
             world.wait_graph(&format!("create {count}"), |seen| seen.count(Operation::Create) >= count).await;
-            // Looked at after the answer, and not sent once more.
+            // Reconciled after the answer, and not sent once more.
             let sequence = world.requests(Operation::Create).last().unwrap().sequence;
             world
                 .wait_graph("the refusal", |seen| {
@@ -57,7 +57,7 @@ async fn what_graph_refuses_is_said_and_sent_again_only_when_something_changes()
     sent(4).await;
     world.wait_lists(1).await;
     assert_eq!(creates(), 4);
-    // What the sentence asks for.
+    // What the message asks for.
     world.patch("berlin", json!({ "spec": { "countryOrRegion": "fr" } })).await;
     assert_eq!(row(&world.wait_synced("berlin").await), READY);
     assert_eq!((creates(), world.entities().len()), (5, 2));
@@ -108,7 +108,7 @@ async fn a_failing_object_waits_longer_and_longer_whatever_is_written_about_it_a
     assert_eq!(versions.len(), 4, "its own status writes were between the tries");
     assert!(fault.wait_hits(5, LIMIT).await);
     let failed = gaps(&world.requests(Operation::Update)[..5]);
-    // What is said is what it waits for, and no single attempt.
+    // The status shows what it waits for, and no single attempt.
     let said = history.of("berlin");
     let mut said: Vec<_> = said.iter().map(|status| condition(status, ConditionType::Ready).reason).collect();
     said.dedup();

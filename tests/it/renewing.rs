@@ -1,4 +1,4 @@
-//! A renewed file: onto the same token, in three stages that a person can tell apart.
+//! A renewed file: onto the same token, in three stages that a person can distinguish.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use vpptoken_operator::api::VppTokenStatus;
 use vpptoken_operator::api::conditions::ConditionType;
 
-use crate::support::{EXPIRES, History, LIMIT, READY, RECONCILING, RENEWED, STALLED, World, condition, row};
+use crate::support::{EXPIRES, History, LIMIT, READY, RECONCILING, RENEWED, STALLED, Setup, World, condition, row};
 
 /// What kubectl shows of a renewal: the row, the reasons of Ready and of TokenValid, and the expiry.
 fn shown(status: &VppTokenStatus) -> ([&str; 3], String, [String; 2], Option<Timestamp>) {
@@ -30,7 +30,7 @@ fn has(status: &VppTokenStatus, digest: &str) -> bool {
 async fn a_renewal_shows_that_it_is_uploaded_then_that_graph_lags_then_that_it_is_done() {
     let world = World::new().await;
     let (old, renewed) = (world.token("Contoso", &EXPIRES), world.token("Contoso", &RENEWED));
-    // This one's old file runs out before the new one comes.
+    // This one's old file expires before the new one comes.
     let soon = (Timestamp::now() + SignedDuration::from_secs(15)).strftime("%FT%TZ").to_string();
     let (short, late) = (world.token("Contoso", &soon), world.token("Contoso", &RENEWED));
     world.create("late", &short, json!({})).await;
@@ -51,7 +51,7 @@ async fn a_renewal_shows_that_it_is_uploaded_then_that_graph_lags_then_that_it_i
         world.write_secret(name, "token", &file.text()).await;
     }
 
-    // Uploaded: the file is on its way to being everything that Graph shows.
+    // Uploaded: Graph does not show the new expiry yet.
     for (name, file) in [("berlin", &renewed), ("late", &late)] {
         let digest = sha256(&file.text());
         assert!(history.wait(name, |status| has(status, &digest)).await, "{}", world.operator.log_end());
@@ -64,7 +64,7 @@ async fn a_renewal_shows_that_it_is_uploaded_then_that_graph_lags_then_that_it_i
             .wait_status(name, "done", |status| {
                 row(status) == READY
                     && status.expiration_date_time == Some(file.expires())
-                    // Whether it succeeds or not: Graph may still take the token for the old one.
+                    // Whether it succeeds or not: for Graph, the token may still be the old one.
                     && status.last_sync_status.as_deref() != Some("inProgress")
             })
             .await;
@@ -90,7 +90,7 @@ async fn a_renewal_shows_that_it_is_uploaded_then_that_graph_lags_then_that_it_i
         [
             of(STALLED, "Expired", ["False", "Expired"], Some(short.expires())),
             of(RECONCILING, "Uploading", ["False", "Expired"], Some(short.expires())),
-            // Not as if it had failed: Graph has the file, and a person has nothing to do.
+            // Not as a failure: Graph has the file, and nobody has to act.
             of(RECONCILING, "RenewalNotShownYet", ["Unknown", "RenewalNotShownYet"], Some(short.expires())),
             of(READY, "UpToDate", ["True", "Valid"], Some(late.expires())),
         ]
@@ -115,7 +115,7 @@ async fn a_renewal_shows_that_it_is_uploaded_then_that_graph_lags_then_that_it_i
     world.finish().await;
 }
 
-/// While the PATCH fails, the renewal is said to be due; the old token goes on.
+/// While the PATCH fails, the renewal is reported as due; the old token goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_that_graph_does_not_take_yet_is_shown_as_due() {
     let world = World::new().await;
@@ -141,5 +141,94 @@ async fn a_renewal_that_graph_does_not_take_yet_is_shown_as_due() {
         .await;
     assert_eq!(world.entities()[0].uploads, 2, "the one in between was never taken");
     assert_eq!(world.entities().len(), 1);
+    world.finish().await;
+}
+
+/// Someone uploads a newer file in the portal after the last list: the older one of the Secret is not uploaded over it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_newer_than_the_last_list_showed_and_older_than_what_graph_has_stays_in_the_cluster() {
+    // One list at the start, and those of the first sync: later changes are shown only by a GET.
+    let world = World::with(Setup { poll_interval: "1h", ..Setup::default() }).await;
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("berlin", &file, json!({})).await;
+    let id = world.wait_synced("berlin").await.token_id.unwrap();
+    let newest = crate::support::in_days(570);
+    world.emulator.edit(&world.tenant_id, &id, |entity| entity.expiration_date_time = Some(newest.parse().unwrap()));
+    world.emulator.clear_requests();
+    world.write_secret("berlin", "token", &world.token("Contoso", &RENEWED).text()).await;
+    let status = world.wait_reason("berlin", "TokenFileOlder").await;
+    assert_eq!(row(&status), STALLED);
+    assert_eq!(status.expiration_date_time, Some(newest.parse().unwrap()));
+    let said = condition(&status, ConditionType::Ready).message;
+    assert!(said.contains(&newest) && said.contains(RENEWED.as_str()), "{said}");
+    assert_eq!(world.written(), []);
+    assert_eq!(world.emulator.count(Operation::Get), 1);
+
+    // A newer one still is uploaded, after a GET of what Graph has; that fails at first.
+    let down = Action::Status { when: When::Before, code: 503, retry_after: None, body: Default::default() };
+    let down = world.emulator.inject(Fault::new(down).on(Operation::Get));
+    let last = world.token("Contoso", &crate::support::in_days(580));
+    world.write_secret("berlin", "token", &last.text()).await;
+    world.wait_reason("berlin", "GraphUnavailable").await;
+    assert!(down.wait_hits(2, LIMIT).await);
+    assert_eq!(world.written(), [], "nothing is uploaded on the word of a list");
+    down.remove();
+    world
+        .wait_status("berlin", "renewed", |status| {
+            row(status) == READY && status.expiration_date_time == Some(last.expires())
+        })
+        .await;
+    assert_eq!(world.patched(), [["token"]]);
+    world.finish().await;
+}
+
+/// What people do in the portal with a token is reported, and an upload can be requested.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_someone_renewed_or_replaced_in_the_portal_is_distinguished() {
+    let world = World::new().await;
+    let file = world.token("Contoso", &EXPIRES);
+    world.create("berlin", &file, json!({})).await;
+    world.wait_synced("berlin").await;
+    let id = world.entity("berlin").await.id;
+    let shown = |status: &VppTokenStatus| status.uploaded.as_ref().is_some_and(|uploaded| uploaded.shown);
+    world.wait_status("berlin", "known to be shown by Graph", shown).await;
+    world.emulator.clear_requests();
+    let by_hand = |expires: String| {
+        let expires = Some(expires.parse().unwrap());
+        assert!(world.emulator.edit(&world.tenant_id, &id, |entity| entity.expiration_date_time = expires));
+    };
+    by_hand(RENEWED.clone());
+    let status = world.wait_reason("berlin", "NewerTokenInIntune").await;
+    assert_eq!(row(&status), READY);
+    let said = condition(&status, ConditionType::Ready).message;
+    assert!(said.contains(RENEWED.as_str()) && said.contains("Secret \"berlin\""), "{said}");
+
+    let soon = crate::support::in_days(16);
+    by_hand(soon.clone());
+    let status = world.wait_reason("berlin", "ReplacedInIntune").await;
+    assert_eq!(row(&status), STALLED);
+    assert_eq!(condition(&status, ConditionType::TokenValid).reason, "ExpiringSoon");
+    let said = condition(&status, ConditionType::Ready).message;
+    for part in [soon.as_str(), EXPIRES.as_str(), "vpptoken.io/upload-requested-at"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    world.wait_events("berlin", &["Created", "ReplacedInIntune", "ExpiringSoon"]).await;
+    world.wait_lists(2).await;
+    assert_eq!(world.written(), [], "nobody fights with people");
+
+    // A request may be a text of any length.
+    let request = "x".repeat(100_000);
+    world.request_upload("berlin", &request).await;
+    let status = world
+        .wait_status("berlin", "uploaded again", |status| {
+            row(status) == READY && status.expiration_date_time == Some(file.expires())
+        })
+        .await;
+    let answered = status.last_handled_upload_request.unwrap();
+    assert!(answered.starts_with("sha256:") && answered.len() < 100, "{answered}");
+    assert_eq!(condition(&world.wait_synced("berlin").await, ConditionType::Ready).reason, "UpToDate");
+    world.wait_lists(2).await;
+    assert_eq!(world.written(), [(Operation::Update, Some(id.clone())), (Operation::SyncLicenses, Some(id))]);
+    assert_eq!((world.patched(), world.emulator.count(Operation::Get)), (vec![vec!["token".to_owned()]], 1));
     world.finish().await;
 }

@@ -1,6 +1,6 @@
-//! Secrets: what is not a token file is not uploaded and not shown; what arrives late is used when it arrives; what Entra
-//! or Graph refuses is explained. After every test, the content of its Secrets is searched for in statuses, events, logs
-//! and metrics.
+//! Secrets: what is not a token file is not uploaded and not shown; what arrives late is used when it arrives; what
+//! Entra or Graph refuses is explained. After every test, its Secrets' content is searched for in statuses, events,
+//! logs and metrics.
 
 use std::collections::BTreeMap;
 
@@ -122,7 +122,7 @@ async fn what_is_not_a_token_file_creates_nothing() {
     world.wait_lists(2).await;
     assert_eq!(world.emulator.writes(), 0, "{:?}", world.emulator.counters());
     assert_eq!(world.entities(), []);
-    // Looking again and again makes no more events, and a cause that ends is gone at once.
+    // Repeated reconciles make no more events, and a cause that ends is removed at once.
     for case in &cases {
         let expected: &[&str] = if case.row == STALLED { &[case.reason] } else { &[] };
         assert_eq!(world.event_reasons(&case.name).await, expected, "{}", case.name);
@@ -162,7 +162,7 @@ async fn what_is_not_a_token_file_is_not_uploaded_and_the_old_token_goes_on_sync
     }
     for case in &cases {
         says(&world, case).await;
-        // A hold stops only what it concerns.
+        // A blocker stops only what it concerns.
         world.request_sync(&case.name, "now").await;
     }
     for case in &cases {
@@ -187,7 +187,7 @@ async fn what_is_not_a_token_file_is_not_uploaded_and_the_old_token_goes_on_sync
     world.finish().await;
 }
 
-/// GitOps applies in any order. The tenant is listed once an hour here, so that nothing comes by the next list.
+/// GitOps applies in any order. The tenant is listed once an hour here, so that no list triggers anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_arrives_late_is_used_when_it_arrives() {
     let world = World::with(Setup { poll_interval: "1h", ..Setup::default() }).await;
@@ -268,7 +268,7 @@ async fn graphs_sentence_is_shown_without_the_token_that_it_quotes() {
         let status = world.wait_reason(name, "GraphRefused").await;
         assert_eq!(row(&status), STALLED, "{name}");
         let message = condition(&status, ConditionType::Ready).message;
-        // What the emulator says, with the token taken out.
+        // The emulator's message without the token.
         assert!(message.contains("The VPP token is not valid"), "{name}: {message}");
         assert!(message.contains("Value received: '[redacted]'"), "{name}: {message}");
         world.wait_event(name, "GraphRefused").await;
@@ -302,7 +302,7 @@ async fn what_kubectl_apply_copies_into_an_annotation_is_never_shown() {
     world.finish().await;
 }
 
-/// Whoever looks for a fault turns everything on that can be logged, that of the libraries too.
+/// A person who searches for a fault turns on everything that can be logged, also in the libraries.
 #[tokio::test(flavor = "multi_thread")]
 async fn not_even_a_trace_shows_a_secret() {
     let mut setup = Setup::default();
@@ -365,7 +365,7 @@ async fn an_expired_client_secret_is_explained() {
     world.finish().await;
 }
 
-/// Both the VppToken and the tenant object say what Entra says, and what it means.
+/// Both the VppToken and the tenant object show Entra's message, and what it means.
 async fn refused(world: &World, code: &str, meaning: &str) {
     let status = world.wait_reason("berlin", "CredentialsRefused").await;
     assert_eq!(row(&status), RECONCILING, "a person has ten minutes");
@@ -377,7 +377,7 @@ async fn refused(world: &World, code: &str, meaning: &str) {
     assert_eq!(ready["status"], "False");
 }
 
-/// Roles are inside the access token: after consent is granted, only a fresh one has them.
+/// The access token contains the roles: after consent is granted, only a fresh one has them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_permission_is_named_and_granting_it_heals() {
     let world = World::new().await;
@@ -395,7 +395,7 @@ async fn a_missing_permission_is_named_and_granting_it_heals() {
     let ready = tenant_condition(&world, "clustergraphtenant", &world.tenant, "PermissionMissing").await;
     assert!(names(ready["message"].as_str().unwrap()), "{ready}");
 
-    // Reading is allowed now: the tenant is well, the create is not.
+    // Reading is allowed now: the tenant is ready, the create is not allowed.
     world.emulator.set_permission(&world.tenant_id, &world.client_id, Permission::Read);
     tenant_condition(&world, "clustergraphtenant", &world.tenant, "UpToDate").await;
     world.wait_graph("a create that was refused", |seen| seen.count(Operation::Create) > 0).await;
@@ -423,7 +423,7 @@ async fn the_same_file_written_otherwise_is_not_uploaded_again() {
     let labelled: Api<Secret> = Api::namespaced(world.client.clone(), &world.namespace);
     let label = json!({ "metadata": { "labels": { "team": "devices" } } });
     labelled.patch("berlin", &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
-    // By the time that a later change has arrived in Graph, those were looked at.
+    // By the time that a later change has arrived in Graph, those were reconciled.
     world.patch("berlin", json!({ "spec": { "countryOrRegion": "de" } })).await;
     world.wait_graph("the country", |seen| seen.entities(&world.tenant_id)[0].country_or_region.is_some()).await;
     world.wait_lists(2).await;

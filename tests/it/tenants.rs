@@ -3,7 +3,8 @@
 
 use graph_emulator::{NewEntity, Operation, Permission};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use vpptoken_operator::api::ClusterGraphTenant;
@@ -34,7 +35,7 @@ async fn change_tenant(world: &World, change: Value) {
     tenants.patch(&world.tenant, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
 }
 
-/// It holds its own credentials, so it allows everything.
+/// It has its own credentials, so it allows everything.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_graph_tenant_serves_its_namespace_with_its_own_secret() {
     let world = World::new().await;
@@ -60,7 +61,7 @@ async fn a_graph_tenant_serves_its_namespace_with_its_own_secret() {
     world.create("munich", &file, more).await;
     world.wait_synced("munich").await;
     world.delete("berlin").await;
-    world.wait_gone("berlin").await;
+    world.wait_deleted("berlin").await;
     let left: Vec<String> = second.entities(&world).into_iter().map(|entity| entity.id).collect();
     assert_eq!(left, [by_hand.id]);
     world.finish().await;
@@ -157,7 +158,7 @@ async fn other_credentials_count_at_once() {
     world.wait_graph("the country", |seen| seen.entities(&world.tenant_id)[0].country_or_region.is_some()).await;
     world.wait_ready("berlin").await;
 
-    // It goes: what it held goes on serving, and whoever looks at the tenant is told.
+    // It is deleted: its content stays in use, and the status of the tenant shows that.
     let message = |status: &Value| status["conditions"][0]["message"].as_str().unwrap_or_default().to_owned();
     let secrets: Api<Secret> = Api::namespaced(world.client.clone(), &world.namespace);
     secrets.delete("graph-2", &DeleteParams::default()).await.unwrap();
@@ -223,12 +224,62 @@ async fn a_tenant_object_that_nobody_uses_is_left_alone_and_nobody_waits_for_it(
     assert_eq!(idle.requests(&world), 0);
     // No longer used: no longer listed. The other tenant's polls tell the time.
     world.delete("munich").await;
-    world.wait_gone("munich").await;
+    world.wait_deleted("munich").await;
     world.wait_lists(1).await;
     world.emulator.clear_requests();
     world.wait_lists(2).await;
     assert_eq!(used.requests(&world), 0, "{:?}", world.emulator.requests());
     wait_tenant(&world, "graphtenant", "used", "used by nobody any more", is_seen).await;
     assert_eq!(world.tokens().get("berlin").await.unwrap().name_any(), "berlin");
+    world.finish().await;
+}
+
+/// The operator watches one namespace; it can't know whether VppTokens of another one use the tenant object.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_cluster_graph_tenant_that_no_vpp_token_uses() {
+    let world = World::new().await;
+    let observed = |generation: i64| move |status: &Value| status["observedGeneration"] == generation;
+    wait_tenant(&world, "clustergraphtenant", &world.tenant, "seen", observed(1)).await;
+    change_tenant(&world, json!({ "spec": { "pollInterval": "10s" } })).await;
+    let status = wait_tenant(&world, "clustergraphtenant", &world.tenant, "seen again", observed(2)).await;
+    assert_eq!(status, json!({ "observedGeneration": 2 }));
+    assert_eq!(world.emulator.requests().len(), 0);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_credentials_make_one_event_on_the_tenant_object() {
+    let world = World::new().await;
+    world.create("berlin", &world.token("Contoso", &EXPIRES), json!({})).await;
+    world.wait_synced("berlin").await;
+    world.emulator.set_secret(&world.tenant_id, &world.client_id, "another-secret");
+    world.emulator.revoke_access_tokens();
+    // Kubernetes keeps the events of an object without a namespace in this one.
+    let events: Api<Event> = Api::namespaced(world.client.clone(), "default");
+    let told = async || {
+        let mut all = events.list(&ListParams::default()).await.unwrap().items;
+        all.retain(|event| event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(&world.tenant));
+        all
+    };
+    let refused = |status: &Value| ready_reason(status) == "CredentialsRefused";
+    wait_tenant(&world, "clustergraphtenant", &world.tenant, "refused", refused).await;
+    assert!(until(LIMIT, || async { !told().await.is_empty() }).await, "{}", world.operator.log_end());
+    // Several tries later.
+    world
+        .wait_graph("more tries", |seen| {
+            seen.requests()
+                .filter(|record| record.operation == Operation::Token && record.status() != Some(200))
+                .count()
+                > 4
+        })
+        .await;
+    let told = told().await;
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0].reason.as_deref(), Some("CredentialsRefused"));
+    assert!(told[0].note.as_ref().unwrap().contains("AADSTS7000215"), "{told:#?}");
+    assert!(told[0].series.is_none(), "{told:#?}");
+    let log = world.operator.log();
+    let line = log.lines().find(|line| line.contains("can't be listed")).unwrap();
+    assert!(line.contains(&format!("ClusterGraphTenant {}", world.tenant)), "{line}");
     world.finish().await;
 }

@@ -29,7 +29,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{/* A GUID, or a sentence that says what is missing. Takes (list value what). */}}
+{{/* A GUID, or an error that says what is missing. Takes (list value what). */}}
 {{- define "vpptoken-operator.guid" -}}
 {{- $value := index . 0 -}}
 {{- $what := index . 1 -}}

@@ -1,6 +1,8 @@
-//! What the tests share: an emulator with one app, a client that speaks to it, and token files.
+//! What the tests share: an emulator with one app, a client for it, and token files.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+pub mod in_process;
 
 use graph_emulator::{Emulator, Settings, TokenFile};
 use jiff::Timestamp;
@@ -19,7 +21,7 @@ pub struct World {
     pub emulator: Emulator,
     pub client: Client,
     pub token: String,
-    /// The version of Graph that the calls speak: `v1.0` until a test says `beta`.
+    /// The version of Graph that the calls use: `v1.0` until a test sets `beta`.
     pub api: &'static str,
 }
 

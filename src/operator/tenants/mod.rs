@@ -1,15 +1,17 @@
-//! Keeps a session for each tenant object that a VppToken uses, tells VppTokens of what changed there, and has the tenants'
-//! statuses written.
+//! Keeps a session for each tenant object that a VppToken uses, triggers VppTokens on changes there, and has the
+//! tenants' statuses written.
 
 mod objects;
 mod status;
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use secrecy::SecretString;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -17,171 +19,207 @@ use tokio::time::Instant;
 
 use super::Settings;
 use super::metrics::Metrics;
+use super::watch_state::{Kind, Watches};
 use super::watches::TenantCaches;
-use crate::api::{Credentials, FINALIZER, Reason, TenantConnection, TenantKind, VppToken, VppTokenTenant};
-use crate::graph::{Credential, GraphClient};
+use crate::api::{Credentials, FINALIZER, Reason, TenantConnection, VppToken, VppTokenTenant};
+use crate::graph::{AppRegistration, Credential, GraphClient, Transport};
 use crate::schedule::duration;
-use crate::tenant::{Budgets, Change, Directory, Session, SessionSettings, Tenant, TenantKey, Unusable};
-use crate::vpptoken::{Context, tenant_key};
+use crate::tenant::{Change, Session, SessionSettings, Tenant, TenantKey, TenantRegistry, Unusable, WriteRateLimiters};
+use crate::vpptoken::{Context, TokenCache, tenant_key};
 use objects::TenantObject;
 
 /// Statuses of tenants are written at most this often: while many tokens are created, their number changes all the time.
-const STATUS_EVERY: Duration = Duration::from_secs(1);
-/// Even if nothing is said to have changed, look again.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// Sessions are checked this often, even without a notification.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often a tenant whose object is gone is listed, while nothing needs it.
+/// A session whose task ended by a fault is opened again after this.
+const REOPEN_DELAY: Duration = Duration::from_secs(10);
+
+/// How often the tenant of a deleted object is listed, while nothing needs it.
 const QUIET: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A session and what it was opened with.
-struct Opened {
+struct OpenSession {
     connection: TenantConnection,
     secret_version: String,
     /// Why the newest credentials could not be read, so that older ones are still in use.
-    worry: Option<String>,
+    warning: Option<String>,
     session: Arc<Session>,
     task: AbortHandle,
+    used_at: Instant,
 }
 
-impl Drop for Opened {
+impl Drop for OpenSession {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// A version of a Secret that does not hold what is needed: it need not be read again.
-struct Useless {
+/// A version of a Secret that lacks what is needed: it is not read again.
+struct UnusableSecret {
     credentials: Credentials,
     secret_version: String,
     why: Unusable,
 }
 
 /// Keeps the sessions.
-pub(super) struct Keeper {
+pub(super) struct SessionManager {
     settings: Settings,
     namespace: String,
-    client: Client,
+    transport: Transport,
     context: Arc<Context>,
     caches: TenantCaches,
+    watches: Watches,
     metrics: Arc<Metrics>,
-    budgets: Arc<Budgets>,
-    opened: HashMap<TenantKey, Opened>,
-    useless: HashMap<TenantKey, Useless>,
+    limiters: Arc<WriteRateLimiters>,
+    open_sessions: HashMap<TenantKey, OpenSession>,
+    unusable_secrets: HashMap<TenantKey, UnusableSecret>,
     changes: mpsc::UnboundedReceiver<(TenantKey, Change)>,
-    tell_change: mpsc::UnboundedSender<(TenantKey, Change)>,
+    change_sender: mpsc::UnboundedSender<(TenantKey, Change)>,
+    /// Sessions whose task ended.
+    ended: mpsc::UnboundedReceiver<(TenantKey, Arc<Session>)>,
+    end_sender: mpsc::UnboundedSender<(TenantKey, Arc<Session>)>,
+    /// Tenant objects that no VppToken uses any more, whose status still describes their session.
+    released: BTreeSet<TenantKey>,
 }
 
-impl Keeper {
+impl SessionManager {
     pub(super) fn new(
         settings: Settings,
         namespace: String,
-        client: Client,
+        transport: Transport,
         context: Arc<Context>,
         caches: TenantCaches,
+        watches: Watches,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (tell_change, changes) = mpsc::unbounded_channel();
+        let (change_sender, changes) = mpsc::unbounded_channel();
+        let (end_sender, ended) = mpsc::unbounded_channel();
         Self {
             settings,
             namespace,
-            client,
+            transport,
             context,
             caches,
+            watches,
             metrics,
-            budgets: Arc::default(),
-            opened: HashMap::new(),
-            useless: HashMap::new(),
+            limiters: Arc::default(),
+            open_sessions: HashMap::new(),
+            unusable_secrets: HashMap::new(),
             changes,
-            tell_change,
+            change_sender,
+            ended,
+            end_sender,
+            released: BTreeSet::new(),
         }
     }
 
-    pub(super) async fn wait_until_ready(&self) {
-        for store in &self.caches.graph {
-            let _ = store.wait_until_ready().await;
-        }
-        let _ = self.caches.cluster.wait_until_ready().await;
-    }
-
-    /// Looks whenever something changed, for ever.
+    /// Reconciles whenever something changed, for ever.
     pub(super) async fn run(mut self, changed: Arc<Notify>) -> &'static str {
         let mut write_at = Instant::now();
         let mut to_write = true;
-        let mut look_at = Instant::now();
+        let mut resync_at = Instant::now();
+        let mut watches = self.watches.subscribe();
         loop {
             tokio::select! {
-                () = changed.notified() => {
-                    self.look().await;
-                    to_write = true;
-                }
-                Some((key, change)) = self.changes.recv() => {
-                    self.tell(&key, &change);
-                    to_write = true;
-                }
+                biased;
                 () = tokio::time::sleep_until(write_at), if to_write => {
                     self.write_statuses().await;
                     to_write = false;
-                    write_at = Instant::now() + STATUS_EVERY;
+                    write_at = Instant::now() + STATUS_INTERVAL;
                 }
-                () = tokio::time::sleep_until(look_at) => {
-                    self.look().await;
-                    look_at = Instant::now() + LOOK_EVERY;
+                () = tokio::time::sleep_until(resync_at) => {
+                    self.sync_sessions().await;
+                    to_write |= !self.released.is_empty();
+                    resync_at = Instant::now() + RESYNC_INTERVAL;
+                }
+                Some((key, change)) = self.changes.recv() => {
+                    self.notify_tokens(&key, &change);
+                    to_write = true;
+                }
+                Some((key, session)) = self.ended.recv() => {
+                    if self.open_sessions.get(&key).is_some_and(|open| Arc::ptr_eq(&open.session, &session)) {
+                        self.open_sessions.remove(&key);
+                        self.sync_sessions().await;
+                    }
+                }
+                Ok(()) = watches.changed() => {
+                    // What could not be read before may exist now.
+                    self.sync_sessions().await;
+                    to_write = true;
+                }
+                () = changed.notified() => {
+                    self.sync_sessions().await;
+                    to_write = true;
                 }
             }
         }
     }
 
     /// Opens, changes and closes sessions, so that there is one for each tenant object in use.
-    async fn look(&mut self) {
+    async fn sync_sessions(&mut self) {
         let used = self.used();
-        for key in self.directory().keep_only(&used) {
-            self.opened.remove(&key);
-            self.useless.remove(&key);
+        for key in self.registry().keep_only(&used) {
+            self.open_sessions.remove(&key);
+            self.unusable_secrets.remove(&key);
+            self.released.insert(key);
         }
         for key in used {
-            let before = self.directory().find(&key);
+            self.released.remove(&key);
+            if !self.is_read(Kind::GraphTenants, &key) {
+                // Whether it exists is not known.
+                continue;
+            }
+            let before = self.registry().find(&key);
             let tenant = match objects::find(&self.caches, &key) {
                 None if self.may_serve_a_deletion(&key) => {
                     self.keep_for_deletions(&key);
                     before.clone().flatten().map(|tenant| Tenant { is_gone: true, ..tenant })
                 }
                 None => {
-                    self.opened.remove(&key);
-                    self.useless.remove(&key);
+                    self.open_sessions.remove(&key);
+                    self.unusable_secrets.remove(&key);
                     None
                 }
-                Some(found) => Some(self.open(&key, found).await),
+                Some(found) => Some(self.tenant(&key, found).await),
             };
             let is_news = match (&before, &tenant) {
                 (Some(Some(before)), Some(now)) => !is_same(before, now),
                 (Some(None), None) => false,
                 _ => true,
             };
-            self.directory().enter(key.clone(), tenant);
+            self.registry().set(key.clone(), tenant);
             if is_news {
-                self.tell(&key, &Change { problem: true, ..Change::default() });
+                self.notify_tokens(&key, &Change { problem: true, ..Change::default() });
             }
         }
     }
 
-    /// Whether the credentials in memory are all that a VppToken with our finalizer will have for deleting its token.
-    fn may_serve_a_deletion(&self, key: &TenantKey) -> bool {
-        self.opened.contains_key(key) && self.context.caches.all_tokens().any(|object| is_finalized(&object, key))
+    /// Whether the cache of a kind was read where a tenant object lives. That of the ClusterGraphTenants was, before the start.
+    fn is_read(&self, kind: Kind, key: &TenantKey) -> bool {
+        key.namespace.as_deref().is_none_or(|namespace| self.watches.is_read(kind, namespace))
     }
 
-    /// Nothing is asked of Graph for a tenant object that is gone, until a VppToken of it is being deleted.
+    /// Whether a VppToken with our finalizer may need the credentials in memory to delete its token.
+    fn may_serve_a_deletion(&self, key: &TenantKey) -> bool {
+        self.open_sessions.contains_key(key)
+            && self.context.caches.all_tokens().any(|object| is_finalized(&object, key))
+    }
+
+    /// Nothing is requested from Graph for a deleted tenant object, until a VppToken of it is being deleted.
     fn keep_for_deletions(&self, key: &TenantKey) {
-        let Some(opened) = self.opened.get(key) else { return };
+        let Some(open) = self.open_sessions.get(key) else { return };
         let is_needed = self
             .context
             .caches
             .all_tokens()
             .any(|object| is_finalized(&object, key) && object.metadata.deletion_timestamp.is_some());
-        let mut settings = self.session_settings(&opened.connection);
+        let mut settings = self.session_settings(&open.connection);
         if !is_needed {
             settings.poll_interval = QUIET;
         }
-        opened.session.set_settings(settings);
+        open.session.set_settings(settings);
     }
 
     fn session_settings(&self, connection: &TenantConnection) -> SessionSettings {
@@ -192,7 +230,7 @@ impl Keeper {
         }
     }
 
-    async fn open(&mut self, key: &TenantKey, found: TenantObject) -> Tenant {
+    async fn tenant(&mut self, key: &TenantKey, found: TenantObject) -> Tenant {
         let connection = found.connection.clone();
         let identity =
             VppTokenTenant { cloud: connection.cloud, tenant_id: connection.tenant_id.clone(), api: connection.api };
@@ -204,32 +242,32 @@ impl Keeper {
         let settings = self.session_settings(connection);
         let secret_ref = &connection.credentials.client_secret_ref;
         let version = self.context.caches.secret_version(self.secret_namespace(key), &secret_ref.name);
-        let is_same_app = |opened: &Opened| {
-            let before = &opened.connection;
+        let is_same_app = |session: &OpenSession| {
+            let before = &session.connection;
             (&before.tenant_id, &before.client_id, before.cloud, before.api)
                 == (&connection.tenant_id, &connection.client_id, connection.cloud, connection.api)
         };
-        if self.opened.get(key).is_some_and(|opened| !is_same_app(opened)) {
-            self.opened.remove(key);
+        if self.open_sessions.get(key).is_some_and(|session| !is_same_app(session)) {
+            self.open_sessions.remove(key);
         }
         let credentials = &connection.credentials;
-        if let Some(opened) = self.opened.get(key) {
-            let session = Arc::clone(&opened.session);
+        if let Some(open) = self.open_sessions.get(key) {
+            let session = Arc::clone(&open.session);
             session.set_settings(settings);
-            let is_newest = &opened.connection.credentials == credentials
-                && version.as_ref().is_some_and(|version| *version == opened.secret_version);
+            let is_newest = &open.connection.credentials == credentials
+                && version.as_ref().is_some_and(|version| *version == open.secret_version);
             let found = if is_newest { None } else { Some(self.credential(key, connection, version).await) };
-            if let Some(opened) = self.opened.get_mut(key) {
-                opened.worry = None;
+            if let Some(open) = self.open_sessions.get_mut(key) {
+                open.warning = None;
                 match found {
                     None => {}
                     Some(Ok((credential, version))) => {
                         session.set_credential(credential);
-                        opened.connection = connection.clone();
-                        opened.secret_version = version;
+                        open.connection = connection.clone();
+                        open.secret_version = version;
                     }
-                    // A Secret that is gone or useless is no reason to forget what it held, but one to say so.
-                    Some(Err(why)) => opened.worry = Some(why.message),
+                    // If a Secret was deleted or is unusable, its last credentials stay in use, with a warning.
+                    Some(Err(why)) => open.warning = Some(why.message),
                 }
             }
             return Ok(session);
@@ -238,27 +276,53 @@ impl Keeper {
         let endpoints = self.settings.endpoints(connection.cloud);
         let metrics = Arc::clone(&self.metrics);
         let meter = Arc::new(move |operation, status, took| metrics.requested(operation, status, took));
-        let budget_key = (endpoints.graph.clone(), connection.tenant_id.clone(), connection.client_id.clone());
-        let client = GraphClient::new(
+        let limiter_key = (endpoints.graph.clone(), connection.tenant_id.clone(), connection.client_id.clone());
+        let app = AppRegistration {
             endpoints,
-            connection.api,
-            &connection.tenant_id,
-            &connection.client_id,
-            credential,
-            meter,
-        )
-        .map_err(|error| Unusable { reason: Reason::GraphUnavailable, message: error.to_string() })?;
-        let (sender, key_of_change) = (self.tell_change.clone(), key.clone());
+            api: connection.api,
+            tenant_id: connection.tenant_id.clone(),
+            client_id: connection.client_id.clone(),
+        };
+        let random = self.context.random.clone();
+        let client = GraphClient::new(app, credential, self.transport.clone(), random, meter);
+        let (sender, key_of_change) = (self.change_sender.clone(), key.clone());
         let on_change = Box::new(move |change| {
             // A closed channel means that the operator stops.
             let _ = sender.send((key_of_change.clone(), change));
         });
-        let session = Arc::new(Session::new(client, settings, Arc::clone(&self.budgets), budget_key, on_change));
-        let task = tokio::spawn(Arc::clone(&session).run()).abort_handle();
-        let opened =
-            Opened { connection: connection.clone(), secret_version, worry: None, session: Arc::clone(&session), task };
-        self.opened.insert(key.clone(), opened);
+        let session = Arc::new(Session::new(
+            key.to_string(),
+            client,
+            settings,
+            Arc::clone(&self.limiters),
+            limiter_key,
+            self.context.clock.clone(),
+            on_change,
+        ));
+        let task = tokio::spawn(self.live(key.clone(), Arc::clone(&session))).abort_handle();
+        let open = OpenSession {
+            connection: connection.clone(),
+            secret_version,
+            warning: None,
+            session: Arc::clone(&session),
+            task,
+            used_at: Instant::now(),
+        };
+        self.open_sessions.insert(key.clone(), open);
         Ok(session)
+    }
+
+    /// Runs a session, and sends a message when it ended, which is a fault.
+    fn live(&self, key: TenantKey, session: Arc<Session>) -> impl Future<Output = ()> + Send + 'static {
+        let (metrics, sender) = (Arc::clone(&self.metrics), self.end_sender.clone());
+        async move {
+            let _ = AssertUnwindSafe(Arc::clone(&session).run()).catch_unwind().await;
+            tracing::error!(tenant = %key, "a fault of the operator: the session of a tenant ended; it is opened again");
+            metrics.session_restarted();
+            tokio::time::sleep(REOPEN_DELAY).await;
+            // A closed channel means that the operator stops.
+            let _ = sender.send((key, session));
+        }
     }
 
     /// The client secret, and the version of the Secret that holds it. Each version is read once.
@@ -269,25 +333,32 @@ impl Keeper {
         version: Option<String>,
     ) -> Result<(Credential, String), Unusable> {
         let whose = format!("the client secret of {} \"{}\"", key.kind, key.name);
-        // VppTokens of other namespaces are told, too.
+        // VppTokens of other namespaces show this message, too, so it does not name the Secret.
         let which = match &key.namespace {
             Some(_) => format!("Secret \"{}\"", connection.credentials.client_secret_ref.name),
             None => "The Secret".to_owned(),
         };
         let Some(secret_version) = version else {
+            let namespace = self.secret_namespace(key);
+            if !self.watches.is_read(Kind::Secrets, namespace) {
+                let is_refused = self.watches.is_refused(Kind::Secrets, namespace);
+                let reason = if is_refused { Reason::SecretNotReadable } else { Reason::TenantNotRead };
+                let message = format!("{which} with {whose} can't be read; it is tried again.");
+                return Err(Unusable { reason, message });
+            }
             let message = format!("{which} with {whose} is not there.");
             return Err(Unusable { reason: Reason::SecretNotFound, message });
         };
         let credentials = connection.credentials.clone();
-        if let Some(useless) = self.useless.get(key)
-            && (&useless.credentials, &useless.secret_version) == (&credentials, &secret_version)
+        if let Some(unusable) = self.unusable_secrets.get(key)
+            && (&unusable.credentials, &unusable.secret_version) == (&credentials, &secret_version)
         {
-            return Err(useless.why.clone());
+            return Err(unusable.why.clone());
         }
         let reference = &credentials.client_secret_ref;
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), self.secret_namespace(key));
+        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), self.secret_namespace(key));
         let secret = api.get(&reference.name).await.map_err(|error| {
-            tracing::warn!(%error, "the Secret of a tenant can't be read");
+            tracing::warn!(tenant = %key, %error, "the Secret of a tenant can't be read");
             let message = format!("{which} with {whose} can't be read; it is tried again.");
             let is_refused = matches!(&error, kube::Error::Api(status) if status.code == 403);
             let reason = if is_refused { Reason::SecretNotReadable } else { Reason::TenantNotRead };
@@ -296,12 +367,12 @@ impl Keeper {
         let bytes = secret.data.as_ref().and_then(|data| data.get(&reference.key));
         let text = bytes.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).map(str::trim);
         if let Some(text) = text.filter(|text| !text.is_empty()) {
-            self.useless.remove(key);
+            self.unusable_secrets.remove(key);
             return Ok((Credential::ClientSecret(SecretString::from(text)), secret_version));
         }
         let message = format!("{which} with {whose} has no text under the key that clientSecretRef names.");
         let why = Unusable { reason: Reason::SecretKeyNotFound, message };
-        self.useless.insert(key.clone(), Useless { credentials, secret_version, why: why.clone() });
+        self.unusable_secrets.insert(key.clone(), UnusableSecret { credentials, secret_version, why: why.clone() });
         Err(why)
     }
 
@@ -310,48 +381,70 @@ impl Keeper {
         key.namespace.as_deref().unwrap_or(&self.namespace)
     }
 
-    /// Wakes the VppTokens that a change concerns.
-    fn tell(&self, key: &TenantKey, change: &Change) {
+    /// Triggers the VppTokens that a change concerns.
+    fn notify_tokens(&self, key: &TenantKey, change: &Change) {
         for object in self.context.caches.all_tokens() {
             if tenant_key(&object).as_ref() == Some(key) && self.concerns(&object, change) {
-                (self.context.wake)(&object.namespace().unwrap_or_default(), &object.name_any());
+                (self.context.trigger)(&object.namespace().unwrap_or_default(), &object.name_any());
             }
         }
     }
 
     fn concerns(&self, object: &VppToken, change: &Change) -> bool {
         let id = object.status.as_ref().and_then(|status| status.token_id.as_deref());
-        let awaits_list = || object.uid().is_some_and(|uid| self.context.desk.page(&uid).awaits_list);
+        let awaits_list = || object.uid().is_some_and(|uid| self.context.local_state.object_state(&uid).awaits_list);
         change.problem || id.map_or(!change.ids.is_empty(), |id| change.ids.contains(id)) || awaits_list()
     }
 
-    async fn write_statuses(&self) {
+    async fn write_statuses(&mut self) {
         let used: BTreeSet<TenantKey> = self.used();
+        let released = std::mem::take(&mut self.released);
         for key in objects::all(&self.caches).into_iter().filter(|key| !used.contains(key)) {
-            // Whether a VppToken of a namespace that is not watched uses it, another operator knows.
-            let is_mine = key.kind == TenantKind::GraphTenant || self.settings.watch_namespaces.is_empty();
-            if let Some(object) = objects::find(&self.caches, &key).filter(|_| is_mine) {
-                status::write_unused(&self.client, &key, &object).await;
+            if let Some(object) = objects::find(&self.caches, &key) {
+                let is_unused = released.contains(&key) || self.sees_all_users(&key);
+                status::write_unused(&self.context, &key, &object, is_unused).await;
             }
         }
         for key in used {
-            if let (Some(object), Some(Some(tenant))) = (objects::find(&self.caches, &key), self.directory().find(&key))
+            if let (Some(object), Some(Some(tenant))) = (objects::find(&self.caches, &key), self.registry().find(&key))
             {
                 let claimed = status::claimed(&self.context.caches, &tenant.identity);
                 let session = tenant.session.map(|session| session.view());
-                let worry = self.opened.get(&key).and_then(|opened| opened.worry.as_deref());
-                status::write(&self.client, &key, &object, session, worry, &claimed).await;
+                let warning = self.open_sessions.get(&key).and_then(|open| open.warning.as_deref());
+                status::write(&self.context, &key, &object, session, warning, &claimed).await;
             }
         }
     }
 
-    /// The tenant objects that VppTokens refer to.
-    fn used(&self) -> BTreeSet<TenantKey> {
-        self.context.caches.all_tokens().filter_map(|object| tenant_key(&object)).collect()
+    /// Whether this operator knows every VppToken that can use a tenant object: none can be in a namespace that it does
+    /// not watch or could not read.
+    fn sees_all_users(&self, key: &TenantKey) -> bool {
+        match &key.namespace {
+            Some(namespace) => self.watches.is_read(Kind::VppTokens, namespace),
+            None => {
+                self.settings.watch_namespaces.is_empty() && self.context.caches.tokens.iter().all(TokenCache::is_read)
+            }
+        }
     }
 
-    fn directory(&self) -> &Directory {
-        &self.context.directory
+    /// The tenant objects that VppTokens refer to, or did a short time ago: a session knows what it created before Graph's
+    /// lists show it, and a VppToken that is deleted and created again must find that.
+    fn used(&mut self) -> BTreeSet<TenantKey> {
+        let mut used: BTreeSet<TenantKey> =
+            self.context.caches.all_tokens().filter_map(|object| tenant_key(&object)).collect();
+        let now = Instant::now();
+        for (key, open) in &mut self.open_sessions {
+            if used.contains(key) {
+                open.used_at = now;
+            } else if now < open.used_at + self.settings.timings.unknown_outcome.unsigned_abs() {
+                used.insert(key.clone());
+            }
+        }
+        used
+    }
+
+    fn registry(&self) -> &TenantRegistry {
+        &self.context.registry
     }
 }
 

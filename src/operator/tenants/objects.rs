@@ -7,11 +7,12 @@ use crate::api::{TenantConnection, TenantKind, TenantStatus};
 use crate::operator::watches::TenantCaches;
 use crate::tenant::{Access, TenantKey};
 
-/// What of a tenant object is gone by.
+/// What a session needs of a tenant object.
 #[derive(Clone)]
 pub(super) struct TenantObject {
     pub(super) connection: TenantConnection,
     pub(super) access: Access,
+    pub(super) uid: Option<String>,
     pub(super) generation: i64,
     pub(super) status: TenantStatus,
     pub(super) version: Option<String>,
@@ -33,6 +34,7 @@ pub(super) fn find(caches: &TenantCaches, key: &TenantKey) -> Option<TenantObjec
             Some(TenantObject {
                 connection: object.spec.connection.clone(),
                 access: Access::of(&object.spec),
+                uid: object.uid(),
                 generation: object.metadata.generation.unwrap_or_default(),
                 status: object.status.clone().unwrap_or_default(),
                 version: object.resource_version(),
@@ -44,6 +46,7 @@ pub(super) fn find(caches: &TenantCaches, key: &TenantKey) -> Option<TenantObjec
             Some(TenantObject {
                 connection: object.spec.connection.clone(),
                 access: Access::own(),
+                uid: object.uid(),
                 generation: object.metadata.generation.unwrap_or_default(),
                 status: object.status.clone().unwrap_or_default(),
                 version: object.resource_version(),

@@ -1,19 +1,21 @@
-//! What a tenant object's status says, written only when it changed.
+//! The status of a tenant object, written only when it changed.
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, Resource};
+use kube::runtime::events::{Event, EventType};
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::objects::TenantObject;
-use crate::api::conditions::{self, ConditionStatus, ConditionType, Saying};
+use crate::api::conditions::{self, ConditionStatus, ConditionType, ConditionUpdate};
 use crate::api::{ClusterGraphTenant, FIELD_MANAGER, GraphTenant, Reason, TenantKind, TenantStatus, VppTokenTenant};
 use crate::graph::ErrorKind;
 use crate::tenant::{Problem, TenantKey, TenantView, Unusable};
-use crate::vpptoken::{Caches, plan};
+use crate::vpptoken::{Caches, Context, plan};
 
 /// The ids of a tenant's tokens that a VppToken has.
 pub(super) fn claimed(caches: &Caches, identity: &VppTokenTenant) -> BTreeSet<String> {
@@ -28,13 +30,13 @@ pub(super) fn claimed(caches: &Caches, identity: &VppTokenTenant) -> BTreeSet<St
     ids.collect()
 }
 
-/// Writes the status of a tenant object: of its session, or why it has none.
+/// Writes the status of a tenant object: that of its session, or why it has none.
 pub(super) async fn write(
-    client: &Client,
+    context: &Context,
     key: &TenantKey,
     object: &TenantObject,
     session: Result<TenantView, Unusable>,
-    worry: Option<&str>,
+    warning: Option<&str>,
     claimed: &BTreeSet<String>,
 ) {
     let mut status = TenantStatus { observed_generation: Some(object.generation), ..object.status.clone() };
@@ -43,58 +45,105 @@ pub(super) async fn write(
         // A restart of the operator changes nothing about the tenant.
         return;
     }
-    let saying = match session {
-        Err(Unusable { reason, message }) => say(ConditionStatus::False, reason, message),
+    let update = match session {
+        Err(Unusable { reason, message }) => ready(ConditionStatus::False, reason, message),
         Ok(view) => {
-            let tokens = view.snapshot.entries().count();
-            let unmanaged = view.snapshot.entries().filter(|entry| !claimed.contains(&entry.entity.id)).count();
+            let tokens = view.snapshot.listed().count();
+            let unmanaged = view.snapshot.listed().filter(|entry| !claimed.contains(&entry.entity.id)).count();
             let is_listed = view.snapshot.read_at().is_some();
             let count = |count: usize| is_listed.then(|| i64::try_from(count).unwrap_or(i64::MAX));
             (status.tokens, status.unmanaged_tokens) = (count(tokens), count(unmanaged));
-            of_session(&view.problem, is_listed, worry)
+            of_session(&view.problem, is_listed, warning)
         }
     };
-    status.conditions = conditions::merge(&object.status.conditions, &[saying], object.generation, Timestamp::now());
-    write_if_new(client, key, object, &status).await;
-}
-
-/// Nothing is done for a tenant object that no VppToken refers to, and nothing said of it but that it was seen: whoever waits
-/// for it does not wait for ever.
-pub(super) async fn write_unused(client: &Client, key: &TenantKey, object: &TenantObject) {
-    let status = TenantStatus { observed_generation: Some(object.generation), ..TenantStatus::default() };
-    write_if_new(client, key, object, &status).await;
-}
-
-async fn write_if_new(client: &Client, key: &TenantKey, object: &TenantObject, status: &TenantStatus) {
-    if object.status == *status {
-        return;
+    let now = context.clock.wall();
+    status.conditions = conditions::merge(&object.status.conditions, &[update], object.generation, now);
+    if write_if_new(context, key, object, &status).await
+        && let Some(refusal) = new_refusal(&object.status, &status)
+    {
+        publish(context, key, object, refusal).await;
     }
+}
+
+/// For a tenant object that no VppToken uses, the status only shows that it was seen, so that nobody waits for it for
+/// ever. If another operator, with other namespaces, may use it, an existing status of this generation stays: otherwise
+/// two operators would overwrite it for ever.
+pub(super) async fn write_unused(context: &Context, key: &TenantKey, object: &TenantObject, is_certain: bool) {
+    let is_current = |condition: &Condition| condition.observed_generation == Some(object.generation);
+    let is_of_another = !is_certain && object.status.conditions.iter().any(is_current);
+    let before = if is_of_another { object.status.clone() } else { TenantStatus::default() };
+    let status = TenantStatus { observed_generation: Some(object.generation), ..before };
+    write_if_new(context, key, object, &status).await;
+}
+
+/// True when there was something to write, and it is written.
+async fn write_if_new(context: &Context, key: &TenantKey, object: &TenantObject, status: &TenantStatus) -> bool {
+    if object.status == *status {
+        return false;
+    }
+    let client = context.client.clone();
     let outcome = match (&key.kind, &key.namespace) {
         (TenantKind::GraphTenant, Some(namespace)) => {
-            apply(&Api::<GraphTenant>::namespaced(client.clone(), namespace), key, object, status).await
+            apply(&Api::<GraphTenant>::namespaced(client, namespace), key, object, status).await
         }
-        _ => apply(&Api::<ClusterGraphTenant>::all(client.clone()), key, object, status).await,
+        _ => apply(&Api::<ClusterGraphTenant>::all(client), key, object, status).await,
     };
     match outcome {
-        Ok(()) => {}
-        // It changed meanwhile: that change brings the next look.
+        Ok(()) => return true,
+        // It changed meanwhile: that change triggers the next reconcile.
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {}
-        Err(error) => tracing::warn!(tenant = key.name, %error, "the status of a tenant could not be written"),
+        Err(error) => tracing::warn!(tenant = %key, %error, "the status of a tenant could not be written"),
+    }
+    false
+}
+
+/// The condition that Microsoft refuses access, if the status before did not report that: whether it names credentials
+/// or a permission may change from try to try.
+fn new_refusal<'a>(before: &TenantStatus, after: &'a TenantStatus) -> Option<&'a Condition> {
+    refusal(after).filter(|_| refusal(before).is_none())
+}
+
+fn refusal(status: &TenantStatus) -> Option<&Condition> {
+    let refusals = [Reason::CredentialsRefused, Reason::PermissionMissing];
+    conditions::find(&status.conditions, ConditionType::Ready)
+        .filter(|ready| refusals.iter().any(|reason| ready.reason == reason.as_str()))
+}
+
+/// An event on the tenant object. One that can't be written stops nothing else.
+async fn publish(context: &Context, key: &TenantKey, object: &TenantObject, refusal: &Condition) {
+    let (api_version, kind) = match key.kind {
+        TenantKind::GraphTenant => (GraphTenant::api_version(&()), GraphTenant::kind(&())),
+        TenantKind::ClusterGraphTenant => (ClusterGraphTenant::api_version(&()), ClusterGraphTenant::kind(&())),
+    };
+    let about = ObjectReference {
+        api_version: Some(api_version.into_owned()),
+        kind: Some(kind.into_owned()),
+        namespace: key.namespace.clone(),
+        name: Some(key.name.clone()),
+        uid: object.uid.clone(),
+        ..ObjectReference::default()
+    };
+    let (reason, note) = (refusal.reason.clone(), refusal.message.clone());
+    tracing::info!(tenant = %key, reason, note, "event");
+    let event = Event { type_: EventType::Warning, reason, note: Some(note), action: "List".into(), secondary: None };
+    if let Err(error) = context.events.publish(&event, &about).await {
+        tracing::warn!(tenant = %key, %error, "an event could not be written");
     }
 }
 
-fn of_session(problem: &Option<Problem>, is_listed: bool, worry: Option<&str>) -> Saying {
+fn of_session(problem: &Option<Problem>, is_listed: bool, warning: Option<&str>) -> ConditionUpdate {
     let Some(problem) = problem else {
         return if is_listed {
-            let but = worry.map(|worry| format!(" {worry} What it held before is used until the operator restarts."));
+            let but =
+                warning.map(|warning| format!(" {warning} What it held before is used until the operator restarts."));
             let message = format!("The tenant's tokens can be listed.{}", but.unwrap_or_default());
-            say(ConditionStatus::True, Reason::UpToDate, message)
+            ready(ConditionStatus::True, Reason::UpToDate, message)
         } else {
             let message = "The tenant's tokens are being listed for the first time.".into();
-            say(ConditionStatus::Unknown, Reason::TenantNotRead, message)
+            ready(ConditionStatus::Unknown, Reason::TenantNotRead, message)
         };
     };
-    let sentence = problem.error.told();
+    let sentence = problem.error.summary();
     let (reason, message) = match problem.error.kind {
         ErrorKind::Credentials => (Reason::CredentialsRefused, sentence),
         ErrorKind::Forbidden | ErrorKind::Unauthorized => {
@@ -103,11 +152,11 @@ fn of_session(problem: &Option<Problem>, is_listed: bool, worry: Option<&str>) -
         ErrorKind::Throttled => (Reason::Throttled, sentence),
         _ => (Reason::GraphUnavailable, sentence),
     };
-    say(ConditionStatus::False, reason, message)
+    ready(ConditionStatus::False, reason, message)
 }
 
-fn say(status: ConditionStatus, reason: Reason, message: String) -> Saying {
-    Saying { type_: ConditionType::Ready, status, reason, message }
+fn ready(status: ConditionStatus, reason: Reason, message: String) -> ConditionUpdate {
+    ConditionUpdate { type_: ConditionType::Ready, status, reason, message }
 }
 
 async fn apply<K>(

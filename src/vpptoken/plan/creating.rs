@@ -1,64 +1,72 @@
-//! How a VppToken comes by its token: never two. Create is not idempotent, so it is announced in the status first, and
-//! Graph is looked through after that.
+//! Adopts or creates the token of a VppToken, and never creates two. A create is not idempotent: its intent is recorded
+//! in the status first, and Graph is searched after that.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::draft::Draft;
-use super::file::{file_may_be_sent, hold_file_problem, hold_incomplete};
-use super::same::{same, same_second};
+use super::equality::{Comparison, Identity, Likeness, same};
+use super::file::{file_may_be_sent, stall_on_file_problem, stall_on_incomplete_spec};
+use super::messages::{list_of, list_of_differences, time};
 use super::step::Step;
-use super::wording::{list_of, time};
 use crate::api::conditions::{ConditionType, find};
-use crate::api::{ClaimedByAnother, CreationPolicy, PendingCreate, Reason, Uploaded};
+use crate::api::{ClaimedByAnother, PendingCreate, Reason, Uploaded};
 use crate::tenant::Entry;
-use crate::vpptoken::world::{FileFacts, KnownTenant, Permission, StepKind};
+use crate::vpptoken::observed::{FileFacts, KnownTenant, Observed, Permission, StepKind};
 
-/// Whoever waits for a turn is told; a cache may tell late, so look again.
-const TURN: SignedDuration = SignedDuration::from_secs(2);
-/// What holds a create until a person does something about it.
-const ASKS_FOR_A_PERSON: [Reason; 5] = [
+/// An object that waits for a lock is triggered when the lock is released; as a cache may be late, it is also requeued.
+const CREATE_LOCK_RECHECK: SignedDuration = SignedDuration::from_secs(2);
+/// What stalls a create until a person acts.
+const NEEDS_ACTION: [Reason; 5] = [
     Reason::AmbiguousMatch,
     Reason::SimilarTokenExists,
     Reason::ClaimedByAnother,
     Reason::OperationNotAllowed,
     Reason::GraphRefused,
 ];
-/// Lists that must have been looked through before a create of unknown outcome counts as not carried out.
+/// What is wrong with a manifest, or with what its tenant object allows. Nothing is created before that is corrected.
+const WRONG_MANIFEST: [Reason; 4] =
+    [Reason::ScheduleInvalid, Reason::ScheduleNeverFires, Reason::SettingUnknownToApi, Reason::OperationNotAllowed];
+/// Lists that must have been searched before a create of unknown outcome counts as not carried out.
 const LISTS_TO_LOOK_THROUGH: usize = 3;
 
 /// Takes over the token that the manifest names.
 pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
-    // tokenId was set after a create was announced. One that was sent is resolved first: its token must not be left behind,
-    // nor others with this Apple ID wait for ever.
+    // tokenId was set after an intent was recorded. If its create was sent, that is resolved first: its token must not
+    // be left behind, and others with this Apple ID must not wait for ever.
     if let Some(pending) = draft.status.pending_create.clone() {
-        if draft.observed.unsent_create().is_none() && !was_not_carried_out(draft, tenant, &pending) {
+        if draft.observed.unsent_intent().is_none() && !was_not_carried_out(draft, tenant, &pending) {
             return;
         }
-        draft.step(Step::Withdraw);
+        draft.step(Step::AbandonIntent);
     }
     if !tenant.allowed.contains(&Permission::Bind) {
         return not_allowed(draft, "Bind", "take over a token by tokenId");
     }
     let snapshot = &tenant.view.snapshot;
     let entry =
-        snapshot.entry(&id).or_else(|| snapshot.entries().find(|entry| entry.entity.id.eq_ignore_ascii_case(&id)));
+        snapshot.entry(&id).or_else(|| snapshot.listed().find(|entry| entry.entity.id.eq_ignore_ascii_case(&id)));
     match entry.map(|entry| entry.entity.id.clone()) {
         Some(id) if draft.observed.others.claimed.contains_key(&id) => claimed(draft, &id),
+        Some(_) if awaits_namespace(draft) => {}
         Some(id) => {
-            draft.say_working(Reason::Updating, format!("The token {id} is being taken over."));
+            draft.set_progress(Reason::Updating, format!("The token {id} is being taken over."));
             draft.step(Step::Bind { id });
         }
-        // It may have come since the last list: asked for once.
-        None if !snapshot.is_gone(&id)
-            && stalled_before(draft).is_none_or(|stalled| stalled.reason != Reason::TokenNotFound.as_str())
-            && draft.unreachable.is_none()
-            && draft.observed.failure(StepKind::Confirm).is_none() =>
+        // It may have been created since the last list: asked for until Graph answers.
+        None if snapshot.missing_since(&id).is_none()
+            && !snapshot.is_confirmed_absent(&id)
+            && stalled_before(draft).is_none_or(|stalled| stalled.reason != Reason::TokenNotFound.as_str()) =>
         {
-            draft.wait(Reason::TokenNotFound, format!("The token {id} is being looked for."));
+            let looked_for = format!("The token {id}, which tokenId names, is being looked for.");
+            let blockers = draft.blockers.len();
             draft.try_step(Step::Confirm { id });
+            for blocker in &mut draft.blockers[blockers..] {
+                blocker.message = format!("{looked_for} {}", blocker.message);
+            }
+            draft.set_progress(Reason::Updating, looked_for);
         }
-        None => draft.hold(
+        None => draft.stall(
             Reason::TokenNotFound,
             format!(
                 "There is no token {id} in this tenant: it was deleted, or tokenId is wrong. Compare it with the ids that \
@@ -71,94 +79,97 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
 /// Adopts or creates.
 pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
     if let Some(pending) = draft.status.pending_create.clone() {
-        match draft.observed.unsent_create() {
-            Some(unsent) => announced(draft, tenant, &pending, unsent.list_after),
+        match draft.observed.unsent_intent() {
+            Some(unsent) => send_intent(draft, tenant, &pending, unsent.list_after),
             None => {
                 if was_not_carried_out(draft, tenant, &pending) {
-                    // Whatever may hold the next try, nobody waits for this one any more.
-                    say_creating(draft);
-                    draft.step(Step::Withdraw);
+                    // Whatever blocks the next try, others need not wait for this one any more.
+                    set_creating(draft);
+                    draft.step(Step::AbandonIntent);
                 }
             }
         }
         return;
     }
-    let Some(NewFile { file, apple_id }) = usable_file(draft) else { return };
-    // A token that belongs to nobody yet may be what the other one has just created.
+    let Some(new) = usable_file(draft) else { return };
+    if awaits_namespace(draft) {
+        return;
+    }
+    // An unclaimed token may be the result of the other create.
     if draft.observed.others.creating {
-        draft.look_at(draft.observed.now.saturating_add(TURN).unwrap_or(Timestamp::MAX));
-        if stalled_before(draft).is_some_and(|stalled| ASKS_FOR_A_PERSON.iter().any(|it| it.as_str() == stalled.reason))
-        {
-            // It would not create either if it had its turn.
-            draft.is_silent = true;
+        draft.requeue_at(draft.observed.now.saturating_add(CREATE_LOCK_RECHECK).unwrap_or(Timestamp::MAX));
+        if needed_action_before(draft) {
+            // It could not create even if the other one were done.
+            draft.keeps_conditions = true;
             return;
         }
         return draft.wait(
-            Reason::WaitingForTurn,
-            "Another VppToken with this Apple ID is being created; creates go one after the other.".into(),
+            Reason::WaitingForCreate,
+            "Another VppToken with this Apple ID, or with a file of the same organization and expiry, is being created; such \
+             creates go one after the other."
+                .into(),
         );
     }
-    let holds = draft.holds.len();
-    if let Some(adopt) = choose(draft, tenant, file, apple_id) {
+    let blockers = draft.blockers.len();
+    if let Some(adopt) = choose(draft, tenant, new) {
         draft.step(adopt);
         return;
     }
-    if draft.holds.len() > holds || !may_create(draft, tenant) || draft.is_held_back(StepKind::Create) {
+    if draft.blockers.len() > blockers || !may_create(draft, tenant) || draft.is_held_back(StepKind::Create) {
         return;
     }
-    let known = look_alikes(tenant, apple_id, &file.organization_name);
+    let NewFile { file, apple_id } = new;
     let pending = PendingCreate {
         sha256: file.sha256.clone(),
         since: draft.observed.now,
         apple_id: apple_id.to_owned(),
         organization_name: file.organization_name.clone(),
         expiration_date_time: file.expiration,
-        known_ids: known.map(|entry| entry.entity.id.clone()).collect(),
+        known_ids: known_ids(tenant, new.identity()).cloned().collect(),
     };
-    draft.say_failed_before(StepKind::Create);
-    say_creating(draft);
-    draft.step(Step::Announce(pending));
+    draft.report_earlier_failure(StepKind::Create);
+    set_creating(draft);
+    draft.step(Step::RecordIntent(pending));
 }
 
-/// Before a deletion: what became of a create that was announced.
+/// Before a deletion: resolves the outcome of a recorded intent.
 pub(super) fn resolve(draft: &mut Draft, tenant: &KnownTenant) {
-    let unsent = draft.observed.unsent_create().is_some();
+    let unsent = draft.observed.unsent_intent().is_some();
     let Some(pending) = draft.status.pending_create.clone() else {
         return;
     };
     if unsent || was_not_carried_out(draft, tenant, &pending) {
-        draft.holds.clear();
-        draft.step(Step::Withdraw);
+        draft.blockers.clear();
+        draft.step(Step::AbandonIntent);
     }
 }
 
-/// Announced by this process and not sent: look through a list that began after the announcement, then create.
-fn announced(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, list_after: Timestamp) {
-    say_creating(draft);
-    let Some(NewFile { file, apple_id }) = usable_file(draft) else {
-        return draft.step(Step::Withdraw);
+/// The intent was recorded by this process and not sent: search a list that began after it was recorded, then create.
+fn send_intent(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, list_after: Timestamp) {
+    set_creating(draft);
+    let Some(new) = usable_file(draft) else {
+        return draft.step(Step::AbandonIntent);
     };
-    let is_as_announced = pending.sha256 == file.sha256 && same(Some(&pending.apple_id), apple_id);
-    if !is_as_announced || draft.observed.others.creating || !may_create(draft, tenant) {
-        return draft.step(Step::Withdraw);
+    let is_as_recorded = pending.sha256 == new.file.sha256 && same(Some(&pending.apple_id), new.apple_id);
+    let others = &draft.observed.others;
+    if !is_as_recorded || others.creating || others.unread || !may_create(draft, tenant) {
+        return draft.step(Step::AbandonIntent);
     }
     if tenant.view.snapshot.last_list().is_none_or(|began| began <= list_after) {
-        draft.say_failed_before(StepKind::Create);
+        draft.report_earlier_failure(StepKind::Create);
         draft.list_after = Some(list_after);
         if let Some((reason, sentence)) = draft.unreachable.clone() {
             draft.wait(reason, sentence);
         }
         return;
     }
-    let holds = draft.holds.len();
-    match choose(draft, tenant, file, apple_id) {
+    let blockers = draft.blockers.len();
+    match choose(draft, tenant, new) {
         Some(adopt) => draft.step(adopt),
-        None if draft.holds.len() > holds => draft.step(Step::Withdraw),
-        // If the answer got lost, a token that the announcement does not know would be taken for the created one.
-        None if look_alikes(tenant, apple_id, &file.organization_name)
-            .any(|entry| !pending.known_ids.contains(&entry.entity.id)) =>
-        {
-            draft.step(Step::Withdraw);
+        None if draft.blockers.len() > blockers => draft.step(Step::AbandonIntent),
+        // If the answer got lost, a token that is not in knownIds would be taken for the created one.
+        None if known_ids(tenant, new.identity()).any(|id| !pending.known_ids.contains(id)) => {
+            draft.step(Step::AbandonIntent);
         }
         None => {
             draft.try_step(Step::Create);
@@ -166,19 +177,27 @@ fn announced(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, l
     }
 }
 
-/// A create was announced, and whether it was carried out is not known: whatever token of the file is not one of the known
-/// ones is ours. True when it is certain that it was not carried out.
+/// An intent was recorded, and whether its create was carried out is not known: a token of the file that is not in
+/// knownIds is ours. True when it is certain that the create was not carried out.
 fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate) -> bool {
+    if awaits_namespace(draft) {
+        return false;
+    }
     let snapshot = &tenant.view.snapshot;
-    let found: Vec<&Entry> = candidates(draft, tenant, &pending.apple_id, &pending.organization_name)
-        .into_iter()
-        .filter(|entry| !pending.known_ids.contains(&entry.entity.id))
-        // Another file's is what a person created meanwhile: it would count as having this file.
-        .filter(|entry| entry.entity.expiration.is_none_or(|at| same_second(Some(at), pending.expiration_date_time)))
+    let identity = Identity {
+        organization_name: &pending.organization_name,
+        apple_id: &pending.apple_id,
+        expiration: pending.expiration_date_time,
+    };
+    // Also one that distinctFrom lists: knownIds has what was there before. One with another expiry or Apple ID was
+    // created by somebody else meanwhile.
+    let found: Vec<&Entry> = unclaimed(draft.observed, tenant, identity)
+        .filter(|(entry, likeness)| likeness.may_be_result() && !pending.known_ids.contains(&entry.entity.id))
+        .map(|(entry, _)| entry)
         .collect();
     let named = draft.observed.spec.token_id.as_deref();
     let is_named = |entry: &&Entry| named.is_some_and(|id| entry.entity.id.eq_ignore_ascii_case(id));
-    // Of several, a person may have said which.
+    // Of several, tokenId may name the right one.
     let chosen = found.iter().copied().find(is_named).filter(|_| found.len() > 1);
     let found = chosen.map_or(found, |entry| vec![entry]);
     match found.as_slice() {
@@ -193,8 +212,9 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
                 expiration_date_time: pending.expiration_date_time,
                 organization_name: pending.organization_name.clone(),
                 time: pending.since,
+                shown: false,
             };
-            draft.say_working(Reason::Creating, "The token that was being created is found in Graph.");
+            draft.set_progress(Reason::Creating, "The token that was being created is found in Graph.");
             draft.step(Step::Adopt { id: entry.entity.id.clone(), uploaded });
             return false;
         }
@@ -204,15 +224,17 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
                  Set tokenId to the right one, or remove the others in Intune.",
                 list_of(several)
             );
-            draft.hold(Reason::AmbiguousMatch, message);
+            draft.stall(Reason::AmbiguousMatch, message);
             return false;
         }
     }
-    let failure = draft.observed.memory.failures.get(&StepKind::Create);
-    // It may have been sent long after it was announced: by this process at the last failure, by another one that is no more
-    // before this one began.
+    let failure = draft.observed.attempts.failures.get(&StepKind::Create);
+    // The create may have been sent long after its intent was recorded: by this process at the last failure, or by an
+    // earlier process before this one began.
     let sent = failure.filter(|failure| failure.maybe_executed).map(|failure| failure.began);
-    let since = pending.since.max(tenant.view.opened).max(sent.unwrap_or(Timestamp::MIN));
+    // A time in the future was written by a process whose clock was wrong.
+    let announced = Some(pending.since).filter(|since| *since <= draft.observed.now);
+    let since = announced.max(sent).max(Some(tenant.view.opened)).unwrap_or(tenant.view.opened);
     let until = since.saturating_add(draft.observed.timings.unknown_outcome).unwrap_or(Timestamp::MAX);
     let lists = snapshot.lists_since(since);
     if draft.observed.now >= until
@@ -237,29 +259,36 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
         if lists == 0 && since <= draft.observed.now {
             draft.list_after = Some(since);
         } else if lists == 0 {
-            // Announced by a process whose clock was ahead: no list can have begun after that.
-            draft.look_at(since);
+            // Recorded by a process whose clock was ahead: no list can have begun after that.
+            draft.requeue_at(since);
         }
-        draft.look_at(until);
+        draft.requeue_at(until);
     }
     false
 }
 
-/// Looks through the tokens that nobody has: an exact match is taken over, a similar one makes it stop. None when there is
-/// neither, or when it stops.
-fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &str) -> Option<Step> {
-    let is_exact = |entry: &&Entry| same_second(entry.entity.expiration, file.expiration);
-    if let Some(id) = anothers(draft, tenant, file, apple_id) {
-        claimed_by_file(draft, &id);
+/// Searches the unclaimed tokens: an exact match is taken over, a similar one stalls. None when there is neither, or
+/// when it stalls.
+fn choose(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Option<Step> {
+    if let Some(id) = token_with_the_file(draft, tenant, new) {
+        claimed_by_file(
+            draft,
+            &id,
+            "The very file was uploaded to it: if this VppToken is for another location, put that location's file into the \
+             Secret.",
+        );
         return None;
     }
-    let similar = candidates(draft, tenant, apple_id, &file.organization_name);
-    let exact: Vec<&Entry> = similar.iter().copied().filter(is_exact).collect();
+    let similar: Vec<(&Entry, Likeness)> = unclaimed(draft.observed, tenant, new.identity())
+        .filter(|(entry, likeness)| likeness.is_similar() && !is_distinct(draft, &entry.entity.id))
+        .collect();
+    let exact: Vec<&Entry> =
+        similar.iter().filter(|(_, likeness)| likeness.is_exact()).map(|(entry, _)| *entry).collect();
     match exact.as_slice() {
         [] => {}
         [entry] if tenant.allowed.contains(&Permission::Adopt) => {
-            draft.say_working(Reason::Creating, "Graph already has this token; it is being taken over.");
-            return Some(Step::Adopt { id: entry.entity.id.clone(), uploaded: found_uploaded(draft, file, entry) });
+            draft.set_progress(Reason::Creating, "Graph already has this token; it is being taken over.");
+            return Some(Step::Adopt { id: entry.entity.id.clone(), uploaded: found_uploaded(draft, new.file, entry) });
         }
         [_] => {
             not_allowed(draft, "Adopt", "take over a token that Graph already has");
@@ -268,87 +297,134 @@ fn choose(draft: &mut Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &
         several => {
             let message = format!(
                 "Graph has several tokens that match the file exactly, and none of them belongs to a VppToken: {}. Remove \
-                 all but one in Intune, or set tokenId to the right one.",
+                 all but one in Intune, set tokenId to the right one, or list those of other locations in distinctFrom.",
                 list_of(several)
             );
-            draft.hold(Reason::AmbiguousMatch, message);
+            draft.stall(Reason::AmbiguousMatch, message);
             return None;
         }
     }
-    if !similar.is_empty() && draft.observed.spec.creation_policy == CreationPolicy::Unique {
-        let message = format!(
-            "Graph has tokens with this Apple ID and organization that belong to no VppToken: {}. One of them may be an \
-             older file of the same location, and two tokens of one location stop its syncing. Set tokenId to take one \
-             over{}, or creationPolicy: Always to create another one all the same.",
-            list_of(&similar),
-            if tenant.allowed.contains(&Permission::Bind) { "" } else { " (once the ClusterGraphTenant allows Bind)" },
-        );
-        draft.hold(Reason::SimilarTokenExists, message);
+    // Only now: an unclaimed exact match is of this location, though the file of another location expires in the same
+    // second.
+    if let Some(id) = token_of_other(draft, tenant, new) {
+        let advice = format!("If the Secret has the file of another location, list {id} in distinctFrom.");
+        claimed_by_file(draft, &id, &advice);
+    } else if !similar.is_empty() {
+        stall_on_similar(draft, tenant, new, &similar);
     }
     None
 }
 
-/// The token that the file belongs to, if another VppToken has it.
-fn anothers(draft: &Draft, tenant: &KnownTenant, file: &FileFacts, apple_id: &str) -> Option<String> {
-    let others = &draft.observed.others;
-    let taken = look_alikes(tenant, apple_id, &file.organization_name)
-        .filter(|entry| others.claimed.contains_key(&entry.entity.id));
-    let taken: Vec<&Entry> = taken.collect();
-    // Also before a list shows its token, or the new expiry.
-    let uploaded = others.files.get(&file.sha256).filter(|id| !tenant.view.snapshot.is_gone(id));
-    let by_expiry = || taken.iter().find(|entry| same_second(entry.entity.expiration, file.expiration));
-    // Once found, it stays so: two files of one location may be renewed one after the other.
-    let spec = &draft.observed.spec;
-    let before = draft.status.claimed_by_another.as_ref().filter(|before| {
-        spec.creation_policy == CreationPolicy::Unique
-            && spec.token_secret_ref.as_ref() == Some(&before.token_secret_ref)
-    });
-    let before = taken.iter().find(|entry| before.is_some_and(|before| before.token_id == entry.entity.id));
-    let id_of = |entry: &&Entry| entry.entity.id.clone();
-    uploaded.cloned().or_else(|| before.or_else(by_expiry).map(id_of))
+/// A second entry for one location stops the syncing of both, so a person has to decide.
+fn stall_on_similar(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>, similar: &[(&Entry, Likeness)]) {
+    let may_bind = tenant.allowed.contains(&Permission::Bind);
+    let differs_in_apple_id = similar
+        .iter()
+        .any(|(_, likeness)| (likeness.apple_id, likeness.expiration) == (Comparison::Different, Comparison::Equal));
+    let mistyped = if differs_in_apple_id {
+        format!(
+            " One has the organization and the expiry of the file and another Apple ID: the appleId of the manifest, {}, may \
+             be mistyped; then correct it.",
+            new.apple_id
+        )
+    } else {
+        String::new()
+    };
+    let message = format!(
+        "Graph has tokens that belong to no VppToken and may be of the same location as the token file: {}. Two tokens of \
+         one location stop its syncing.{mistyped} Set tokenId to take one over{}, or list those of other locations in \
+         distinctFrom.",
+        list_of_differences(similar, may_bind),
+        if may_bind { "" } else { " (once the ClusterGraphTenant allows Bind)" },
+    );
+    draft.stall(Reason::SimilarTokenExists, message);
 }
 
-/// An exact match was not uploaded by us, so it counts as uploaded before its last sync; one that never synced is new.
+/// The token that another VppToken uploaded the very same file to: no two locations have the same file.
+fn token_with_the_file(draft: &Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Option<String> {
+    // Also before a list shows that token, or its new expiry.
+    let id = draft.observed.others.files.get(&new.file.sha256)?;
+    (!tenant.view.snapshot.is_confirmed_absent(id)).then(|| id.clone())
+}
+
+/// The token of another VppToken that the file seems to belong to.
+fn token_of_other(draft: &Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Option<String> {
+    let claimed = &draft.observed.others.claimed;
+    let taken: Vec<(&Entry, Likeness)> = compared(tenant, new.identity())
+        .filter(|(entry, likeness)| likeness.is_of_apple_id() && claimed.contains_key(&entry.entity.id))
+        .filter(|(entry, _)| !is_distinct(draft, &entry.entity.id))
+        .collect();
+    // Once found, it stays so: two files of one location may be renewed one after the other.
+    let secret = draft.observed.spec.token_secret_ref.as_ref();
+    let before = draft.status.claimed_by_another.as_ref();
+    let before = before.filter(|before| secret == Some(&before.token_secret_ref)).map(|before| &before.token_id);
+    let remembered = || taken.iter().find(|(entry, _)| Some(&entry.entity.id) == before);
+    let by_expiry = || taken.iter().find(|(_, likeness)| likeness.is_exact());
+    let (entry, _) = remembered().or_else(by_expiry)?;
+    Some(entry.entity.id.clone())
+}
+
+/// An exact match was not uploaded by us, so it counts as uploaded at its last sync, or now if it never synced.
 fn found_uploaded(draft: &Draft, file: &FileFacts, entry: &Entry) -> Uploaded {
     Uploaded {
         sha256: file.sha256.clone(),
         expiration_date_time: file.expiration,
         organization_name: file.organization_name.clone(),
         time: entry.entity.last_sync.unwrap_or(draft.observed.now),
+        shown: false,
     }
 }
 
-/// Tokens that belong to no other VppToken, with this Apple ID and organization.
-fn candidates<'a>(draft: &Draft, tenant: &'a KnownTenant, apple_id: &str, organization: &str) -> Vec<&'a Entry> {
-    let claimed = &draft.observed.others.claimed;
-    look_alikes(tenant, apple_id, organization).filter(|entry| !claimed.contains_key(&entry.entity.id)).collect()
+/// Whether the manifest says that a token is of another location.
+fn is_distinct(draft: &Draft, id: &str) -> bool {
+    draft.observed.spec.distinct_from.iter().any(|distinct| distinct.eq_ignore_ascii_case(id))
 }
 
-/// Tokens with this Apple ID and organization, also those that another VppToken has: it may let go of them.
-fn look_alikes<'a>(tenant: &'a KnownTenant, apple_id: &str, organization: &str) -> impl Iterator<Item = &'a Entry> {
-    tenant.view.snapshot.not_gone().filter(move |entry| looks_like(entry, apple_id, organization))
+/// All tokens, each compared with an identity.
+fn compared<'a>(tenant: &'a KnownTenant, identity: Identity<'a>) -> impl Iterator<Item = (&'a Entry, Likeness)> {
+    tenant.view.snapshot.known().map(move |entry| (entry, Likeness::of(&entry.entity, identity)))
 }
 
-fn looks_like(entry: &Entry, apple_id: &str, organization: &str) -> bool {
-    same(entry.entity.apple_id.as_deref(), apple_id) && same(entry.entity.organization_name.as_deref(), organization)
+/// Tokens that no other VppToken has.
+fn unclaimed<'a>(
+    observed: &'a Observed,
+    tenant: &'a KnownTenant,
+    identity: Identity<'a>,
+) -> impl Iterator<Item = (&'a Entry, Likeness)> {
+    let claimed = &observed.others.claimed;
+    compared(tenant, identity).filter(|(entry, _)| !claimed.contains_key(&entry.entity.id))
 }
 
-/// What a token is created of.
+/// The tokens that could be mistaken for the result of a create, now or when Graph shows more of them: also those that
+/// another VppToken has, which may give them up, and those that are known to be of other locations.
+fn known_ids<'a>(tenant: &'a KnownTenant, identity: Identity<'a>) -> impl Iterator<Item = &'a String> {
+    compared(tenant, identity).filter(|(_, likeness)| likeness.may_be_similar()).map(|(entry, _)| &entry.entity.id)
+}
+
+/// What a token is created from.
+#[derive(Clone, Copy)]
 struct NewFile<'a> {
     file: &'a FileFacts,
     apple_id: &'a str,
+}
+
+impl<'a> NewFile<'a> {
+    fn identity(self) -> Identity<'a> {
+        let organization_name = &self.file.organization_name;
+        Identity { organization_name, apple_id: self.apple_id, expiration: self.file.expiration }
+    }
 }
 
 /// The token file and its Apple ID, if the file may be uploaded as a new token.
 fn usable_file<'a>(draft: &mut Draft<'a>) -> Option<NewFile<'a>> {
     let observed = draft.observed;
     let Some(apple_id) = observed.spec.apple_id.as_deref() else {
-        hold_incomplete(draft);
+        stall_on_incomplete_spec(draft);
         return None;
     };
     match &observed.file {
         Err(problem) => {
-            hold_file_problem(draft, problem);
+            stall_on_file_problem(draft, problem);
             None
         }
         Ok(file) => file_may_be_sent(draft, file, None).then_some(NewFile { file, apple_id }),
@@ -356,57 +432,96 @@ fn usable_file<'a>(draft: &mut Draft<'a>) -> Option<NewFile<'a>> {
 }
 
 fn may_create(draft: &mut Draft, tenant: &KnownTenant) -> bool {
+    if draft.blockers.iter().any(|blocker| WRONG_MANIFEST.contains(&blocker.reason)) {
+        return false;
+    }
     if !tenant.allowed.contains(&Permission::Create) {
         not_allowed(draft, "Create", "create a token");
         return false;
     }
     if draft.observed.spec.suspend {
-        draft.hold(Reason::Suspended, "While suspend is true, the token is not created in Graph.");
+        draft.stall(Reason::Suspended, "While suspend is true, the token is not created in Graph.");
         return false;
     }
     true
 }
 
-fn say_creating(draft: &mut Draft) {
+fn set_creating(draft: &mut Draft) {
     match draft.vanished.clone() {
         Some(id) => {
-            draft.say_working(Reason::Vanished, format!("The token {id} is gone from Graph; it is created again."))
+            draft.set_progress(Reason::Vanished, format!("The token {id} is gone from Graph; it is created again."))
         }
-        None => draft.say_working(Reason::Creating, "The token is being created in Graph."),
+        None => draft.set_progress(Reason::Creating, "The token is being created in Graph."),
     }
 }
 
-/// What the status says of this very manifest, if it says that it needs a person.
+/// The condition Stalled of the same generation, if there is one.
 fn stalled_before<'a>(draft: &Draft<'a>) -> Option<&'a Condition> {
     let before = &draft.observed.status;
     find(&before.conditions, ConditionType::Stalled)
         .filter(|_| before.observed_generation == Some(draft.observed.object.generation))
 }
 
+/// Whether the status of the same generation shows that a person has to act before a create.
+fn needed_action_before(draft: &Draft) -> bool {
+    stalled_before(draft).is_some_and(|stalled| NEEDS_ACTION.iter().any(|it| it.as_str() == stalled.reason))
+}
+
+/// A watched namespace was never read: a token that seems unclaimed may belong to a VppToken there, or be the result of
+/// a create there. Until it is read, nothing can be done that depends on whose a token is.
+pub(super) fn awaits_namespace(draft: &mut Draft) -> bool {
+    if !draft.observed.others.unread {
+        return false;
+    }
+    if needed_action_before(draft) {
+        // It could not create even if that namespace were read.
+        draft.keeps_conditions = true;
+    } else {
+        draft.wait(
+            Reason::NamespaceNotRead,
+            "The operator can't read all of the namespaces that it watches, so it does not know which tokens the VppTokens \
+             there have. Its log and the metric vpptoken_watch_up name the namespace: restore the operator's rights there, or \
+             stop watching it."
+                .into(),
+        );
+    }
+    true
+}
+
 /// Another VppToken has the token that the file belongs to.
-fn claimed_by_file(draft: &mut Draft, id: &str) {
+fn claimed_by_file(draft: &mut Draft, id: &str, advice: &str) {
     let secret = draft.observed.spec.token_secret_ref.clone();
     draft.status.claimed_by_another =
         secret.map(|token_secret_ref| ClaimedByAnother { token_id: id.to_owned(), token_secret_ref });
-    draft.hold(
+    let owner = owner_of(draft, id);
+    draft.stall(
         Reason::ClaimedByAnother,
         format!(
-            "The token file belongs to the token {id} in Graph, which another VppToken has. Delete one of the two. If the \
-             Secret has the file of another location by now, set creationPolicy: Always."
+            "The token file belongs to the token {id} in Graph, which {owner} has. Delete one of the two. {advice}"
         ),
     );
 }
 
 /// Another VppToken has the token.
 pub(super) fn claimed(draft: &mut Draft, id: &str) {
-    draft.hold(
+    let owner = owner_of(draft, id);
+    draft.stall(
         Reason::ClaimedByAnother,
-        format!("The token {id} in Graph already belongs to another VppToken. Delete one of the two."),
+        format!("The token {id} in Graph already belongs to {owner}. Delete one of the two."),
     );
 }
 
+/// The other VppToken that has a token. Objects of other namespaces are not named.
+fn owner_of(draft: &Draft, id: &str) -> String {
+    match draft.observed.others.claimed.get(id).map(|owner| owner.name.as_ref()) {
+        Some(Some(name)) => format!("VppToken \"{name}\" in this namespace"),
+        Some(None) => "a VppToken in another namespace".to_owned(),
+        None => "another VppToken".to_owned(),
+    }
+}
+
 fn not_allowed(draft: &mut Draft, operation: &str, what: &str) {
-    draft.hold(
+    draft.stall(
         Reason::OperationNotAllowed,
         format!("The ClusterGraphTenant does not allow to {what}. Have {operation} added to allowedOperations."),
     );

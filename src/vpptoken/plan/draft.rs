@@ -1,83 +1,87 @@
-//! A plan in the making: what is offered, what is held and why, and when to look again.
+//! A plan in the making: the step, what is blocked and why, and when to requeue.
 
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::messages::{permission_sentence, time, transient_reason};
 use super::step::Step;
-use super::wording::{permission_sentence, time, transient_reason};
-use crate::api::conditions::Saying;
+use crate::api::conditions::{ConditionType, ConditionUpdate, find};
 use crate::api::{Reason, VppTokenSpec, VppTokenStatus};
 use crate::graph::{Entity, ErrorKind};
 use crate::tenant::Field;
-use crate::vpptoken::world::{Failure, Observed, StepKind, TenantState};
+use crate::vpptoken::observed::{Failure, Observed, StepKind, TenantState};
 
-/// Credentials that are refused, or a permission that is missing, count as needing a person after this long.
-const PATIENCE_WITH_CREDENTIALS: SignedDuration = SignedDuration::from_mins(10);
+/// After this long, refused credentials or a missing permission need a person.
+const CREDENTIALS_GRACE_PERIOD: SignedDuration = SignedDuration::from_mins(10);
 
-/// Something that is stopped, and why.
+/// Something that is blocked, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hold {
+pub struct Blocker {
     /// Why.
     pub reason: Reason,
     /// What to do about it.
     pub message: String,
     /// Whether it needs a person; otherwise it is expected to end by itself.
-    pub needs_person: bool,
+    pub needs_action: bool,
 }
 
 /// A plan in the making.
 pub(super) struct Draft<'a> {
     pub(super) observed: &'a Observed,
-    /// The status as it is going to be, but for the conditions.
+    /// The status to be written, without the conditions.
     pub(super) status: VppTokenStatus,
     pub(super) step: Option<Step>,
-    /// When to look again, if not before.
-    pub(super) again: Option<Timestamp>,
-    /// A list that began after this time is waited for.
+    /// When to requeue, if nothing triggers a reconcile before.
+    pub(super) requeue_at: Option<Timestamp>,
+    /// A list that began after this time is needed.
     pub(super) list_after: Option<Timestamp>,
-    /// What is stopped, the first being what a person reads.
-    pub(super) holds: Vec<Hold>,
-    /// What the operator is doing, when nothing is stopped.
+    /// What is blocked; a person reads the first one.
+    pub(super) blockers: Vec<Blocker>,
+    /// What the operator is doing, when nothing is blocked.
     pub(super) working: Option<(Reason, String)>,
+    /// What a person should know although it is ready.
+    pub(super) ready_note: Option<(Reason, String)>,
     /// As in the plan.
     pub(super) differing: Option<BTreeSet<Field>>,
     /// Why nothing can be sent to Graph.
     pub(super) unreachable: Option<(Reason, String)>,
-    /// Since when the tenant's tokens are not known any more, as a sentence.
+    /// Since when what is known of the tenant's tokens is out of date, as a sentence.
     pub(super) stale: Option<String>,
-    /// Nothing new can be said, so that what was said stays.
-    pub(super) is_silent: bool,
-    /// The token that is gone for certain.
+    /// There is nothing new to report, so the conditions stay.
+    pub(super) keeps_conditions: bool,
+    /// The token that has vanished for certain.
     pub(super) vanished: Option<String>,
     /// Why a sync that is due can't be started.
-    pub(super) sync_held: Option<Hold>,
+    pub(super) sync_blocker: Option<Blocker>,
     /// The token as Graph shows it.
     pub(super) entity: Option<Entity>,
     /// The conditions.
-    pub(super) sayings: Vec<Saying>,
+    pub(super) condition_updates: Vec<ConditionUpdate>,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(observed: &'a Observed) -> Self {
         let mut status = observed.status.clone();
         status.observed_generation = Some(observed.object.generation);
+        correct_future_times(&mut status, observed.wall);
         Self {
             observed,
             status,
             step: None,
-            again: None,
+            requeue_at: None,
             list_after: None,
-            holds: Vec::new(),
+            blockers: Vec::new(),
             working: None,
+            ready_note: None,
             differing: None,
             unreachable: None,
             stale: None,
-            is_silent: false,
+            keeps_conditions: false,
             vanished: None,
-            sync_held: None,
+            sync_blocker: None,
             entity: None,
-            sayings: Vec::new(),
+            condition_updates: Vec::new(),
         }
     }
 
@@ -86,8 +90,8 @@ impl<'a> Draft<'a> {
         self.step.get_or_insert(step);
     }
 
-    /// A step that needs Graph: not while Graph can't be reached, nor while the last failure of its kind holds it back, nor a
-    /// write when the manifest forbids it. True when it is taken, or would be but for an earlier one.
+    /// Offers a step that needs Graph, unless Graph can't be reached, the last failure of its kind still delays it, or
+    /// the manifest forbids writes. True when the step is due, even if an earlier one is taken.
     pub(super) fn try_step(&mut self, step: Step) -> bool {
         if step.priority().is_some() && only_reads(&self.observed.spec).is_some() {
             return false;
@@ -96,13 +100,13 @@ impl<'a> Draft<'a> {
             return false;
         }
         if let Some(kind) = step.kind() {
-            self.say_failed_before(kind);
+            self.report_earlier_failure(kind);
         }
         self.step(step);
         true
     }
 
-    /// Whether a kind of step has to wait, and says why.
+    /// Whether a kind of step has to wait; the reason is added to the blockers.
     pub(super) fn is_held_back(&mut self, kind: StepKind) -> bool {
         if let Some((reason, sentence)) = self.unreachable.clone() {
             self.wait(reason, sentence);
@@ -112,7 +116,7 @@ impl<'a> Draft<'a> {
             && let Some(until) = tenant.view.paused_until.filter(|until| *until > self.observed.now)
         {
             self.wait(Reason::Throttled, format!("Graph asked to wait until {}.", time(until)));
-            self.look_at(until);
+            self.requeue_at(until);
             return true;
         }
         let Some(failure) = self.observed.failure(kind).cloned() else {
@@ -123,29 +127,29 @@ impl<'a> Draft<'a> {
             _ => true,
         };
         if (failure.maybe_executed || failure.kind == ErrorKind::NotFound) && !looked_since {
-            // Look before trying again: it may have happened.
-            self.say_failure(kind, &failure);
+            // A list comes before the next try: it may have been carried out.
+            self.report_failure(kind, &failure);
             self.list_after = Some(self.list_after.map_or(failure.at, |already| already.max(failure.at)));
             return true;
         }
         if self.observed.now < failure.not_before {
-            self.say_failure(kind, &failure);
-            self.look_at(failure.not_before);
+            self.report_failure(kind, &failure);
+            self.requeue_at(failure.not_before);
             return true;
         }
         false
     }
 
-    /// What failed is tried again: until that succeeds, what is said of it stays, so that a status tells of changes and not
-    /// of tries.
-    pub(super) fn say_failed_before(&mut self, kind: StepKind) {
+    /// A failed step is tried again. Its failure is reported until it succeeds, so that a status shows changes and not
+    /// attempts.
+    pub(super) fn report_earlier_failure(&mut self, kind: StepKind) {
         if let Some(failure) = self.observed.failure(kind) {
-            self.say_failure(kind, failure);
+            self.report_failure(kind, failure);
         }
     }
 
-    /// Says why a step is held back.
-    fn say_failure(&mut self, kind: StepKind, failure: &Failure) {
+    /// Adds the failure of a step to the blockers.
+    fn report_failure(&mut self, kind: StepKind, failure: &Failure) {
         let message = failure.message.clone();
         match failure.kind {
             ErrorKind::NotFound => {
@@ -160,49 +164,79 @@ impl<'a> Draft<'a> {
                     StepKind::Delete => "to delete the token",
                     StepKind::Confirm => "to show the token",
                 };
-                self.hold(Reason::GraphRefused, format!("Graph refuses {what}: {message}"));
+                self.stall(Reason::GraphRefused, format!("Graph refuses {what}: {message}"));
             }
-            ErrorKind::Credentials => self.impatient(Reason::CredentialsRefused, message, failure.since),
+            ErrorKind::Credentials => self.stall_after(Reason::CredentialsRefused, message, failure.since),
             ErrorKind::Forbidden | ErrorKind::Unauthorized => {
-                self.impatient(Reason::PermissionMissing, permission_sentence(&message), failure.since);
+                self.stall_after(Reason::PermissionMissing, permission_sentence(&message), failure.since);
             }
             kind => self.wait(transient_reason(kind), message),
         }
     }
 
     /// Something needs a person.
-    pub(super) fn hold(&mut self, reason: Reason, message: impl Into<String>) {
-        self.holds.push(Hold { reason, message: message.into(), needs_person: true });
+    pub(super) fn stall(&mut self, reason: Reason, message: impl Into<String>) {
+        self.blockers.push(Blocker { reason, message: message.into(), needs_action: true });
     }
 
-    /// Something is expected to come by itself.
+    /// Something is expected to end by itself.
     pub(super) fn wait(&mut self, reason: Reason, message: String) {
-        self.holds.push(Hold { reason, message, needs_person: false });
+        self.blockers.push(Blocker { reason, message, needs_action: false });
     }
 
-    /// Something that may come by itself, but needs a person after a while.
-    pub(super) fn impatient(&mut self, reason: Reason, message: String, since: Timestamp) {
-        let patient_until = since.saturating_add(PATIENCE_WITH_CREDENTIALS).unwrap_or(Timestamp::MAX);
-        let needs_person = self.observed.now >= patient_until;
-        if !needs_person {
-            self.look_at(patient_until);
+    /// Credentials or permissions: they may be corrected soon, but need a person after a while. If the status already
+    /// says that a person is needed, that stays: a process that started since then only knows its own attempts.
+    pub(super) fn stall_after(&mut self, reason: Reason, message: String, since: Timestamp) {
+        let patient_until = since.saturating_add(CREDENTIALS_GRACE_PERIOD).unwrap_or(Timestamp::MAX);
+        let is_about_access = [Reason::CredentialsRefused, Reason::PermissionMissing];
+        let needs_action =
+            self.observed.now >= patient_until || is_about_access.iter().any(|it| self.was_stalled_by(*it));
+        if !needs_action {
+            self.requeue_at(patient_until);
         }
-        self.holds.push(Hold { reason, message, needs_person });
+        self.blockers.push(Blocker { reason, message, needs_action });
+    }
+
+    /// Whether the status says that a person is needed, for a reason.
+    pub(super) fn was_stalled_by(&self, reason: Reason) -> bool {
+        find(&self.observed.status.conditions, ConditionType::Stalled)
+            .is_some_and(|stalled| stalled.reason == reason.as_str())
     }
 
     /// The operator is at work.
-    pub(super) fn say_working(&mut self, reason: Reason, message: impl Into<String>) {
+    pub(super) fn set_progress(&mut self, reason: Reason, message: impl Into<String>) {
         let message = message.into();
         self.working.get_or_insert((reason, message));
     }
 
-    /// Look again at a time, if not before.
-    pub(super) fn look_at(&mut self, time: Timestamp) {
-        self.again = Some(self.again.map_or(time, |already| already.min(time)));
+    /// Requeues at a time, if nothing triggers a reconcile before.
+    pub(super) fn requeue_at(&mut self, time: Timestamp) {
+        self.requeue_at = Some(self.requeue_at.map_or(time, |already| already.min(time)));
+    }
+
+    /// The same for a time of the wall clock.
+    pub(super) fn requeue_at_wall(&mut self, time: Timestamp) {
+        self.requeue_at(self.observed.at_wall(time));
     }
 }
 
-/// What of a manifest says that nothing is written to Graph, if anything does.
+/// A time in the future was written while the wall clock was wrong. It becomes the present time, or it would block
+/// syncs and verdicts until it has passed. The order of the times is kept.
+fn correct_future_times(status: &mut VppTokenStatus, wall: Timestamp) {
+    let synced = &mut status.last_sync_trigger_time;
+    let Some(uploaded) = status.uploaded.as_mut().map(|uploaded| &mut uploaded.time) else {
+        *synced = synced.map(|at| at.min(wall));
+        return;
+    };
+    let needs_sync = synced.is_none_or(|synced| synced < *uploaded);
+    *uploaded = (*uploaded).min(wall);
+    *synced = synced.map(|at| at.min(wall));
+    if needs_sync && *synced == Some(*uploaded) {
+        *synced = uploaded.checked_sub(SignedDuration::from_micros(1)).ok();
+    }
+}
+
+/// What in a manifest forbids writes to Graph, if anything does.
 pub(super) fn only_reads(spec: &VppTokenSpec) -> Option<&'static str> {
     if spec.only_observes() { Some("managementPolicy: Observe") } else { spec.suspend.then_some("suspend: true") }
 }

@@ -1,63 +1,122 @@
-//! A token that is ours: the file is renewed on the same id, settings that the manifest names are kept, licences are
-//! synced. What the manifest leaves out is never touched.
+//! A token that is ours: its file is renewed on the same id, settings that the manifest names are kept, licences are
+//! synced. Other settings are never touched.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 use super::draft::Draft;
-use super::file::{file_may_be_sent, hold_file_problem, is_wanted_organization};
-use super::same::{same, same_second};
-use super::saying::{judge_token, not_shown_yet};
+use super::equality::{same, same_second};
+use super::file::{file_may_be_sent, is_wanted_organization, stall_on_file_problem};
+use super::messages::{cut, short};
 use super::step::{Step, Wanted};
+use super::verdict::{judge_token, not_shown_yet, note_newer_token};
 use super::{creating, syncing};
 use crate::api::{GraphApi, Reason, Uploaded, VppTokenSpec};
 use crate::tenant::{Entry, Field};
-use crate::vpptoken::world::{KnownTenant, Observed, TenantState};
+use crate::vpptoken::observed::{KnownTenant, Observed, StepKind, TenantState};
 
-/// A value that Graph accepts and does not keep is sent this often, not for ever.
-const MOST_TRIES: u32 = 3;
+/// How often a value is sent that Graph accepts and does not keep.
+const MAX_TRIES: u32 = 3;
+/// The status shows at most this many characters of a text of Graph, and this many texts of a set.
+const MAX_TEXT: usize = 512;
+const MAX_TEXTS: usize = 100;
+/// The same for a text of a set.
+const MAX_TEXT_OF_SET: usize = 64;
 
 pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
     mirror(draft, tenant, entry);
-    if is_anothers(draft, &entry.entity.id) {
+    // Only a status that was restored has both.
+    draft.status.pending_create = None;
+    if belongs_to_other(draft, &entry.entity.id) {
         return creating::claimed(draft, &entry.entity.id);
     }
     if draft.observed.spec.only_observes() {
         return judge_token(draft, entry);
     }
+    note_shown(draft, tenant, entry);
     let upload = upload_is_due(draft, entry);
     let fields = due_fields(draft, tenant, entry);
     let is_due = upload || !fields.is_empty();
     let names: Vec<&str> = fields.keys().map(|field| field.as_str()).collect();
     if draft.observed.spec.suspend {
         if upload {
-            draft.hold(Reason::Suspended, "While suspend is true, the new token file is not uploaded.");
+            draft.stall(Reason::Suspended, "While suspend is true, the token file is not uploaded.");
         }
         if !names.is_empty() {
-            draft
-                .hold(Reason::Suspended, format!("While suspend is true, not written to Graph: {}.", names.join(", ")));
+            draft.stall(
+                Reason::Suspended,
+                format!("While suspend is true, not written to Graph: {}.", names.join(", ")),
+            );
         }
         judge_token(draft, entry);
     } else {
-        // One after the other: what Graph refuses of one must not keep the other from it.
+        // One after the other: if Graph refuses one, the other must still be written.
         let id = &entry.entity.id;
-        if upload && draft.try_step(Step::Upload { id: id.clone() }) {
-            draft.say_working(Reason::Uploading, "The new token file is being uploaded onto the same token.");
+        if upload && try_upload(draft, entry) {
+            draft.set_progress(Reason::Uploading, "The token file is being uploaded onto the same token.");
         }
         let message = format!("Being written to Graph: {}.", names.join(", "));
         if !fields.is_empty() && draft.try_step(Step::Update { id: id.clone(), fields }) {
-            draft.say_working(Reason::Updating, message);
+            draft.set_progress(Reason::Updating, message);
         }
         if !is_due {
             judge_token(draft, entry);
         }
     }
+    note_newer_token(draft, entry);
     syncing::plan(draft, entry);
 }
 
-/// Two VppTokens with one token: the elder has it, then the one with the lower UID.
-fn is_anothers(draft: &Draft, id: &str) -> bool {
+/// Uploads the file, after the token was read with a permit at hand: someone may have uploaded a newer file since the
+/// last list.
+fn try_upload(draft: &mut Draft, entry: &Entry) -> bool {
+    let id = entry.entity.id.clone();
+    if draft.observed.live_since.is_some_and(|since| entry.was_asked_since(since)) {
+        return draft.try_step(Step::Upload { id, request: open_request(draft) });
+    }
+    if draft.is_held_back(StepKind::Upload) {
+        return false;
+    }
+    draft.report_earlier_failure(StepKind::Upload);
+    draft.try_step(Step::ConfirmUpload { id })
+}
+
+/// The request for an upload that was not answered yet.
+fn open_request(draft: &Draft) -> Option<String> {
+    let request = draft.observed.object.upload_request.clone();
+    request.filter(|request| draft.status.last_handled_upload_request.as_ref() != Some(request))
+}
+
+/// Answers a request for an upload to a token that is only observed.
+pub(super) fn decline_upload(draft: &mut Draft) {
+    if let Some(request) = open_request(draft) {
+        draft.step(Step::DeclineUpload { request });
+    }
+}
+
+/// Notes that Graph shows what was uploaded: in a list that began after the upload, since the answer may be an echo.
+fn note_shown(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
+    let observed = draft.observed;
+    let Some(uploaded) = &mut draft.status.uploaded else { return };
+    let shows = entry.entity.expiration.is_some_and(|at| at.as_second() >= uploaded.expiration_date_time.as_second());
+    if uploaded.shown || !shows {
+        return;
+    }
+    let uploaded_at = observed.at_wall(uploaded.time);
+    uploaded.shown = tenant.view.snapshot.last_list().is_some_and(|began| began > uploaded_at);
+    if !uploaded.shown {
+        // A list that changes nothing triggers no reconcile.
+        let next_list = uploaded_at.max(tenant.view.snapshot.read_at().unwrap_or(uploaded_at));
+        draft.requeue_at(next_list.saturating_add(tenant.view.poll_interval).unwrap_or(Timestamp::MAX));
+    }
+}
+
+/// Of two VppTokens with one token, the elder has it, then the one with the lower UID.
+fn belongs_to_other(draft: &Draft, id: &str) -> bool {
     let object = &draft.observed.object;
-    draft.observed.others.claimed.get(id).is_some_and(|(created, uid)| (*created, uid) < (object.created, &object.uid))
+    let owner = draft.observed.others.claimed.get(id);
+    owner.is_some_and(|owner| (owner.created, &owner.uid) < (object.created, &object.uid))
 }
 
 /// Writes what Graph shows into the status.
@@ -66,18 +125,19 @@ fn mirror(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
     let status = &mut draft.status;
     status.tenant = Some(tenant.identity.clone());
     status.token_id = Some(entity.id.clone());
-    status.state = entity.state.clone();
-    status.last_sync_status = entity.last_sync_status.clone();
+    status.state = shown(&entity.state);
+    status.last_sync_status = shown(&entity.last_sync_status);
     status.last_sync_date_time = entity.last_sync;
     status.expiration_date_time = entity.expiration;
-    status.organization_name = entity.organization_name.clone();
-    status.vpp_token_account_type = entity.vpp_token_account_type.clone();
-    status.apple_id = entity.apple_id.clone();
-    status.country_or_region = entity.country_or_region.clone();
+    status.organization_name = shown(&entity.organization_name);
+    status.vpp_token_account_type = shown(&entity.vpp_token_account_type);
+    status.apple_id = shown(&entity.apple_id);
+    status.country_or_region = shown(&entity.country_or_region);
     status.automatically_update_apps = entity.automatically_update_apps;
-    status.display_name = entity.display_name.clone();
-    status.location_name = entity.location_name.clone();
-    status.role_scope_tag_ids = entity.role_scope_tag_ids.as_ref().map(|ids| ids.iter().cloned().collect());
+    status.display_name = shown(&entity.display_name);
+    status.location_name = shown(&entity.location_name);
+    let ids = entity.role_scope_tag_ids.as_ref();
+    status.role_scope_tag_ids = ids.map(|ids| ids.iter().take(MAX_TEXTS).map(|id| cut(id, MAX_TEXT_OF_SET)).collect());
     status.data_sharing_consent_granted = entity.data_sharing_consent_granted;
     status.claim_token_management_from_external_mdm = entity.claim_token_management_from_external_mdm;
     status.last_modified_date_time = entity.last_modified;
@@ -85,19 +145,29 @@ fn mirror(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
     draft.entity = Some(entity.clone());
 }
 
-/// Whether the file in the Secret is one that Graph should have and has not. A file that may not be uploaded is a hold.
+/// A text of Graph as the status shows it: a very long one would make every write fail.
+fn shown(text: &Option<String>) -> Option<String> {
+    text.as_deref().map(|text| cut(text, MAX_TEXT))
+}
+
+/// Whether the Secret has a file to be uploaded: one that Graph lacks, or one whose upload is requested. For a file
+/// that may not be uploaded, a blocker is added.
 fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
     let observed = draft.observed;
     let file = match &observed.file {
         Ok(file) => file,
         Err(problem) => {
-            hold_file_problem(draft, problem);
+            stall_on_file_problem(draft, problem);
             return false;
         }
     };
-    if !is_wanted_organization(draft, file)
-        || draft.status.uploaded.as_ref().is_some_and(|uploaded| uploaded.sha256 == file.sha256)
-    {
+    if !is_wanted_organization(draft, file) {
+        return false;
+    }
+    if open_request(draft).is_some() {
+        return file_may_be_sent(draft, file, Some(&entry.entity));
+    }
+    if draft.status.uploaded.as_ref().is_some_and(|uploaded| uploaded.sha256 == file.sha256) {
         return false;
     }
     // Graph shows what only this file has: an upload whose answer was lost, or one by hand. The same file in another
@@ -109,26 +179,27 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
         && !same_second(Some(uploaded.expiration_date_time), file.expiration)
         && not_shown_yet(draft, &entry.entity).is_none()
     {
-        // A step of its own, so that the sync after it is later than the time that was noted.
+        // A step of its own, so that the sync after it is later than the noted time.
         draft.step(Step::Note(Uploaded {
             sha256: file.sha256.clone(),
             expiration_date_time: file.expiration,
             organization_name: file.organization_name.clone(),
-            time: observed.now,
+            time: observed.wall,
+            shown: false,
         }));
         return false;
     }
     file_may_be_sent(draft, file, Some(&entry.entity))
 }
 
-/// Settings that the manifest names, that Graph has otherwise, and that may be sent now.
+/// Settings of the manifest that differ in Graph and may be sent now.
 fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMap<Field, Wanted> {
     let observed = draft.observed;
     let mut due = BTreeMap::new();
     let mut differing = BTreeSet::new();
     for (field, wanted) in wanted(observed) {
         let found = found(entry, field);
-        // No verdict before a list that began after the settling time says so.
+        // There is no verdict before a list that began after the settling time.
         let unsettled = entry
             .written
             .get(&field)
@@ -136,7 +207,7 @@ fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMa
             .and_then(|written| Some((written, written.at.checked_add(observed.timings.settling).ok()?)))
             .filter(|(_, settled)| tenant.view.snapshot.last_list().is_none_or(|began| began <= *settled));
         if is_kept(field, found.as_deref(), &wanted) {
-            // Graph may only have echoed it.
+            // The answer may be an echo.
             differing.extend(unsettled.map(|_| field));
             continue;
         }
@@ -145,21 +216,21 @@ fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMa
             draft.wait(Reason::Settling, format!("{} was written; Graph does not show it yet.", field.as_str()));
             let after = if observed.now < settled { written.at } else { settled };
             if observed.now < settled {
-                draft.look_at(settled);
+                draft.requeue_at(settled);
             }
-            // One that is there need not be asked for.
+            // A list that is there need not be requested.
             if tenant.view.snapshot.last_list().is_none_or(|began| began <= after) {
                 draft.list_after = Some(draft.list_after.unwrap_or(after).max(after));
             }
             continue;
         }
-        if observed.memory.tries.get(&field).is_some_and(|(value, times)| *value == wanted && *times >= MOST_TRIES) {
-            draft.hold(
+        if observed.attempts.tries.get(&field).is_some_and(|(value, times)| *value == wanted && *times >= MAX_TRIES) {
+            draft.stall(
                 Reason::SettingNotAccepted,
                 format!(
                     "Graph accepts {} = {wanted} and keeps {}. Correct the manifest, or leave the field out.",
                     field.as_str(),
-                    found.as_deref().unwrap_or("nothing")
+                    found.as_deref().map_or("nothing".into(), short)
                 ),
             );
             continue;
@@ -176,8 +247,8 @@ pub fn wanted(observed: &Observed) -> Vec<(Field, String)> {
     named(&observed.spec).into_iter().filter(|(field, _)| knows_beta || !field.is_beta()).collect()
 }
 
-/// A setting that the tenant's API does not have is never sent, and said.
-pub(super) fn hold_unknown_settings(draft: &mut Draft, tenant: &KnownTenant) {
+/// Settings that the tenant's API does not have are reported and never sent.
+pub(super) fn stall_on_unknown_settings(draft: &mut Draft, tenant: &KnownTenant) {
     let named = named(&draft.observed.spec).into_iter().filter(|(field, _)| field.is_beta());
     let names: Vec<&str> = named.map(|(field, _)| field.as_str()).collect();
     if tenant.identity.api != GraphApi::Beta && !names.is_empty() {
@@ -185,7 +256,7 @@ pub(super) fn hold_unknown_settings(draft: &mut Draft, tenant: &KnownTenant) {
             "Only Graph's beta API has {}. Leave this out, or have api: Beta set in the tenant object.",
             names.join(", ")
         );
-        draft.hold(Reason::SettingUnknownToApi, message);
+        draft.stall(Reason::SettingUnknownToApi, message);
     }
 }
 

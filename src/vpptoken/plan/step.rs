@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::api::{PendingCreate, Uploaded};
 use crate::tenant::{Field, Priority};
-use crate::vpptoken::world::StepKind;
+use crate::vpptoken::observed::StepKind;
 
 /// One step towards what the manifest asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,13 +16,13 @@ pub enum Step {
         /// Why, when a person should know.
         warning: Option<String>,
     },
-    /// Announce a create in the status.
-    Announce(PendingCreate),
-    /// Forget an announced create that was not sent.
-    Withdraw,
-    /// Create the token that was announced.
+    /// Record the intent of a create in the status.
+    RecordIntent(PendingCreate),
+    /// Abandon an intent whose create was not sent.
+    AbandonIntent,
+    /// Create the token of the recorded intent.
     Create,
-    /// Take over a token that matches exactly, or that an announced create made.
+    /// Take over a token that matches exactly, or that is the result of a recorded intent.
     Adopt {
         /// Its id.
         id: String,
@@ -36,10 +36,17 @@ pub enum Step {
     },
     /// Note that Graph has the file already.
     Note(Uploaded),
-    /// Upload a new file onto the token.
+    /// Read the token that a file is about to be uploaded onto: what Graph has now decides whether it may be.
+    ConfirmUpload {
+        /// The token.
+        id: String,
+    },
+    /// Upload a file onto the token.
     Upload {
         /// The token.
         id: String,
+        /// The request that this answers.
+        request: Option<String>,
     },
     /// Change settings. Not together with an upload: if Graph refuses one of the two, the other still arrives.
     Update {
@@ -48,12 +55,15 @@ pub enum Step {
         /// What to set, and what Graph had.
         fields: BTreeMap<Field, Wanted>,
     },
-    /// Say that a sync which was asked for is not started.
+    /// Answer a request for a sync that is not started, because the token is only observed.
     DeclineSync {
         /// The request.
         request: String,
-        /// What of the manifest forbids it.
-        because: &'static str,
+    },
+    /// Answer a request for an upload that is not done, because the token is only observed.
+    DeclineUpload {
+        /// The request.
+        request: String,
     },
     /// Start a sync.
     Sync {
@@ -64,7 +74,7 @@ pub enum Step {
         /// The request that this answers.
         request: Option<String>,
     },
-    /// Ask for a token that lists lack.
+    /// Read a token that lists lack.
     Confirm {
         /// Its id.
         id: String,
@@ -77,7 +87,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// The kind, of those that can fail each for itself.
+    /// The kind, for steps whose failures are independent of each other.
     pub fn kind(&self) -> Option<StepKind> {
         Some(match self {
             Self::Create => StepKind::Create,
@@ -85,15 +95,19 @@ impl Step {
             Self::Update { .. } => StepKind::Update,
             Self::Sync { .. } => StepKind::Sync,
             Self::Delete { .. } => StepKind::Delete,
-            Self::Confirm { .. } => StepKind::Confirm,
+            Self::Confirm { .. } | Self::ConfirmUpload { .. } => StepKind::Confirm,
             _ => return None,
         })
     }
 
-    /// How urgent it is; none when it changes nothing in Graph.
+    /// How urgent it is; none when it needs no permit, because it neither changes anything in Graph nor is about to.
     pub fn priority(&self) -> Option<Priority> {
         match self {
-            Self::Create | Self::Upload { .. } | Self::Update { .. } | Self::Delete { .. } => Some(Priority::Person),
+            Self::Create
+            | Self::ConfirmUpload { .. }
+            | Self::Upload { .. }
+            | Self::Update { .. }
+            | Self::Delete { .. } => Some(Priority::Interactive),
             Self::Sync { priority, .. } => Some(*priority),
             _ => None,
         }

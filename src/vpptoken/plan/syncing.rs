@@ -2,67 +2,74 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::draft::{Draft, only_reads};
+use super::draft::{Blocker, Draft, only_reads};
 use super::step::Step;
 use crate::api::Reason;
 use crate::schedule::{Schedule, ScheduleError};
-use crate::tenant::session::LONGEST_SYNC;
+use crate::tenant::session::MAX_SYNC_DURATION;
 use crate::tenant::{Entry, Priority};
-use crate::vpptoken::world::{Observed, StepKind};
+use crate::vpptoken::observed::{Observed, StepKind};
 
 /// A sync that runs longer than this is stuck; the next one that is due may start.
-pub(super) const STUCK_AFTER: SignedDuration = LONGEST_SYNC;
+pub(super) const STUCK_AFTER: SignedDuration = MAX_SYNC_DURATION;
 
 pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
     acknowledge_lost_answer(draft, entry);
     let uploaded = draft.status.uploaded.as_ref().map(|uploaded| uploaded.time);
-    if uploaded.is_some() && uploaded == entry.entity.last_sync {
-        // It was taken over as it was, and had been synced.
+    let noted = draft.observed.status.uploaded.as_ref().map(|uploaded| uploaded.time);
+    if noted.is_some() && noted == entry.entity.last_sync {
+        // It was taken over as an exact match, and had been synced.
         draft.status.last_sync_trigger_time = draft.status.last_sync_trigger_time.max(uploaded);
     }
+    let request = open_request(draft);
     if only_reads(&draft.observed.spec).is_some() {
+        if draft.observed.spec.suspend && request.is_some() {
+            let message = "suspend is true. It runs when suspend is false again.".to_owned();
+            draft.sync_blocker = Some(Blocker { reason: Reason::Suspended, message, needs_action: true });
+        }
         return;
     }
     let scheduled = schedule(draft, entry);
-    let request = open_request(draft);
     // A sync that ended since then may have begun with the old file, so only one of ours counts.
     let uploaded = uploaded.is_some_and(|at| draft.status.last_sync_trigger_time.is_none_or(|synced| synced < at));
-    let due = scheduled.filter(|time| *time <= draft.observed.now);
+    let due = scheduled.filter(|time| *time <= draft.observed.wall);
     if let Some(time) = scheduled.filter(|_| due.is_none()) {
-        draft.look_at(time);
+        draft.requeue_at_wall(time);
     }
     if request.is_none() && !uploaded && due.is_none() {
         return;
     }
     if let Some(since) = draft.status.sync_running_since {
         let stuck_at = since.saturating_add(STUCK_AFTER).unwrap_or(Timestamp::MAX);
-        if draft.observed.now < stuck_at {
-            draft.look_at(stuck_at);
+        if draft.observed.wall < stuck_at {
+            draft.requeue_at_wall(stuck_at);
             return;
         }
     }
-    // A file that is about to be uploaded brings its own sync.
-    if matches!(draft.step, Some(Step::Upload { .. })) {
+    // An upload is followed by a sync of its own.
+    if matches!(draft.step, Some(Step::ConfirmUpload { .. } | Step::Upload { .. })) {
         return;
     }
-    let priority = if request.is_some() || uploaded { Priority::Person } else { Priority::Schedule };
-    let holds = draft.holds.len();
+    let priority = if request.is_some() || uploaded { Priority::Interactive } else { Priority::Scheduled };
+    let blockers = draft.blockers.len();
     draft.try_step(Step::Sync { id: entry.entity.id.clone(), priority, request });
-    // What keeps a sync from starting shows in the condition Synced, and does not make the token unready.
-    let said = draft.holds.split_off(holds);
-    if let Some(hold) = said.into_iter().next() {
-        draft.sync_held = Some(hold);
+    // What blocks a sync is shown in the condition Synced, and does not make the token unready.
+    let said = draft.blockers.split_off(blockers);
+    if let Some(blocker) = said.into_iter().next() {
+        draft.sync_blocker = Some(blocker);
     }
 }
 
-/// Since when a sync runs: since it was first seen to, which the status remembers when the operator does not.
+/// Since when a sync runs: since it was first seen running, which the status keeps over restarts.
 pub(super) fn running_since(observed: &Observed, entry: &Entry) -> Option<Timestamp> {
-    let seen = entry.syncing_since?;
+    let seen = observed.wall_at(entry.syncing_since?);
     let before = &observed.status;
     let is_another = before.last_sync_date_time != entry.entity.last_sync;
     let since = before.sync_running_since.filter(|_| !is_another).unwrap_or(seen);
-    // One that we started meanwhile, because it was stuck, is another one, too.
-    Some(before.last_sync_trigger_time.filter(|started| *started > since).unwrap_or(since))
+    // One that we started meanwhile, because the first was stuck, is another sync.
+    let since = before.last_sync_trigger_time.filter(|started| *started > since).unwrap_or(since);
+    // A time in the future was written while the wall clock was wrong.
+    Some(since.min(observed.wall))
 }
 
 /// The request for a sync that was not answered yet.
@@ -71,11 +78,10 @@ fn open_request(draft: &Draft) -> Option<String> {
     request.filter(|request| draft.status.last_handled_sync_request.as_ref() != Some(request))
 }
 
-/// Nothing is synced, and whoever asks is told so.
-pub(super) fn decline(draft: &mut Draft, because: &'static str) {
-    draft.status.next_sync_time = None;
+/// Answers a request for a sync of a token that is only observed.
+pub(super) fn decline(draft: &mut Draft) {
     if let Some(request) = open_request(draft) {
-        draft.step(Step::DeclineSync { request, because });
+        draft.step(Step::DeclineSync { request });
     }
 }
 
@@ -84,18 +90,18 @@ fn acknowledge_lost_answer(draft: &mut Draft, entry: &Entry) {
     let Some(failure) = draft.observed.failure(StepKind::Sync).filter(|failure| failure.maybe_executed).cloned() else {
         return;
     };
-    let ended = entry.entity.last_sync.is_some_and(|at| at >= failure.began);
+    let ended = entry.entity.last_sync.is_some_and(|at| at >= failure.began_wall);
     let runs = entry.syncing_since.is_some_and(|since| since >= failure.began);
     if ended || runs {
-        draft.status.last_sync_trigger_time = draft.status.last_sync_trigger_time.max(Some(failure.began));
+        draft.status.last_sync_trigger_time = draft.status.last_sync_trigger_time.max(Some(failure.began_wall));
         if failure.inputs.sync_request.is_some() {
             draft.status.last_handled_sync_request = failure.inputs.sync_request;
         }
     }
 }
 
-/// When the schedule is due; also into the status, where it is a promise: a run that was announced there is made up for if it
-/// is missed. A schedule that is new, or changed, begins now, so that many that come together do not fire together.
+/// When the schedule is due. The status shows that time, and a run that was shown is made up for if it is missed. A new
+/// or changed schedule begins now, so that many objects do not fire together.
 fn schedule(draft: &mut Draft, entry: &Entry) -> Option<Timestamp> {
     let observed = draft.observed;
     let sync = observed.spec.sync.as_ref();
@@ -103,8 +109,8 @@ fn schedule(draft: &mut Draft, entry: &Entry) -> Option<Timestamp> {
     let promised = observed.status.next_sync_time;
     let is_same_manifest = observed.status.observed_generation == Some(observed.object.generation);
     let next = sync.and_then(|sync| {
-        let schedule = Schedule::parse(sync, &observed.object.uid).ok()?;
-        let from_now = schedule.next_after(base.max(observed.now)).ok()?;
+        let schedule = Schedule::parse(sync, &observed.object.uid, observed.wall).ok()?;
+        let from_now = schedule.next_after(base.max(observed.wall)).ok()?;
         match promised {
             Some(promised) if promised > base && fires_at(&schedule, promised) => Some(promised.min(from_now)),
             Some(promised) if promised <= base && is_same_manifest => schedule.next_after(base).ok(),
@@ -120,27 +126,28 @@ fn fires_at(schedule: &Schedule, time: Timestamp) -> bool {
         .is_ok_and(|before| schedule.next_after(before).is_ok_and(|next| next == time))
 }
 
-/// A schedule that can't be read, or never fires, needs a person, whether there is anything to sync or not.
-pub(super) fn look_at_schedule(draft: &mut Draft) {
+/// A schedule that can't be read, never fires or fires too often needs a person, whether there is anything to sync or not.
+pub(super) fn check_schedule(draft: &mut Draft) {
     let object = &draft.observed.object;
     let Some(sync) = &draft.observed.spec.sync else {
-        // Whatever was promised, a schedule that comes later begins anew.
+        // A schedule that is corrected later begins anew.
         draft.status.next_sync_time = None;
         return;
     };
-    if let Err(error) = Schedule::parse(sync, &object.uid).and_then(|schedule| schedule.next_after(object.created)) {
+    let parsed = Schedule::parse(sync, &object.uid, draft.observed.wall);
+    if let Err(error) = parsed.and_then(|schedule| schedule.next_after(object.created)) {
         let reason = match error {
             ScheduleError::NeverFires(_) => Reason::ScheduleNeverFires,
             _ => Reason::ScheduleInvalid,
         };
-        draft.hold(reason, format!("{}.", capital(&error.to_string())));
+        draft.stall(reason, format!("{}.", capital(&error.to_string())));
     }
 }
 
-/// When a sync last ended in Graph, or was last started by us. A sync that Graph ended after another one became due serves
-/// for that one.
+/// When a sync last ended in Graph, or was last started by us. A sync that Graph ended after another one became due
+/// serves for that one. A time ahead of the wall clock was noted while that was wrong, and must not block the schedule.
 fn last_sync(draft: &Draft, entry: &Entry) -> Option<Timestamp> {
-    draft.status.last_sync_trigger_time.max(entry.entity.last_sync)
+    draft.status.last_sync_trigger_time.max(entry.entity.last_sync).map(|at| at.min(draft.observed.wall))
 }
 
 fn capital(text: &str) -> String {

@@ -3,13 +3,13 @@
 use jiff::Timestamp;
 
 use super::draft::Draft;
-use super::wording::{permission_sentence, time, transient_reason};
+use super::messages::{permission_sentence, time, transient_reason};
 use crate::api::Reason;
 use crate::api::conditions::{ConditionType, find};
 use crate::graph::ErrorKind;
-use crate::vpptoken::world::{KnownTenant, TenantState};
+use crate::vpptoken::observed::{KnownTenant, TenantState};
 
-/// So many polls without a list, and nothing is known any more.
+/// After this many polls without a list, what is known is out of date.
 const STALE_POLLS: i32 = 3;
 
 /// The tenant, if it can be used and is the one that the token lives in.
@@ -28,7 +28,7 @@ pub(super) fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Option<&'a KnownTenant
             None
         }
         TenantState::NamespaceNotAllowed => {
-            draft.hold(
+            draft.stall(
                 Reason::NamespaceNotAllowed,
                 format!(
                     "ClusterGraphTenant \"{}\" does not allow this namespace. Have it added to allowedNamespaces, or use a \
@@ -40,8 +40,8 @@ pub(super) fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Option<&'a KnownTenant
         }
         TenantState::Unusable { reason, message } => {
             draft.wait(*reason, message.clone());
-            // Right after a start nobody has looked for the tenant yet.
-            draft.is_silent = *reason == Reason::TenantNotRead && has_said(draft);
+            // Right after a start the tenant may not have been looked up yet.
+            draft.keeps_conditions = *reason == Reason::TenantNotRead && has_said(draft);
             None
         }
         TenantState::Known(tenant) => {
@@ -50,7 +50,7 @@ pub(super) fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Option<&'a KnownTenant
                 && (before.cloud, before.tenant_id.to_lowercase())
                     != (tenant.identity.cloud, tenant.identity.tenant_id.to_lowercase())
             {
-                draft.hold(
+                draft.stall(
                     Reason::TenantChanged,
                     format!(
                         "The token lives in tenant {}, and tenantRef now leads to another tenant. Nothing is done there. \
@@ -65,22 +65,22 @@ pub(super) fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Option<&'a KnownTenant
     }
 }
 
-/// Whether the tenant's tokens are known. Credentials that are refused are said even so.
+/// Whether the tenant's tokens are known. Refused credentials are reported in any case.
 pub(super) fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
     let now = draft.observed.now;
     let read_at = tenant.view.snapshot.read_at();
     if let Some(problem) = &tenant.view.problem {
         let error = &problem.error;
-        let sentence = error.told();
+        let sentence = error.summary();
         draft.unreachable = Some((transient_reason(error.kind), sentence.clone()));
         match error.kind {
-            ErrorKind::Credentials => draft.impatient(Reason::CredentialsRefused, sentence, problem.since),
+            ErrorKind::Credentials => draft.stall_after(Reason::CredentialsRefused, sentence, problem.since),
             ErrorKind::Forbidden | ErrorKind::Unauthorized => {
-                draft.impatient(Reason::PermissionMissing, permission_sentence(&sentence), problem.since);
+                draft.stall_after(Reason::PermissionMissing, permission_sentence(&sentence), problem.since);
             }
             kind if read_at.is_none() => {
                 draft.wait(transient_reason(kind), sentence);
-                draft.is_silent = has_said(draft);
+                draft.keeps_conditions = has_said(draft);
             }
             _ => {}
         }
@@ -88,15 +88,15 @@ pub(super) fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
     let Some(read_at) = read_at else {
         if tenant.view.problem.is_none() {
             draft.wait(Reason::TenantNotRead, "The tenant's tokens are being listed for the first time.".into());
-            draft.is_silent = has_said(draft);
+            draft.keeps_conditions = has_said(draft);
         }
         let opened = tenant.view.opened;
-        if draft.is_silent && now > stale_after(opened, tenant) {
-            draft.is_silent = false;
-            draft.holds.retain(|hold| hold.needs_person);
+        if draft.keeps_conditions && now > stale_after(opened, tenant) {
+            draft.keeps_conditions = false;
+            draft.blockers.retain(|blocker| blocker.needs_action);
             draft.stale = Some("The tenant's tokens could not be listed; what is shown may be out of date.".into());
-        } else if draft.is_silent {
-            draft.look_at(stale_after(opened, tenant));
+        } else if draft.keeps_conditions {
+            draft.requeue_at(stale_after(opened, tenant));
         }
         // Any list will do.
         draft.list_after = Some(Timestamp::MIN);
@@ -109,11 +109,11 @@ pub(super) fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
             time(read_at)
         ));
         if tenant.view.problem.is_none() {
-            // The process slept: nobody tells of a list that changes nothing, unless it is waited for.
+            // The process slept. A list that changes nothing triggers only those that wait for it.
             draft.list_after = tenant.view.snapshot.last_list();
         }
     } else if tenant.view.problem.is_some() {
-        draft.look_at(stale_at);
+        draft.requeue_at(stale_at);
     }
     true
 }
@@ -122,8 +122,8 @@ fn stale_after(time: Timestamp, tenant: &KnownTenant) -> Timestamp {
     time.saturating_add(tenant.view.poll_interval.saturating_mul(STALE_POLLS)).unwrap_or(Timestamp::MAX)
 }
 
-/// Whether everything was said of this very manifest before, or that it needs a person, so that a start of the operator changes
-/// nothing about it.
+/// Whether the status of the same generation is complete, or says that a person is needed: then a start of the operator
+/// changes nothing about it.
 fn has_said(draft: &Draft) -> bool {
     let before = &draft.observed.status;
     let said = |type_| find(&before.conditions, type_).is_some();

@@ -1,30 +1,52 @@
-//! A token that Graph's lists lack: gone for certain, or not.
+//! A token that Graph's lists lack: whether it has vanished for certain.
 
 use jiff::Timestamp;
 
 use super::draft::Draft;
+use super::messages::time;
 use super::step::Step;
 use crate::api::{Reason, VppTokenStatus};
 use crate::tenant::Entry;
-use crate::vpptoken::world::KnownTenant;
+use crate::vpptoken::observed::KnownTenant;
 
-/// A token has to be absent from so many lists before it is asked for.
+/// After this many lists without a token, it is asked for by its id.
 const LISTS_TO_VANISH: usize = 2;
-/// More claimed tokens than this, and more than half of all, gone at once are a fault.
+/// It looks like a fault if all of up to this many claimed tokens vanish at once, or more than this many and at least
+/// half.
 const MANY_VANISHED: usize = 3;
 
-/// Whether a token that the snapshot lacks is gone for certain: two lists that began after our last write to it settled,
-/// also when another process wrote it, and a GET that answers 404.
+/// Whether a token that the snapshot lacks has vanished for certain: two lists that began after our last write to it
+/// settled, also a write of another process, lack it, and then it is shown nowhere for a time at both ends of which a
+/// GET answers 404.
 pub(super) fn vanished(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> bool {
     let snapshot = &tenant.view.snapshot;
-    if snapshot.is_gone(id) {
+    if snapshot.is_confirmed_absent(id) {
         return true;
+    }
+    let timings = draft.observed.timings;
+    if let Some(since) = snapshot.missing_since(id) {
+        let until = since.saturating_add(timings.vanished_after).unwrap_or(Timestamp::MAX);
+        draft.wait(
+            Reason::Vanished,
+            format!(
+                "The token {id} is missing in Graph since {}. It counts as gone when it is still missing at {}.",
+                time(since),
+                time(until)
+            ),
+        );
+        if draft.observed.now < until {
+            draft.requeue_at(until);
+        } else {
+            draft.try_step(Step::Confirm { id: id.to_owned() });
+        }
+        return false;
     }
     draft.wait(Reason::Vanished, format!("Graph's list lacks the token {id}; it is being looked for."));
     let written = draft.status.uploaded.as_ref().map(|uploaded| uploaded.time).max(draft.status.last_sync_trigger_time);
-    let settled = written.and_then(|at| at.checked_add(draft.observed.timings.settling).ok()).unwrap_or(Timestamp::MIN);
+    let written = written.map(|at| draft.observed.at_wall(at));
+    let settled = written.and_then(|at| at.checked_add(timings.settling).ok()).unwrap_or(Timestamp::MIN);
     if draft.observed.now < settled {
-        draft.look_at(settled);
+        draft.requeue_at(settled);
     } else if snapshot.lists_since(settled) < LISTS_TO_VANISH {
         draft.list_after = snapshot.last_list().max(Some(settled));
     } else {
@@ -33,15 +55,21 @@ pub(super) fn vanished(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> boo
     false
 }
 
-/// Whether so many of the tenant's claimed tokens are missing that creating them again would be folly.
-pub(super) fn many_vanished(draft: &Draft, tenant: &KnownTenant) -> bool {
+/// Whether so many of the tenant's claimed tokens are missing that it looks like a fault. This token was asked for
+/// before that is reported, unless it has been reported already.
+pub(super) fn many_vanished(draft: &Draft, tenant: &KnownTenant, id: &str) -> bool {
+    let is_missing = tenant.view.snapshot.missing_since(id).is_some();
+    if !is_missing && !draft.was_stalled_by(Reason::ManyVanished) {
+        return false;
+    }
     let claimed = &draft.observed.others.claimed;
     let is_there = |id: &String| tenant.view.snapshot.entry(id).is_some_and(Entry::is_present);
     let missing = claimed.keys().filter(|id| !is_there(id)).count() + 1;
-    missing > MANY_VANISHED && missing * 2 > claimed.len() + 1
+    let all = claimed.len() + 1;
+    if all <= MANY_VANISHED { all > 1 && missing == all } else { missing > MANY_VANISHED && missing * 2 >= all }
 }
 
-/// The token is gone: from here on it is as if there had never been one.
+/// The token has vanished: from here on it is as if there had never been one.
 pub(super) fn forget_vanished(draft: &mut Draft) {
     draft.vanished = draft.status.token_id.take();
     draft.status.uploaded = None;

@@ -1,4 +1,4 @@
-//! What each sub command does. Starts processes, prints, and listens to signals; all else is the library's.
+//! What each sub command does. Starts processes, prints, and listens to signals; everything else is in the library.
 
 use std::{
     ffi::OsString,
@@ -87,8 +87,8 @@ async fn run_command(
         let doing = format!("{doing} {}", program.display());
         move |source| Error::Io { doing, source }
     };
-    // A group of its own can be ended whole. On a terminal it must stay in ours, or it could not read from there; Ctrl-C
-    // then reaches all of it anyway.
+    // A group of its own can be ended as a whole. On a terminal it must stay in ours, or it could not read from there;
+    // Ctrl-C then reaches all of it anyway.
     let own_group = !io::stdin().is_terminal();
     let mut prepared = Command::new(&program);
     prepared
@@ -114,7 +114,7 @@ async fn run_command(
             running.signal(signal);
             match tokio::time::timeout(COMMAND_LIMIT, signals.or(running.child.wait())).await {
                 Ok(Ok(status)) => status,
-                // Out of time, or a second signal: the person means it.
+                // The time is over, or a second signal came: kill it.
                 Err(_) | Ok(Err(_)) => {
                     running.signal(Signal::KILL);
                     running.child.wait().await
@@ -140,12 +140,12 @@ struct Running {
 impl Running {
     fn signal(&self, signal: Signal) {
         if let Some(id) = self.id {
-            // Nobody left to signal is what this is for.
+            // It may have ended already.
             let _ = if self.own_group { kill_process_group(id, signal) } else { kill_process(id, signal) };
         }
     }
 
-    /// What the command left running in its group. The group's id is not given to others while one of it runs.
+    /// Ends what the command left running in its group. The group's id is not reused while one of it runs.
     async fn end_the_rest(&self) {
         let Some(id) = self.id.filter(|_| self.own_group) else {
             return;
@@ -173,7 +173,7 @@ fn ended_by(signal: Signal) -> ExitCode {
     ExitCode::from(u8::try_from(128 + signal.as_raw()).unwrap_or(1))
 }
 
-/// The signals that ask this process to end.
+/// The signals that end this process.
 struct Signals {
     interrupt: unix::Signal,
     terminate: unix::Signal,

@@ -5,10 +5,10 @@ use std::{fmt, path::PathBuf, process::ExitStatus, time::Duration};
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why the tools or the control plane could not be had.
+/// Why the tools or the control plane are not available.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// None of the four ways gave these binaries.
+    /// None of the four sources has these binaries.
     #[error("{0}")]
     Unavailable(Box<Attempts>),
 
@@ -23,7 +23,7 @@ pub enum Error {
         why: String,
     },
 
-    /// The archive is not the one whose digest is committed: never used, and never passed over.
+    /// The archive is not the one whose digest is committed: it is not used, and no other source is tried.
     #[error(
         "{url} is not the archive that was expected: its SHA-512 is\n  {actual}\nbut envtest.sha512 says\n  {expected}\n\
          Nothing of it was unpacked. If the version was bumped, bump the digests too; otherwise do not trust that server."
@@ -37,7 +37,7 @@ pub enum Error {
         actual: String,
     },
 
-    /// A committed pin (`go.mod`, `envtest.sha512`) does not say what it has to.
+    /// A committed pin (`go.mod`, `envtest.sha512`) lacks something.
     #[error("{file}: {problem}")]
     Pin {
         /// The file, as it is called in this crate's folder.
@@ -46,8 +46,8 @@ pub enum Error {
         problem: String,
     },
 
-    /// The tools handed down in the environment can't be read.
-    #[error("{variable} is set but can't be read: {problem}; unset it to look for the tools anew", variable = crate::tools::HANDED_DOWN)]
+    /// The tools in the environment variable can't be read.
+    #[error("{variable} is set but can't be read: {problem}; unset it to search for the tools again", variable = crate::tools::HANDED_DOWN)]
     HandedDown {
         /// What is wrong with it.
         problem: String,
@@ -107,7 +107,7 @@ impl Error {
     }
 }
 
-/// What was tried for binaries that could not be had, and why each of the four ways failed.
+/// What was tried for binaries that are missing, and why each of the four sources failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempts {
     /// The binaries that are missing.
@@ -120,7 +120,7 @@ pub struct Attempts {
     pub archive: String,
     /// Why building from Go modules did not help.
     pub build: String,
-    /// Why what is on `PATH` did not help, where it was looked at (kubectl and helm only).
+    /// Why `PATH` did not help, where it was searched (kubectl and helm only).
     pub path: Option<String>,
 }
 
@@ -139,7 +139,7 @@ impl fmt::Display for Attempts {
             "What helps: install Go {} or later and let it reach a Go module proxy, then run this again",
             crate::tools::go_version()
         )?;
-        // helm is not looked for in that folder, the servers not on PATH.
+        // helm is not searched in that folder, the servers not on PATH.
         let (on_path, in_folder): (Vec<&str>, Vec<&str>) = self.missing.iter().partition(|name| **name == "helm");
         if !in_folder.is_empty() {
             write!(f, "; or set KUBEBUILDER_ASSETS to a folder that holds {}", in_folder.join(", "))?;

@@ -1,4 +1,4 @@
-//! What the person at the terminal sees while tools are found, downloaded or built. Writes to where it was told.
+//! What the person at the terminal sees while tools are found, downloaded or built.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Time between two lines that say that a long step still runs.
+/// Time between two lines that show that a long step still runs.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Where progress goes: the terminal, nowhere, or a function.
@@ -42,7 +42,7 @@ impl Progress {
         }
     }
 
-    /// Runs a long step, says every ten seconds that it still runs, and at its end how long it took.
+    /// Runs a long step, prints every ten seconds that it still runs, and at its end how long it took.
     pub(crate) async fn during<F: Future>(&self, what: &str, step: F) -> F::Output {
         let began = Instant::now();
         let mut step = pin!(step);

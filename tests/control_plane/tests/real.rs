@@ -1,4 +1,4 @@
-//! The real control plane: started, used, interrupted, taken down. Slow only where the tools must be built first.
+//! The real control plane: started, used, interrupted, shut down. Slow only where the tools must be built first.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{

@@ -40,7 +40,7 @@ impl History {
                             let _ = ready.send(());
                         }
                     }
-                    // The API server may be away in some tests.
+                    // The API server may be down in some tests.
                     Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
                     Ok(_) => {}
                 }

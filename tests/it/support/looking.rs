@@ -1,4 +1,4 @@
-//! What tests look at: single conditions, events of one object, requests of one kind, polls that went by.
+//! What tests read: single conditions, events of one object, requests of one kind, completed polls.
 
 use std::sync::LazyLock;
 
@@ -36,11 +36,11 @@ pub fn row(status: &VppTokenStatus) -> [&str; 3] {
         .map(|type_| condition_status(status, type_))
 }
 
-/// Not ready, and expected to come by itself.
+/// Not ready, and expected to become ready by itself.
 pub const RECONCILING: [&str; 3] = ["False", "True", "–"];
 /// Not ready without a person.
 pub const STALLED: [&str; 3] = ["False", "–", "True"];
-/// All is well.
+/// Ready.
 pub const READY: [&str; 3] = ["True", "–", "–"];
 
 /// One condition, which must be there.
@@ -58,7 +58,7 @@ impl World {
         .await
     }
 
-    /// Waits until so many lists that begin from now on have been answered whole. What a list could bring about has then
+    /// Waits until so many lists that begin from now on have been answered completely. Whatever a list can cause has
     /// been sent after all but the last.
     pub async fn wait_lists(&self, lists: usize) {
         let before = self.emulator.requests().last().map_or(0, |record| record.sequence);
@@ -141,14 +141,14 @@ impl World {
         assert!(there, "no event {reason}: {:?}", self.event_reasons(name).await);
     }
 
-    /// Deletes a VppToken, and does not wait for it to be gone.
+    /// Deletes a VppToken, and does not wait for its end.
     pub async fn delete(&self, name: &str) {
         let (tokens, name) = self.at(name);
         tokens.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
-    /// Waits until a VppToken is gone.
-    pub async fn wait_gone(&self, name: &str) {
+    /// Waits until a VppToken does not exist any more.
+    pub async fn wait_deleted(&self, name: &str) {
         let (tokens, name) = self.at(name);
         let gone = until(LIMIT, || async { tokens.get_opt(name).await.is_ok_and(|found| found.is_none()) }).await;
         assert!(gone, "{name} never went\n{}", self.operator.log_end());

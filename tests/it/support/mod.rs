@@ -20,7 +20,9 @@ use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostPa
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use vpptoken_operator::api::conditions::{ConditionType, find};
-use vpptoken_operator::api::{FIELD_MANAGER, SYNC_REQUESTED_AT, VppToken, VppTokenSpec, VppTokenStatus};
+use vpptoken_operator::api::{
+    FIELD_MANAGER, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken, VppTokenSpec, VppTokenStatus,
+};
 
 pub use history::History;
 pub use looking::{EXPIRES, READY, RECONCILING, RENEWED, STALLED, condition, in_days, row};
@@ -41,9 +43,9 @@ pub struct Setup {
     pub flags: Vec<String>,
     /// More `--set` for the chart.
     pub values: Vec<String>,
-    /// Looks after all namespaces, not only that of the test: for control planes of a test's own.
+    /// Watches all namespaces, not only that of the test: for control planes of a test's own.
     pub cluster_wide: bool,
-    /// Looks after a second namespace too: objects whose name begins with `elsewhere/` are there.
+    /// Watches a second namespace too: objects whose name begins with `elsewhere/` are there.
     pub elsewhere: bool,
     /// Has the chart installed by helm, so that helm can uninstall it.
     pub by_helm: bool,
@@ -51,8 +53,9 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        // A test waits neither for a minute of settling nor for a quarter of an hour of an unknown outcome.
-        let flags = ["--settling-time", "2s", "--unknown-outcome-time", "3s"].map(str::to_owned).to_vec();
+        // A test waits neither for a minute of settling nor for a quarter of an hour of an unknown outcome or a missing token.
+        let flags = ["--settling-time", "2s", "--unknown-outcome-time", "3s", "--vanished-time", "3s"];
+        let flags = flags.map(str::to_owned).to_vec();
         let emulator = Settings { sync_duration: Duration::from_millis(500), ..Settings::default() };
         Self {
             emulator,
@@ -276,6 +279,11 @@ impl World {
         self.patch(name, json!({ "metadata": { "annotations": { SYNC_REQUESTED_AT: value } } })).await;
     }
 
+    /// Asks for an upload with a value of the annotation.
+    pub async fn request_upload(&self, name: &str, value: &str) {
+        self.patch(name, json!({ "metadata": { "annotations": { UPLOAD_REQUESTED_AT: value } } })).await;
+    }
+
     /// The status of a VppToken as it is now.
     pub async fn status(&self, name: &str) -> VppTokenStatus {
         let (tokens, name) = self.at(name);
@@ -287,7 +295,7 @@ impl World {
         let last = std::sync::Mutex::new(VppTokenStatus::default());
         let (tokens, own_name) = self.at(name);
         let arrived = until(LIMIT, || async {
-            // The API server may be away in some tests.
+            // The API server may be down in some tests.
             if let Ok(object) = tokens.get_status(own_name).await {
                 *last.lock().unwrap() = object.status.unwrap_or_default();
             }
@@ -304,7 +312,7 @@ impl World {
         self.wait_status(name, "ready", is_ready).await
     }
 
-    /// Waits until Ready, and whatever else is said of it, has a reason.
+    /// Waits until Ready has a reason.
     pub async fn wait_reason(&self, name: &str, reason: &str) -> VppTokenStatus {
         self.wait_status(name, reason, |status| {
             find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == reason)
@@ -316,6 +324,16 @@ impl World {
     pub async fn wait_synced(&self, name: &str) -> VppTokenStatus {
         self.wait_status(name, "ready and synced", |status| {
             is_ready(status) && status.last_sync_status.as_deref() == Some("completed")
+        })
+        .await
+    }
+
+    /// Waits until a requested sync was started and has completed since.
+    pub async fn wait_requested_sync(&self, name: &str, request: &str) -> VppTokenStatus {
+        self.wait_status(name, "synced as requested", |status| {
+            status.last_handled_sync_request.as_deref() == Some(request)
+                && status.last_sync_status.as_deref() == Some("completed")
+                && status.last_sync_date_time >= status.last_sync_trigger_time
         })
         .await
     }
@@ -341,7 +359,7 @@ impl World {
         events.into_iter().filter(|event| event.reporting_controller.as_deref() == Some(FIELD_MANAGER)).collect()
     }
 
-    /// Ends the test: nothing secret was seen in statuses, events or logs; the namespace goes.
+    /// Ends the test: nothing secret was found in statuses, events or logs; the namespace is deleted.
     pub async fn finish(self) {
         self.assert_nothing_leaked().await;
         self.operator.kill();
@@ -378,12 +396,22 @@ impl World {
     }
 }
 
+/// The first full minute that leaves the operator 20 s to learn of a schedule.
+pub fn soon() -> Timestamp {
+    Timestamp::from_second(((Timestamp::now().as_second() + 20) / 60 + 1) * 60).unwrap()
+}
+
+/// `spec.sync` that is due at the minute of this time, every hour.
+pub fn hourly(time: Timestamp) -> Value {
+    json!({ "sync": { "schedule": format!("{} * * * *", time.in_tz("UTC").unwrap().minute()), "timeZone": "UTC" } })
+}
+
 /// Whether Ready is True.
 pub fn is_ready(status: &VppTokenStatus) -> bool {
     find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
 }
 
-/// Repeats until it holds, within a limit.
+/// Repeats a check until it succeeds, within a limit.
 pub async fn until<F: Future<Output = bool>>(limit: Duration, mut holds: impl FnMut() -> F) -> bool {
     let end = tokio::time::Instant::now() + limit;
     loop {

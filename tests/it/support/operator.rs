@@ -89,12 +89,12 @@ impl Operator {
         self.start().await;
     }
 
-    /// Tells it to stop with SIGTERM, as Kubernetes does.
+    /// Stops it with SIGTERM, as Kubernetes does.
     pub fn terminate(&self) {
         self.signal("-TERM");
     }
 
-    /// Stops it in the middle of everything, until it is resumed.
+    /// Pauses it with SIGSTOP, until it is resumed.
     pub fn pause(&self) {
         self.signal("-STOP");
     }

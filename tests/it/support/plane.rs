@@ -102,32 +102,39 @@ impl Plane {
         self.own.as_ref().unwrap().lock().await.as_mut().unwrap().start_api_server().await.unwrap();
     }
 
-    /// Lets a VppToken that is being deleted grow older by so much, on a plane of one's own: its deletion began earlier then,
-    /// as its watchers see at once.
+    /// Makes a VppToken that is being deleted older by this much, on a plane of one's own: its deletion then began
+    /// earlier, as its watchers see at once.
     pub async fn grow_older(&self, namespace: &str, name: &str, by: SignedDuration) {
-        let etcd = self.own.as_ref().unwrap().lock().await.as_ref().unwrap().etcd_url();
-        let client = reqwest::Client::new();
-        let ask = async |what: &str, question: Value| -> Value {
-            let sent = client.post(format!("{etcd}/v3/kv/{what}")).body(question.to_string()).send().await.unwrap();
-            serde_json::from_slice(&sent.error_for_status().unwrap().bytes().await.unwrap()).unwrap()
-        };
         let key = STANDARD.encode(format!("/registry/vpptoken.io/vpptokens/{namespace}/{name}"));
         // The operator may write its status meanwhile.
         let changed = until(LIMIT, || async {
-            let found = ask("range", json!({ "key": key })).await["kvs"][0].clone();
+            let found = self.ask_etcd("range", json!({ "key": key })).await["kvs"][0].clone();
             let stored = STANDARD.decode(found["value"].as_str().unwrap()).unwrap();
             let mut object: Value = serde_json::from_slice(&stored).unwrap();
             let began: Timestamp = object["metadata"]["deletionTimestamp"].as_str().unwrap().parse().unwrap();
             object["metadata"]["deletionTimestamp"] = json!((began - by).to_string());
             let unchanged = json!({ "key": key, "target": "MOD", "modRevision": found["mod_revision"] });
             let put = json!({ "requestPut": { "key": key, "value": STANDARD.encode(object.to_string()) } });
-            ask("txn", json!({ "compare": [unchanged], "success": [put] })).await["succeeded"] == true
+            self.ask_etcd("txn", json!({ "compare": [unchanged], "success": [put] })).await["succeeded"] == true
         })
         .await;
         assert!(changed, "{namespace}/{name} did not grow older");
     }
 
-    /// Takes a plane of one's own down.
+    /// Has etcd forget all versions but the current ones, on a plane of one's own.
+    pub async fn compact(&self) {
+        let now = self.ask_etcd("range", json!({ "key": STANDARD.encode("/") })).await;
+        self.ask_etcd("compaction", json!({ "revision": now["header"]["revision"], "physical": true })).await;
+    }
+
+    async fn ask_etcd(&self, what: &str, question: Value) -> Value {
+        let etcd = self.own.as_ref().unwrap().lock().await.as_ref().unwrap().etcd_url();
+        let asked = reqwest::Client::new().post(format!("{etcd}/v3/kv/{what}")).body(question.to_string());
+        let answered = asked.send().await.unwrap().error_for_status().unwrap();
+        serde_json::from_slice(&answered.bytes().await.unwrap()).unwrap()
+    }
+
+    /// Shuts down a plane of one's own.
     pub async fn shutdown(&self) {
         if let Some(plane) = self.own.as_ref().unwrap().lock().await.take() {
             plane.shutdown().await.unwrap();

@@ -1,25 +1,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
-//! The operator's own decisions (`plan`, the snapshot, the memory of a process, the facts of a status) in a simulated world:
-//! an API server with caches that lag, a Graph whose answers get lost, processes that die, people who change their minds.
+//! The operator itself in virtual time, on one thread: its calls fail, its processes die, people interfere, clocks jump, and a
+//! judge who sees only what the API server and Graph saw says whether a rule was broken.
 //!
-//! One world, two ways through it: [`random`] histories, each made again by its seed, and [`exhaust`]ively all histories
-//! within small bounds.
+//! Nothing of the operator is written a second time here. `main` starts it by `operator::run`, a simulation by
+//! `operator::run_with`, and the only differences are the Kubernetes client, Graph's transport, the clock and the generator.
 
-mod api;
-pub mod exhaust;
-mod graph;
-mod heal;
-mod people;
-mod print;
-mod process;
+pub mod explore;
+pub mod fault;
+pub mod graph;
+pub mod history;
+pub mod judge;
+pub mod kubernetes;
+pub mod life;
+mod mistakes;
+pub mod process;
 pub mod random;
-mod rules;
-mod steps;
-#[cfg(test)]
-mod tests;
-mod universe;
-mod world;
-
-pub use people::Deed;
-pub use rules::{Broken, RULES};
-pub use world::{Action, Fate, Treatment, World};
+pub mod world;

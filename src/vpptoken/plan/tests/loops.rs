@@ -1,13 +1,13 @@
-//! Steps carried out on a toy Graph until none is left: plan and what is written into the status end, and end ready.
+//! Steps carried out on a simple Graph until none is left: plan and status come to an end, and end ready.
 
 use super::*;
 use crate::api::conditions::{ConditionType, find};
-use crate::vpptoken::facts::Done;
+use crate::vpptoken::outcome::Outcome;
 
-/// More than any way needs.
-const MOST_STEPS: usize = 20;
+/// More than any case needs.
+const MAX_STEPS: usize = 20;
 
-/// A VppToken, a Graph that does what it is told, and a clock.
+/// A VppToken, a Graph that does what is requested, and a clock.
 struct Loop {
     observed: Observed,
     graph: Vec<Entity>,
@@ -49,9 +49,15 @@ impl Loop {
         self.observed.now
     }
 
+    /// Time goes on, by both clocks.
+    fn pass(&mut self, duration: SignedDuration) {
+        self.observed.now += duration;
+        self.observed.wall += duration;
+    }
+
     fn list(&mut self) {
         let began = self.now();
-        self.observed.now += SECOND;
+        self.pass(SECOND);
         for (from, entity) in std::mem::take(&mut self.shown_from) {
             if from <= began {
                 self.graph.retain(|other| other.id != entity.id);
@@ -77,7 +83,7 @@ impl Loop {
             let plan = self.plan();
             // As it is reported: decided, carried out, decided again with what was done, written.
             if let Some(step) = &plan.step {
-                self.observed.now += SECOND;
+                self.pass(SECOND);
                 if let Some(done) = self.act(step) {
                     done.apply(&mut self.observed.status);
                 }
@@ -86,10 +92,10 @@ impl Loop {
                 }
                 let plan = self.plan();
                 if let Some(differing) = &plan.differing {
-                    self.observed.memory.tries.retain(|field, _| differing.contains(field));
+                    self.observed.attempts.tries.retain(|field, _| differing.contains(field));
                 }
                 self.observed.status = plan.status;
-                assert!(self.steps.len() < MOST_STEPS, "no end: {:?}", self.steps);
+                assert!(self.steps.len() < MAX_STEPS, "no end: {:?}", self.steps);
                 continue;
             }
             self.observed.status = plan.status.clone();
@@ -97,17 +103,17 @@ impl Loop {
             if plan.list_after.is_some() {
                 self.list();
             } else if is_reconciling {
-                self.observed.now += plan.again.unwrap_or(MINUTE * 5).min(MINUTE * 5);
+                self.pass(plan.requeue_after.unwrap_or(MINUTE * 5).min(MINUTE * 5));
                 self.list();
             } else {
                 return plan;
             }
-            assert!(self.now() < now() + DAY, "no end: {:?} {:?}", self.steps, plan.holds);
+            assert!(self.now() < now() + DAY, "no end: {:?} {:?}", self.steps, plan.blockers);
         }
     }
 
-    fn own(id: &str, uploaded: Option<Uploaded>) -> Option<Done> {
-        Some(Done::Owned { id: id.into(), tenant: identity(), uploaded })
+    fn own(id: &str, uploaded: Option<Uploaded>) -> Option<Outcome> {
+        Some(Outcome::Owned { id: id.into(), tenant: identity(), uploaded, upload_request: None })
     }
 
     fn uploaded(&self) -> Uploaded {
@@ -117,6 +123,7 @@ impl Loop {
             expiration_date_time: file.expiration,
             organization_name: file.organization_name.clone(),
             time: self.now(),
+            shown: false,
         }
     }
 
@@ -127,7 +134,7 @@ impl Loop {
         let on_its_way = self.shown_from.iter().rev().find(|(_, entity)| entity.id == id);
         let mut entity = on_its_way.map_or(&self.graph[at], |(_, entity)| entity).clone();
         change(&mut entity);
-        self.snapshot.write_begins(id);
+        self.snapshot.record_write_started(id);
         let echo = entity.clone();
         if self.answers != Answers::Echo {
             if self.lag.is_zero() {
@@ -141,10 +148,10 @@ impl Loop {
             Answers::Nothing => None,
             Answers::Echo => Some(echo),
         };
-        self.snapshot.write_ended(id, answer, written, now);
+        self.snapshot.record_write_ended(id, answer, written, now);
     }
 
-    fn act(&mut self, step: &Step) -> Option<Done> {
+    fn act(&mut self, step: &Step) -> Option<Outcome> {
         let now = self.now();
         match step {
             Step::AddFinalizer => {
@@ -158,19 +165,23 @@ impl Loop {
                 self.gone = self.observed.object.deleting.is_some();
                 None
             }
-            Step::Announce(pending) => {
-                self.steps.push("Announce");
-                self.observed.memory.unsent_create = Some(UnsentCreate { since: pending.since, list_after: now });
-                Some(Done::Announced(pending.clone(), identity()))
+            Step::RecordIntent(pending) => {
+                self.steps.push("RecordIntent");
+                self.observed.attempts.unsent_intent = Some(UnsentIntent { since: pending.since, list_after: now });
+                Some(Outcome::IntentRecorded(pending.clone(), identity()))
             }
-            Step::Withdraw => {
-                self.steps.push("Withdraw");
-                self.observed.memory.unsent_create = None;
-                self.observed.status.pending_create.as_ref().map(|pending| Done::Withdrawn { since: pending.since })
+            Step::AbandonIntent => {
+                self.steps.push("AbandonIntent");
+                self.observed.attempts.unsent_intent = None;
+                self.observed
+                    .status
+                    .pending_create
+                    .as_ref()
+                    .map(|pending| Outcome::IntentAbandoned { since: pending.since })
             }
             Step::Create => {
                 self.steps.push("Create");
-                self.observed.memory.unsent_create = None;
+                self.observed.attempts.unsent_intent = None;
                 let file = self.uploaded();
                 let entity = Entity {
                     apple_id: self.observed.spec.apple_id.clone(),
@@ -181,7 +192,7 @@ impl Loop {
                     ..token(&format!("created-{}", self.graph.len()))
                 };
                 self.graph.push(entity.clone());
-                self.snapshot.created(entity.clone(), &wanted(&self.observed), now);
+                self.snapshot.record_created(entity.clone(), &wanted(&self.observed), now);
                 Self::own(&entity.id, Some(file))
             }
             Step::Adopt { id, uploaded } => {
@@ -192,14 +203,23 @@ impl Loop {
                 self.steps.push("Bind");
                 Self::own(id, None)
             }
-            Step::Upload { id } => {
+            Step::ConfirmUpload { id } => {
+                self.steps.push("ConfirmUpload");
+                // As a reconcile does, which has a permit by now.
+                self.observed.live_since = Some(now - SECOND);
+                let entity = self.graph.iter().find(|entity| entity.id == *id).expect("a token that Graph has").clone();
+                self.snapshot.record_found(entity, now, now);
+                None
+            }
+            Step::Upload { id, request } => {
                 self.steps.push("Upload");
+                self.observed.live_since = None;
                 let file = self.uploaded();
                 self.write(id, &[], |entity| {
                     entity.expiration = Some(file.expiration_date_time);
                     entity.state = Some("valid".into());
                 });
-                Some(Done::Uploaded(file))
+                Some(Outcome::Uploaded { uploaded: file, request: request.clone() })
             }
             Step::Update { id, fields } => {
                 self.steps.push("Update");
@@ -207,7 +227,7 @@ impl Loop {
                 let written: Vec<(Field, String)> =
                     fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
                 for (field, value) in &written {
-                    self.observed.memory.tries.entry(*field).or_insert_with(|| (value.clone(), 0)).1 += 1;
+                    self.observed.attempts.tries.entry(*field).or_insert_with(|| (value.clone(), 0)).1 += 1;
                 }
                 self.write(id, &written, |entity| {
                     entity.country_or_region = text(Field::CountryOrRegion).or(entity.country_or_region.take());
@@ -217,11 +237,15 @@ impl Loop {
             }
             Step::Note(uploaded) => {
                 self.steps.push("Note");
-                Some(Done::Uploaded(uploaded.clone()))
+                Some(Outcome::Uploaded { uploaded: uploaded.clone(), request: None })
             }
-            Step::DeclineSync { request, .. } => {
+            Step::DeclineUpload { request } => {
+                self.steps.push("DeclineUpload");
+                Some(Outcome::UploadDeclined { request: request.clone() })
+            }
+            Step::DeclineSync { request } => {
                 self.steps.push("DeclineSync");
-                Some(Done::SyncDeclined { request: request.clone() })
+                Some(Outcome::SyncDeclined { request: request.clone() })
             }
             Step::Sync { id, request, .. } => {
                 self.steps.push("Sync");
@@ -229,20 +253,20 @@ impl Loop {
                     entity.last_sync = Some(now);
                     entity.last_sync_status = Some("completed".into());
                 });
-                Some(Done::Synced { at: now, request: request.clone() })
+                Some(Outcome::Synced { at: now, request: request.clone() })
             }
             Step::Confirm { id } => {
                 self.steps.push("Confirm");
                 match self.graph.iter().find(|entity| entity.id == *id) {
-                    Some(entity) => self.snapshot.found(entity.clone(), now, now),
-                    None => self.snapshot.gone(id, now),
+                    Some(entity) => self.snapshot.record_found(entity.clone(), now, now),
+                    None => self.snapshot.record_missing(id, now, now, self.observed.timings.vanished_after),
                 }
                 None
             }
             Step::Delete { id } => {
                 self.steps.push("Delete");
                 self.graph.retain(|entity| entity.id != *id);
-                self.snapshot.gone(id, now);
+                self.snapshot.record_deleted(id, now);
                 None
             }
         }
@@ -256,7 +280,7 @@ fn arrives(mut looped: Loop) -> (Vec<&'static str>, Loop) {
     let ready = find(&plan.status.conditions, ConditionType::Ready).expect("Ready");
     assert_eq!(ready.status, "True", "{}: {}", ready.reason, ready.message);
     let steps = looped.steps.clone();
-    looped.observed.now += MINUTE * 10;
+    looped.pass(MINUTE * 10);
     looped.run();
     assert_eq!(looped.steps, steps, "it does not stay");
     (steps, looped)
@@ -265,7 +289,7 @@ fn arrives(mut looped: Loop) -> (Vec<&'static str>, Loop) {
 #[test]
 fn from_nothing_a_token_is_created_and_synced() {
     let (steps, looped) = arrives(Loop::of(&World::new_object()));
-    assert_eq!(steps, ["Announce", "Create", "Sync"]);
+    assert_eq!(steps, ["RecordIntent", "Create", "Sync"]);
     assert_eq!(looped.graph.len(), 1);
 }
 
@@ -273,7 +297,7 @@ fn from_nothing_a_token_is_created_and_synced() {
 fn with_deletion_policy_delete_the_finalizer_comes_first() {
     let mut world = World::new_object();
     world.spec.deletion_policy = DeletionPolicy::Delete;
-    assert_eq!(arrives(Loop::of(&world)).0, ["AddFinalizer", "Announce", "Create", "Sync"]);
+    assert_eq!(arrives(Loop::of(&world)).0, ["AddFinalizer", "RecordIntent", "Create", "Sync"]);
 }
 
 #[test]
@@ -284,17 +308,55 @@ fn an_exact_match_is_taken_over_without_a_write() {
 }
 
 #[test]
+fn in_a_cluster_that_is_built_anew_an_exact_match_is_taken_over_beside_other_locations() {
+    let mut world = World::new_object();
+    world.tokens = vec![Entity { expiration: Some(in_(DAY * 10)), ..token("t2") }, token("t3"), token("t4")];
+    // From Git, where it has been since the first of them was created.
+    world.distinct(&["t2", "t4"]);
+    let (steps, looped) = arrives(Loop::of(&world));
+    assert_eq!(steps, ["Adopt"]);
+    assert_eq!(looped.observed.status.token_id.as_deref(), Some("t3"));
+}
+
+#[test]
+fn two_locations_whose_files_expire_in_the_same_second_have_a_token_each() {
+    let mut world = World::new_object();
+    world.tokens = vec![token("t2")];
+    world.claimed("t2", ago(DAY), "uid-1");
+    let mut looped = Loop::of(&world);
+    let plan = looped.run();
+    assert_eq!((plan.blockers[0].reason, looped.steps.len()), (Reason::ClaimedByAnother, 0));
+    looped.observed.spec.distinct_from = vec!["t2".into()];
+    let (steps, looped) = arrives(looped);
+    assert_eq!(steps, ["RecordIntent", "Create", "Sync"]);
+    assert_eq!((looped.graph.len(), looped.observed.status.claimed_by_another), (2, None));
+}
+
+#[test]
+fn with_a_mistyped_apple_id_nothing_is_created_and_once_corrected_the_token_is_taken_over() {
+    let mut world = World::new_object();
+    world.tokens = vec![token("t2")];
+    world.spec.apple_id = Some("vpp.berlln@contoso.example".into());
+    let mut looped = Loop::of(&world);
+    let plan = looped.run();
+    assert_eq!((plan.blockers[0].reason, looped.steps.len()), (Reason::SimilarTokenExists, 0));
+    looped.observed.spec.apple_id = Some(APPLE_ID.into());
+    let (steps, looped) = arrives(looped);
+    assert_eq!((steps, looped.graph.len()), (vec!["Adopt"], 1));
+}
+
+#[test]
 fn a_token_bound_by_its_id_is_uploaded_to_and_synced() {
     let mut world = World::new_object();
     world.tokens = vec![Entity { expiration: Some(in_(DAY * 10)), ..token("t2") }];
     world.spec.token_id = Some("t2".into());
-    assert_eq!(arrives(Loop::of(&world)).0, ["Bind", "Upload", "Sync"]);
+    assert_eq!(arrives(Loop::of(&world)).0, ["Bind", "ConfirmUpload", "Upload", "Sync"]);
 }
 
 #[test]
 fn a_renewal_is_uploaded_onto_the_same_id_and_synced() {
     let (steps, looped) = arrives(Loop::of(&renewal()));
-    assert_eq!(steps, ["Upload", "Sync"]);
+    assert_eq!(steps, ["ConfirmUpload", "Upload", "Sync"]);
     assert_eq!(looped.observed.status.token_id.as_deref(), Some(OURS));
 }
 
@@ -306,7 +368,7 @@ fn a_renewal_of_an_expired_token_waits_until_graph_shows_it() {
     let mut looped = Loop::of(&world);
     looped.lag = MINUTE * 12;
     let (steps, looped) = arrives(looped);
-    assert_eq!(steps, ["Upload", "Sync"]);
+    assert_eq!(steps, ["ConfirmUpload", "Upload", "Sync"]);
     assert!(looped.now() >= now() + MINUTE * 12);
 }
 
@@ -324,7 +386,7 @@ fn a_setting_that_graph_does_not_keep_is_sent_three_times_and_then_reported() {
     looped.lag = DAY * 10;
     let plan = looped.run();
     assert_eq!(looped.steps, ["Update", "Update", "Update"]);
-    assert_eq!(plan.holds[0].reason, Reason::SettingNotAccepted);
+    assert_eq!(plan.blockers[0].reason, Reason::SettingNotAccepted);
 }
 
 #[test]
@@ -333,11 +395,11 @@ fn a_setting_that_graph_echoes_and_does_not_keep_is_reported_too() {
     looped.answers = Answers::Echo;
     let mut plan = looped.run();
     for _ in 0..5 {
-        looped.observed.now += MINUTE * 5;
+        looped.pass(MINUTE * 5);
         plan = looped.run();
     }
     assert_eq!(looped.steps, ["Update", "Update", "Update"]);
-    assert_eq!(plan.holds[0].reason, Reason::SettingNotAccepted);
+    assert_eq!(plan.blockers[0].reason, Reason::SettingNotAccepted);
 }
 
 #[test]
@@ -351,7 +413,7 @@ fn a_write_that_is_answered_with_nothing_is_not_sent_again() {
 fn a_token_that_was_deleted_in_the_portal_is_created_again() {
     let mut world = World::ready();
     world.tokens.clear();
-    assert_eq!(arrives(Loop::of(&world)).0, ["Confirm", "Announce", "Create", "Sync"]);
+    assert_eq!(arrives(Loop::of(&world)).0, ["Confirm", "Confirm", "RecordIntent", "Create", "Sync"]);
 }
 
 #[test]
@@ -364,7 +426,7 @@ fn a_create_whose_answer_was_lost_is_found_again() {
 #[test]
 fn a_create_that_was_never_carried_out_is_sent_again_after_the_window() {
     let (steps, looped) = arrives(Loop::of(&unknown()));
-    assert_eq!(steps, ["Withdraw", "Announce", "Create", "Sync"]);
+    assert_eq!(steps, ["AbandonIntent", "RecordIntent", "Create", "Sync"]);
     assert!(looped.now() >= ago(MINUTE * 5) + MINUTE * 15);
 }
 
@@ -410,10 +472,46 @@ fn what_was_due_while_suspended_is_done_when_it_is_over() {
     world.object.sync_request = Some("now".into());
     let mut looped = Loop::of(&world);
     let plan = looped.run();
-    assert_eq!(plan.holds[0].reason, Reason::Suspended);
-    assert_eq!(looped.steps, ["DeclineSync"]);
+    assert_eq!(plan.blockers[0].reason, Reason::Suspended);
+    assert_eq!(looped.steps, [""; 0]);
     looped.observed.spec.suspend = false;
-    assert_eq!(arrives(looped).0, ["DeclineSync", "Upload", "Update", "Sync"]);
+    assert_eq!(arrives(looped).0, ["ConfirmUpload", "Upload", "Update", "Sync"]);
+}
+
+#[test]
+fn a_requested_upload_is_done_once_and_synced() {
+    let mut world = World::ready();
+    world.object.upload_request = Some("now".into());
+    let (steps, looped) = arrives(Loop::of(&world));
+    assert_eq!(steps, ["ConfirmUpload", "Upload", "Sync"]);
+    assert_eq!(looped.observed.status.last_handled_upload_request.as_deref(), Some("now"));
+}
+
+#[test]
+fn what_was_replaced_in_intune_is_uploaded_again_on_request() {
+    let mut looped = Loop::of(&World::ready());
+    looped.run();
+    assert!(looped.observed.status.uploaded.as_ref().unwrap().shown);
+    looped.graph[0].expiration = Some(in_(DAY * 16));
+    looped.list();
+    let plan = looped.run();
+    assert_eq!((looped.steps.as_slice(), plan.blockers[0].reason), ([].as_slice(), Reason::ReplacedInIntune));
+    looped.observed.object.upload_request = Some("now".into());
+    assert_eq!(arrives(looped).0, ["ConfirmUpload", "Upload", "Sync"]);
+}
+
+#[test]
+fn a_file_that_is_older_than_what_graph_has_when_it_is_asked_is_not_uploaded() {
+    let mut looped = Loop::of(&renewal());
+    looped.list();
+    // Someone uploads a newer file in the portal after the last list.
+    looped.graph[0].expiration = Some(in_(DAY * 400));
+    let first = looped.plan().step.unwrap();
+    assert!(matches!(first, Step::ConfirmUpload { .. }));
+    looped.pass(SECOND);
+    looped.act(&first);
+    let then = looped.plan();
+    assert_eq!((then.step, then.blockers[0].reason), (None, Reason::TokenFileOlder));
 }
 
 #[test]
@@ -433,37 +531,38 @@ fn an_upload_whose_answer_was_lost_is_noted_and_synced_once() {
 }
 
 #[test]
-fn only_the_first_try_of_a_change_is_told() {
+fn only_the_first_try_of_a_change_is_reported() {
     let mut world = World::ready();
     world.spec.country_or_region = Some("us".into());
-    let tells = |world: &World| {
+    let reports = |world: &World| {
         let observed = world.observe();
         let plan = plan(&observed);
         assert_eq!(plan.step.as_ref().and_then(Step::kind), Some(StepKind::Update));
-        assert_eq!(plan.is_told_first(&observed), plan.is_first_try(&observed));
+        assert_eq!(plan.is_reported_first(&observed), plan.is_first_try(&observed));
         plan.is_first_try(&observed)
     };
-    assert!(tells(&world));
+    assert!(reports(&world));
     world.failed(StepKind::Sync, ErrorKind::Unavailable);
-    assert!(tells(&world), "something else failed");
+    assert!(reports(&world), "something else failed");
     world.failed(StepKind::Update, ErrorKind::Throttled).not_before = ago(SECOND);
-    assert!(!tells(&world), "it failed, and is tried again now");
-    world.observed.memory.failures.get_mut(&StepKind::Update).unwrap().inputs.generation += 1;
-    assert!(tells(&world), "another manifest failed");
+    assert!(!reports(&world), "it failed, and is tried again now");
+    world.observed.attempts.failures.get_mut(&StepKind::Update).unwrap().inputs.generation += 1;
+    assert!(reports(&world), "another manifest failed");
 }
 
 #[test]
-fn what_is_due_is_told_first_when_it_makes_the_object_unready() {
+fn what_is_due_is_reported_first_when_it_makes_the_object_unready() {
     let observed = World::ready().observe();
     let base = plan(&observed);
-    let told = |step: Option<Step>| Plan { step, ..base.clone() }.is_told_first(&observed);
+    let is_first = |step: Option<Step>| Plan { step, ..base.clone() }.is_reported_first(&observed);
     let fields = BTreeMap::new();
-    assert!(told(Some(Step::AddFinalizer)));
-    assert!(told(Some(Step::Upload { id: OURS.into() })));
-    assert!(told(Some(Step::Update { id: OURS.into(), fields })));
-    assert!(!told(Some(Step::Sync { id: OURS.into(), priority: Priority::Person, request: None })));
-    assert!(!told(Some(Step::Create)), "its announcement has told of it");
-    assert!(!told(None));
+    assert!(is_first(Some(Step::AddFinalizer)));
+    assert!(is_first(Some(Step::ConfirmUpload { id: OURS.into() })));
+    assert!(is_first(Some(Step::Upload { id: OURS.into(), request: None })));
+    assert!(is_first(Some(Step::Update { id: OURS.into(), fields })));
+    assert!(!is_first(Some(Step::Sync { id: OURS.into(), priority: Priority::Interactive, request: None })));
+    assert!(!is_first(Some(Step::Create)), "its intent has reported it");
+    assert!(!is_first(None));
 }
 
 #[test]
@@ -473,14 +572,14 @@ fn a_plan_knows_on_which_list_it_was_made() {
 }
 
 #[test]
-fn everything_is_looked_at_again_within_the_hour() {
+fn everything_is_requeued_within_the_hour() {
     let mut plan = plan(&World::ready().observe());
-    assert!(plan.again > Some(DAY), "nothing is due");
-    assert_eq!(plan.next_look(), HOUR);
-    plan.again = None;
-    assert_eq!(plan.next_look(), HOUR);
-    plan.again = Some(MINUTE);
-    assert_eq!(plan.next_look(), MINUTE);
+    assert!(plan.requeue_after > Some(DAY), "nothing is due");
+    assert_eq!(plan.requeue_after(), HOUR);
+    plan.requeue_after = None;
+    assert_eq!(plan.requeue_after(), HOUR);
+    plan.requeue_after = Some(MINUTE);
+    assert_eq!(plan.requeue_after(), MINUTE);
     plan.step = Some(Step::AddFinalizer);
-    assert_eq!(plan.next_look(), SignedDuration::ZERO);
+    assert_eq!(plan.requeue_after(), SignedDuration::ZERO);
 }

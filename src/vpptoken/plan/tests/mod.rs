@@ -1,21 +1,38 @@
-//! Tables, properties and closed loops of plan. What they expect is what the design says, not what the code does.
+//! Tables, properties and closed loops of plan. They expect what the design specifies, not what the code does.
 
+mod adopting;
+mod converged;
+mod creating;
+mod deleting;
+mod draft;
+mod file;
 mod loops;
+mod managing;
+mod messages;
+mod policies;
 mod properties;
-mod tables;
+mod restart;
+mod step;
+mod syncing;
+mod tenant;
+mod unread;
+mod vanishing;
+mod verdict;
+mod want;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use want::{check, ready, stalled, waiting, working};
 
 use super::*;
 use crate::api::{Cloud, GraphApi, ManagementPolicy, PendingCreate, Uploaded, VppTokenTenant};
 use crate::graph::{Entity, ErrorKind, GraphError};
 use crate::tenant::{Priority, Problem, Snapshot, TenantView, Timings};
-use crate::vpptoken::world::{
-    Failure, FileFacts, FileProblem, KnownTenant, Memory, Object, Others, StepKind, UnsentCreate,
+use crate::vpptoken::observed::{
+    Attempts, Failure, FileFacts, FileProblem, KnownTenant, Object, Others, Owner, StepKind, UnsentIntent,
 };
 
 const APPLE_ID: &str = "vpp.berlin@contoso.example";
@@ -57,8 +74,14 @@ struct World {
     lists: Vec<(Timestamp, BTreeSet<String>)>,
     /// What this process wrote, and when that ended.
     written: Vec<(String, Field, String, Timestamp)>,
-    /// What was asked for by its id, or deleted, and is known to be gone.
+    /// What was missing for so long, until now, that it counts as vanished.
     gone: Vec<(String, Timestamp)>,
+    /// What a GET did not find at a time, and none has been asked for since.
+    missing: Vec<(String, Timestamp)>,
+    /// What we deleted.
+    deleted: Vec<(String, Timestamp)>,
+    /// What a GET showed that began after all lists.
+    asked: Vec<String>,
 }
 
 impl Deref for World {
@@ -75,14 +98,14 @@ impl DerefMut for World {
 }
 
 impl World {
-    /// The schedule was due five days ago, as the status had promised.
+    /// The schedule was due five days ago, as the status had shown.
     fn missed(&mut self) {
         self.token().last_sync = Some("2026-11-15T18:00:03Z".parse().unwrap());
         self.status.next_sync_time = Some("2026-11-16T06:00:00Z".parse().unwrap());
         self.status.observed_generation = Some(3);
     }
 
-    /// Graph has exactly what the manifest asks for, and the status knows it.
+    /// Graph has exactly what the manifest asks for, as the status shows.
     fn ready() -> Self {
         let token = token(OURS);
         let mut world = Self::new_object();
@@ -93,13 +116,14 @@ impl World {
             expiration_date_time: expiry(),
             organization_name: ORGANIZATION.into(),
             time: ago(DAY * 20),
+            shown: false,
         });
         world.status.last_sync_trigger_time = Some(ago(DAY * 20));
         world.tokens = vec![token];
         world
     }
 
-    /// A VppToken that nobody has looked at yet, in a tenant without tokens.
+    /// A VppToken that was not reconciled yet, in a tenant without tokens.
     fn new_object() -> Self {
         let spec = serde_json::json!({
             "tokenSecretRef": { "name": "berlin-vpp" },
@@ -120,6 +144,8 @@ impl World {
         };
         let observed = Observed {
             now: now(),
+            wall: now(),
+            live_since: None,
             object: Object {
                 uid: "uid-5".into(),
                 generation: 3,
@@ -128,6 +154,7 @@ impl World {
                 namespace_deleting: false,
                 has_finalizer: false,
                 sync_request: None,
+                upload_request: None,
             },
             spec: serde_json::from_value(spec).unwrap(),
             status: VppTokenStatus { observed_generation: Some(-1), ..VppTokenStatus::default() },
@@ -138,7 +165,7 @@ impl World {
             }),
             tenant: TenantState::Known(tenant),
             others: Others::default(),
-            memory: Memory::default(),
+            attempts: Attempts::default(),
             crd_terminating: false,
             timings: Timings::default(),
         };
@@ -148,6 +175,9 @@ impl World {
             lists: vec![(ago(MINUTE * 8), BTreeSet::new()), (ago(MINUTE * 3), BTreeSet::new())],
             written: Vec::new(),
             gone: Vec::new(),
+            missing: Vec::new(),
+            deleted: Vec::new(),
+            asked: Vec::new(),
         }
     }
 
@@ -188,21 +218,32 @@ impl World {
             message: "It failed.".into(),
             since: ago(SECOND),
             began: ago(SECOND),
+            began_wall: ago(SECOND),
             at: ago(SECOND),
             count: 1,
             not_before: in_(MINUTE),
-            maybe_executed: graph_error(error).maybe_executed(),
+            maybe_executed: kind != StepKind::Confirm && graph_error(error).maybe_executed(),
             inputs: self.observed.inputs(),
         };
-        self.observed.memory.failures.entry(kind).or_insert(failure)
+        self.observed.attempts.failures.entry(kind).or_insert(failure)
     }
 
-    /// Another VppToken has a token.
+    /// Another VppToken has a token, in another namespace.
     fn claimed(&mut self, id: &str, created: Timestamp, uid: &str) {
-        self.others.claimed.insert(id.into(), (created, uid.into()));
+        self.others.claim(id, &Owner { created, uid: uid.into(), name: None });
     }
 
-    /// A create was announced, and whether it was sent is not known; this process has run for longer.
+    /// A VppToken of the same namespace has a token.
+    fn claimed_here(&mut self, id: &str, name: &str) {
+        self.others.claim(id, &Owner { created: ago(DAY), uid: "uid-9".into(), name: Some(name.into()) });
+    }
+
+    /// The manifest says that these are other locations.
+    fn distinct(&mut self, ids: &[&str]) {
+        self.spec.distinct_from = ids.iter().map(|id| (*id).to_owned()).collect();
+    }
+
+    /// An intent was recorded, and whether its create was sent is not known; this process has run for longer.
     fn pending(&mut self, since: Timestamp, known_ids: &[&str]) {
         if let Some(tenant) = self.known() {
             tenant.view.opened = since - MINUTE;
@@ -210,10 +251,10 @@ impl World {
         self.status.pending_create = Some(pending(since, known_ids));
     }
 
-    /// A create was announced by this process, and not sent.
-    fn announced(&mut self, since: Timestamp, known_ids: &[&str]) {
+    /// An intent was recorded by this process, and its create was not sent.
+    fn recorded(&mut self, since: Timestamp, known_ids: &[&str]) {
         self.pending(since, known_ids);
-        self.memory.unsent_create = Some(UnsentCreate { since, list_after: since });
+        self.attempts.unsent_intent = Some(UnsentIntent { since, list_after: since });
     }
 
     fn being_deleted(&mut self) {
@@ -240,12 +281,25 @@ impl World {
             } else {
                 let (id, field, value, _) = &self.written[n];
                 let answer = self.tokens.iter().find(|token| token.id == *id).cloned();
-                snapshot.write_begins(id);
-                snapshot.write_ended(id, answer, &[(*field, value.clone())], time);
+                snapshot.record_write_started(id);
+                snapshot.record_write_ended(id, answer, &[(*field, value.clone())], time);
             }
         }
+        let vanished_after = self.timings.vanished_after;
         for (id, at) in &self.gone {
-            snapshot.gone(id, *at);
+            snapshot.record_missing(id, *at - vanished_after, *at - vanished_after, vanished_after);
+            snapshot.record_missing(id, *at, *at, vanished_after);
+        }
+        for (id, at) in &self.missing {
+            snapshot.record_missing(id, *at, *at, vanished_after);
+        }
+        for (id, at) in &self.deleted {
+            snapshot.record_deleted(id, *at);
+        }
+        for id in &self.asked {
+            if let Some(entity) = self.tokens.iter().find(|token| token.id == *id) {
+                snapshot.record_found(entity.clone(), self.now, self.now);
+            }
         }
         snapshot
     }
@@ -259,14 +313,14 @@ impl World {
     }
 }
 
-/// A new object whose create has been announced by this process, before the last list.
-fn announced() -> World {
+/// A new object whose intent was recorded by this process, before the last list.
+fn recorded() -> World {
     let mut world = World::new_object();
-    world.announced(ago(MINUTE * 4), &[]);
+    world.recorded(ago(MINUTE * 4), &[]);
     world
 }
 
-/// A new object whose create has been announced by a process that is no more.
+/// A new object whose intent was recorded by an earlier process.
 fn unknown() -> World {
     let mut world = World::new_object();
     world.pending(ago(MINUTE * 5), &[]);
@@ -287,7 +341,7 @@ fn renewal() -> World {
     world
 }
 
-/// Looked at by its id, and without anything that says what it should be; people keep it by hand.
+/// Observed by its id, and without anything that a manifest could ask for; people manage it by hand.
 fn observed_by_id() -> World {
     let mut world = World::new_object();
     world.tokens = vec![Entity { country_or_region: Some("fr".into()), ..token(OURS) }];
@@ -348,5 +402,117 @@ fn graph_error(kind: ErrorKind) -> GraphError {
         retry_after: None,
         request_id: None,
         activity_id: None,
+    }
+}
+
+fn upload() -> Step {
+    Step::ConfirmUpload { id: OURS.into() }
+}
+
+fn update(fields: &[(Field, Option<&str>, &str)]) -> Step {
+    let text = |text: &str| text.to_owned();
+    Step::Update {
+        id: OURS.into(),
+        fields: fields
+            .iter()
+            .map(|(field, found, wanted)| (*field, Wanted { found: found.map(text), wanted: text(wanted) }))
+            .collect(),
+    }
+}
+
+fn sync(priority: Priority, request: Option<&str>) -> Step {
+    Step::Sync { id: OURS.into(), priority, request: request.map(str::to_owned) }
+}
+
+fn person_sync() -> Step {
+    sync(Priority::Interactive, None)
+}
+
+fn scheduled_sync() -> Step {
+    sync(Priority::Scheduled, None)
+}
+
+fn adopt(id: &str, time: Timestamp) -> Step {
+    Step::Adopt { id: id.into(), uploaded: uploaded(time) }
+}
+
+fn uploaded(time: Timestamp) -> Uploaded {
+    Uploaded {
+        sha256: "digest-1".into(),
+        expiration_date_time: expiry(),
+        organization_name: ORGANIZATION.into(),
+        time,
+        shown: false,
+    }
+}
+
+fn record_intent(known_ids: &[&str]) -> Step {
+    Step::RecordIntent(pending(now(), known_ids))
+}
+
+fn confirm() -> Step {
+    Step::Confirm { id: OURS.into() }
+}
+
+fn delete() -> Step {
+    Step::Delete { id: OURS.into() }
+}
+
+fn let_go() -> Step {
+    Step::RemoveFinalizer { warning: None }
+}
+
+fn decline() -> Step {
+    Step::DeclineSync { request: "now".into() }
+}
+
+fn older(id: &str) -> Entity {
+    Entity { expiration: Some(in_(DAY * 10)), ..token(id) }
+}
+
+/// A token with an Apple ID that the manifest does not name.
+fn of_another(token: Entity) -> Entity {
+    Entity { apple_id: Some("other@contoso.example".into()), ..token }
+}
+
+fn requested() -> World {
+    let mut world = World::ready();
+    world.object.sync_request = Some("now".into());
+    world
+}
+
+fn scheduled() -> World {
+    let mut world = World::ready();
+    world.schedule("0 6,18 * * *");
+    world.token().last_sync = Some("2026-11-21T06:00:03Z".parse().unwrap());
+    world
+}
+
+/// The text of all tables, and of what they share.
+const TABLES: [&str; 16] = [
+    include_str!("adopting.rs"),
+    include_str!("converged.rs"),
+    include_str!("creating.rs"),
+    include_str!("deleting.rs"),
+    include_str!("draft.rs"),
+    include_str!("file.rs"),
+    include_str!("managing.rs"),
+    include_str!("messages.rs"),
+    include_str!("policies.rs"),
+    include_str!("restart.rs"),
+    include_str!("step.rs"),
+    include_str!("syncing.rs"),
+    include_str!("tenant.rs"),
+    include_str!("vanishing.rs"),
+    include_str!("verdict.rs"),
+    include_str!("want.rs"),
+];
+
+#[test]
+fn every_reason_has_a_row() {
+    for reason in Reason::ALL {
+        let name = format!("Reason::{reason}");
+        let ends = |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric());
+        assert!(TABLES.iter().any(|table| table.split(&name).skip(1).any(ends)), "{name}");
     }
 }

@@ -28,7 +28,7 @@ impl Component {
     /// Starts a program in `folder`, with its output appended to `NAME.log` there.
     ///
     /// It gets an environment of its own (etcd takes flags from variables), and a process group of its own, so that
-    /// Ctrl-C reaches only the process that holds it, which then ends it in order.
+    /// Ctrl-C reaches only its parent process, which then ends it in order.
     pub(super) fn spawn(name: &'static str, program: &Path, arguments: &[String], folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let output = File::options()
@@ -56,7 +56,7 @@ impl Component {
         self.child.id()
     }
 
-    /// An error where it has ended.
+    /// An error if it has ended.
     pub(super) fn still_runs(&mut self) -> Result<()> {
         match self.child.try_wait().map_err(Error::io(format!("can't wait for {}", self.name)))? {
             None => Ok(()),

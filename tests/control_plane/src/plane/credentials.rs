@@ -1,5 +1,5 @@
 //! A certificate authority, the certificates it signs, and the key for ServiceAccount tokens; new for each control
-//! plane. Pure but for randomness.
+//! plane. Pure except for randomness.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,

@@ -38,7 +38,7 @@ impl Guard {
         Ok(Self { shell, line })
     }
 
-    /// From now on, these are to be killed should the parent end.
+    /// These processes are killed if the parent ends.
     pub(super) fn watch(&mut self, ids: impl IntoIterator<Item = u32>) {
         let mut text = ids.into_iter().map(|id| id.to_string()).collect::<Vec<_>>().join(" ");
         text.push('\n');

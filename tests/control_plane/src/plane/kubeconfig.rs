@@ -13,8 +13,8 @@ pub(super) enum User<'a> {
     Token(&'a str),
 }
 
-/// JSON, which is YAML too, so that no value needs quoting rules of ours. An existing file is replaced in one step:
-/// whoever reads it at that moment gets the old one or the new one.
+/// JSON, which is YAML too, so that no value needs quoting. An existing file is replaced in one step: a concurrent
+/// reader gets the old one or the new one.
 pub(super) fn write(file: &Path, url: &str, ca_pem: &str, user: User<'_>, namespace: &str) -> Result<()> {
     let credentials = match user {
         User::Certificate(identity) => json!({

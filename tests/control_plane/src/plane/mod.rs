@@ -20,8 +20,8 @@ use tempfile::TempDir;
 
 use crate::{Error, Result, tools::Tools};
 
-/// Ports are picked below the range that systems take outgoing connections' ports from, so that nobody takes the API
-/// server's while it is stopped.
+/// Ports are chosen below the range that systems use for outgoing connections, so that nobody takes the API server's
+/// while it is stopped.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 const START_ATTEMPTS: usize = 5;
 const POLL: Duration = Duration::from_millis(25);
@@ -64,9 +64,9 @@ impl Default for Options {
 
 /// A running control plane.
 ///
-/// [`shutdown`](Self::shutdown) ends it in good order. When it is dropped, its processes are killed and reaped. When
-/// the process that holds it ends without either (a `static` in a test, a kill), a guard process kills them. In all
-/// three cases the temporary folder goes too.
+/// [`shutdown`](Self::shutdown) ends it in order. When it is dropped, its processes are killed and reaped. When its
+/// process ends without either (a `static` in a test, a kill), a guard process kills them. In all three cases the
+/// temporary folder is removed.
 ///
 /// It is not bound to the tokio runtime that it was started in.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ pub struct ControlPlane {
     api_server: Option<Component>,
     controller_manager: Option<Component>,
     guard: Guard,
-    // Last: the folder goes when nothing writes to it any more.
+    // Last: the folder is removed when nothing writes to it any more.
     folder: TempDir,
 }
 
@@ -167,7 +167,7 @@ impl ControlPlane {
         &self.url
     }
 
-    /// `http://127.0.0.1:PORT` of etcd: for what no API server does, such as having an object grow old.
+    /// `http://127.0.0.1:PORT` of etcd: for what no API server does, such as changing the age of an object.
     #[must_use]
     pub fn etcd_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.etcd)
@@ -185,7 +185,7 @@ impl ControlPlane {
         &self.audit_log
     }
 
-    /// The folder with everything, the components' logs (`NAME.log`) among it. It goes with the control plane.
+    /// The folder with everything, including the components' logs (`NAME.log`). It is removed with the control plane.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -310,7 +310,7 @@ impl ControlPlane {
             format!("--service-account-signing-key-file={}", file("service-accounts.key")),
             format!("--audit-policy-file={}", file("audit-policy.yaml")),
             format!("--audit-log-path={}", self.audit_log.display()),
-            // Open watches are cut off after two seconds; otherwise they hold up the end for a minute.
+            // Open watches are cut off after two seconds; otherwise they delay the end for a minute.
             "--shutdown-send-retry-after=true".into(),
             "--profiling=false".into(),
         ];
@@ -359,7 +359,7 @@ impl ControlPlane {
         wait_until(&mut self.controller_manager, self.options.ready_within, || answers(&client, &url)).await
     }
 
-    /// Made anew each time: a client's connections belong to the runtime that they were opened in.
+    /// A new one each time: a client's connections belong to the runtime that they were opened in.
     fn admin_client(&self) -> Result<reqwest::Client> {
         Ok(reqwest::Client::builder()
             .no_proxy()
@@ -388,7 +388,7 @@ impl Ports {
     /// Three ports that were free a moment ago.
     fn pick() -> Result<Self> {
         use std::hash::{BuildHasher as _, Hasher as _};
-        // A hasher's random keys are randomness enough to keep processes that start at once apart.
+        // A hasher's random keys are random enough to separate processes that start at once.
         let mut from = std::hash::RandomState::new().build_hasher().finish();
         let mut free = std::iter::from_fn(|| {
             from = from.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -408,7 +408,7 @@ impl Ports {
     }
 }
 
-/// Polls until `ready` says so, the component ends, or the time is up.
+/// Polls until `ready` succeeds, the component ends, or the time is over.
 async fn wait_until<F>(component: &mut Option<Component>, limit: Duration, mut ready: impl FnMut() -> F) -> Result<()>
 where
     F: Future<Output = Result<(), String>>,
@@ -417,7 +417,7 @@ where
     let began = Instant::now();
     loop {
         let reason = match ready().await {
-            // Something else might answer on a port that was lost to it.
+            // Another process might have taken its port, and answer there.
             Ok(()) => return component.still_runs(),
             Err(reason) => reason,
         };

@@ -1,5 +1,5 @@
-//! The official envtest archive: downloaded, checked against its digest, and only then unpacked. Writes to the folder
-//! it is given, where each binary appears whole or not at all.
+//! The official envtest archive: downloaded, checked against its digest, and only then unpacked. Writes to the given
+//! folder, where each binary appears whole or not at all.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use crate::Progress;
 
 /// What the archive is used for; anything else in it is left alone.
 const WANTED: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
-/// The archive is about 70 MB; a server that sends more than this does not send it.
+/// The archive is about 70 MB; more than this is not the archive.
 const SIZE_LIMIT: u64 = 1 << 30;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const SILENCE_LIMIT: Duration = Duration::from_secs(20);
@@ -23,9 +23,9 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(20);
 /// Why there is no archive.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// It can't be had here and now: another source may help.
+    /// It is not available: another source may help.
     NotHad(String),
-    /// Something else came in its place: nobody should carry on as if nothing had happened.
+    /// Another file came in its place: this must be reported.
     WrongDigest { actual: String },
 }
 
@@ -72,7 +72,7 @@ async fn download(url: &str, file: &mut File) -> Result<String, Failure> {
     Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// An error and all that caused it: the last cause is the one that says what happened.
+/// An error and all its causes: the last one is the most specific.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,5 +1,5 @@
-//! The tools built from Go modules. Runs `go` in a scratch folder that holds nothing but the committed `go.mod`, `go.sum`
-//! and, of kstatus, `main.go`, and moves each finished binary into the cache in one step.
+//! The tools built from Go modules. Runs `go` in a scratch folder with only the committed `go.mod`, `go.sum` and, for
+//! kstatus, `main.go`, and moves each finished binary into the cache in one step.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -37,7 +37,7 @@ struct Job<'a> {
     into: &'a Path,
 }
 
-/// Builds what is missing; on failure says why. The caller holds the cache's lock.
+/// Builds what is missing; a failure has its reason. The caller has the cache's lock.
 pub(super) async fn build(
     go: &OsStr,
     pins: &Pins,
@@ -48,7 +48,7 @@ pub(super) async fn build(
     build_all(go, &jobs(pins, missing, folders), folders.scratch, progress).await
 }
 
-/// Builds kstatus into a folder; on failure says why. The caller holds the cache's lock.
+/// Builds kstatus into a folder; a failure has its reason. The caller has the cache's lock.
 pub(super) async fn build_kstatus(
     go: &OsStr,
     pins: &Pins,
@@ -161,11 +161,11 @@ fn kstatus_job<'a>(pins: &Pins, into: &'a Path) -> Job<'a> {
 
 const SCRATCH_PREFIX: &str = ".build-";
 
-/// Scratch folders of builds that were killed; the lock says that none is running.
+/// Scratch folders of builds that were killed; with the lock, none is running.
 fn remove_leftovers(scratch: &Path) {
     for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(SCRATCH_PREFIX.as_bytes()) {
-            // One that can't be removed costs space, nothing else.
+            // A folder that can't be removed only costs space.
             let _ = fs::remove_dir_all(entry.path());
         }
     }

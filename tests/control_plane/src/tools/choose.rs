@@ -1,4 +1,4 @@
-//! Which source each binary comes from, given what is there. Pure: it looks at nothing itself.
+//! Which source each binary comes from, given what exists. Pure: it reads nothing itself.
 
 use std::collections::BTreeMap;
 
@@ -53,10 +53,10 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// What one source holds.
+/// The binaries of one source.
 pub(super) type Stock = BTreeMap<Program, Version>;
 
-/// What all sources hold at the moment. The two cached ones fill as archives are unpacked and builds end.
+/// The binaries of all sources at the moment. The two cached ones fill as archives are unpacked and builds end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Survey {
     pub(super) path: Stock,
@@ -65,7 +65,7 @@ pub(super) struct Survey {
     pub(super) archived: Stock,
 }
 
-/// A source for each binary; `None` where it has to be got first.
+/// A source for each binary; `None` where it has to be downloaded or built first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Choice {
     /// etcd and kube-apiserver always come together.
@@ -89,8 +89,8 @@ impl Survey {
         self.stock(source).get(&program).copied()
     }
 
-    /// The API server's version, where that source can run a control plane at all: it holds etcd and an API server,
-    /// and for that API server a controller manager is there or (`pinned`) could be built.
+    /// The API server's version, where that source can run a control plane at all: it has etcd and an API server, and
+    /// for that API server a controller manager exists or (`pinned`) could be built.
     fn servers(&self, source: Source, pinned: Version) -> Result<Version, String> {
         let (Some(_), Some(api_server)) =
             (self.version(source, Program::Etcd), self.version(source, Program::ApiServer))
@@ -144,7 +144,7 @@ impl Survey {
 }
 
 impl Choice {
-    /// The binaries that have to be got first.
+    /// The binaries that have to be downloaded or built first.
     pub(super) fn missing(&self) -> Vec<Program> {
         [
             (self.servers, Program::Etcd),

@@ -26,13 +26,13 @@ pub use version::Version;
 
 use crate::{Attempts, Error, Progress, Result};
 
-/// Names the tools to a child process, so that [`ensure`] there finds them at once and says nothing.
+/// Names the tools to a child process, so that [`ensure`] there finds them at once and prints nothing.
 pub const HANDED_DOWN: &str = "CONTROL_PLANE_TOOLS";
 
-/// Takes the place of the official folder that the envtest archive is downloaded from.
+/// Replaces the official folder that the envtest archive is downloaded from.
 pub const ENVTEST_BASE_URL: &str = "ENVTEST_BASE_URL";
 
-/// Names kstatus to a child process, so that [`kstatus`] there finds it at once and says nothing.
+/// Names kstatus to a child process, so that [`kstatus`] there finds it at once and prints nothing.
 pub const KSTATUS_HANDED_DOWN: &str = "CONTROL_PLANE_KSTATUS";
 
 /// The program around kstatus, as its module and its binary are called.
@@ -43,7 +43,7 @@ const KSTATUS: &str = "kstatus";
 pub struct Tool {
     /// Where it is.
     pub path: PathBuf,
-    /// What it says it is.
+    /// The version that it prints.
     pub version: Version,
     /// Where it came from.
     pub source: Source,
@@ -90,7 +90,7 @@ impl Tools {
             }
         }
         let rest = env::var_os("PATH").unwrap_or_default();
-        // A folder whose name holds the separator can't be on PATH; the child then gets PATH as it was.
+        // A folder whose name contains the separator can't be on PATH; the child then gets PATH as it was.
         env::join_paths(folders.into_iter().chain(env::split_paths(&rest))).unwrap_or(rest)
     }
 
@@ -125,7 +125,7 @@ pub async fn ensure(progress: &Progress) -> Result<Tools> {
         if tools.all_there() {
             return Ok(tools);
         }
-        progress.line(format!("some tools that {HANDED_DOWN} names are gone; looking anew"));
+        progress.line(format!("some tools that {HANDED_DOWN} names are missing; searching again"));
     }
     Setting::of_this_process()?.ensure(progress).await
 }
@@ -141,7 +141,7 @@ pub async fn kstatus(progress: &Progress) -> Result<Tool> {
         if is_executable(&path) {
             return Ok(setting.kstatus_at(path));
         }
-        progress.line(format!("the kstatus that {KSTATUS_HANDED_DOWN} names is gone; looking anew"));
+        progress.line(format!("the kstatus that {KSTATUS_HANDED_DOWN} names is missing; searching again"));
     }
     setting.kstatus(progress).await
 }
@@ -152,7 +152,7 @@ pub fn cached_kstatus() -> Option<Tool> {
     Setting::of_this_process().ok()?.cached_kstatus()
 }
 
-/// Where to look. A value, so that tests can look elsewhere.
+/// Where to search. A value, so that tests can use other places.
 struct Setting {
     pins: Pins,
     assets: Option<PathBuf>,
@@ -260,7 +260,7 @@ impl Setting {
         })
     }
 
-    /// `Ok(Err(reason))` where the archive can't be had but the build may still help.
+    /// `Ok(Err(reason))` where the archive is not available but the build may still help.
     async fn fetch_archive(&self, progress: &Progress) -> Result<Result<(), String>> {
         let (Some(archive), Some(folder)) = (&self.pins.archive, self.unpacked_archive()) else {
             return Ok(Err(format!("none is published for {}", self.pins.platform)));
@@ -321,7 +321,7 @@ impl Setting {
         survey
     }
 
-    /// The cache: a build's version is its folder's; an archive's etcd is asked, as only it knows.
+    /// The cache: a build's version is its folder's; an archive's version is that of its etcd.
     async fn survey_cache(&self, outside: Survey) -> Survey {
         let mut survey = outside;
         let built = self.built_kubernetes();
@@ -376,7 +376,7 @@ impl Setting {
         })
     }
 
-    /// Held until dropped, and let go by the system when a process ends, however it ends.
+    /// Held until dropped; the system releases it when a process ends, however it ends.
     async fn lock(&self, progress: &Progress) -> Result<File> {
         fs::create_dir_all(&self.cache).map_err(Error::io(format!("can't make {}", self.cache.display())))?;
         let path = self.cache.join(".lock");
@@ -439,7 +439,7 @@ async fn stock_of(folder: &Path, programs: &[Program]) -> Stock {
     stock
 }
 
-/// What a binary says of itself; `None` where it can't be run or says nothing that is a version.
+/// The version that a binary prints; `None` where it can't be run or prints no version.
 async fn ask_version(program: Program, file: &Path) -> Option<Version> {
     let arguments: &[&str] = match program {
         Program::Etcd | Program::ApiServer | Program::ControllerManager => &["--version"],

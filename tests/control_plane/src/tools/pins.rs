@@ -34,7 +34,7 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Where it is published; `base`, where given, takes the place of the official folder.
+    /// Where it is published; `base` replaces the official folder.
     pub(super) fn url(&self, base: Option<&str>) -> String {
         match base {
             Some(base) => format!("{}/{}", base.trim_end_matches('/'), self.file_name),
@@ -43,21 +43,21 @@ impl Archive {
     }
 }
 
-/// The versions that are built, and the archive that may take the place of a part of them.
+/// The versions that are built, and the archive that may replace a part of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pins {
     pub(super) kubernetes: Version,
     pub(super) etcd: Version,
     pub(super) helm: Version,
-    /// The Kubernetes version that helm takes for the cluster's when it can't ask one.
+    /// The Kubernetes version that helm assumes when it can't ask a cluster.
     pub(super) helm_kubernetes: Version,
     /// The version of the library that the program kstatus is made of.
     pub(super) kstatus: Version,
-    /// Of the whole source of the program, whose version alone does not say what is in it.
+    /// Of the whole source of the program, which its version alone does not identify.
     pub(super) kstatus_digest: String,
     /// `None` where none is published for this platform.
     pub(super) archive: Option<Archive>,
-    /// `OS-ARCH` in Go's words.
+    /// `OS-ARCH` as Go writes it.
     pub(super) platform: String,
 }
 
@@ -78,7 +78,7 @@ impl Pins {
     }
 }
 
-/// The Go version that the builds ask for at least.
+/// The Go version that the builds need at least.
 pub(crate) fn go_version() -> &'static str {
     KUBERNETES_GO_MOD.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or("1.26")
 }

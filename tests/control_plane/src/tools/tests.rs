@@ -1,4 +1,4 @@
-//! The roads to the tools, end to end: made-up binaries, a file server on loopback, and a made-up `go`.
+//! All sources of the tools, end to end: made-up binaries, a file server on loopback, and a made-up `go`.
 
 use std::{
     io::Write as _,
@@ -37,7 +37,7 @@ fn sha512(bytes: &[u8]) -> String {
     Sha512::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A binary that says only its version.
+/// A binary that prints only its version.
 fn says(text: &str) -> String {
     format!("#!/bin/sh\necho '{text}'\n")
 }
@@ -84,7 +84,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A place where nothing is and nothing can be had.
+/// A place where no source has anything.
 struct Place {
     folder: tempfile::TempDir,
     setting: Setting,
@@ -126,7 +126,7 @@ impl Place {
         self
     }
 
-    /// A `go` that notes that it ran, takes its time, and makes a file per package where it is told to.
+    /// A `go` that notes that it ran, takes its time, and makes a file per package in its output folder.
     fn with_go(mut self) -> Self {
         let script = format!(
             r#"#!/bin/sh

@@ -1,0 +1,461 @@
+//! The operator with Kubernetes in memory and Graph in process, in virtual time: what concerns start-up, watches, tenant
+//! objects and probes.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use api_server::{ApiServer, Definitions, ResponseBody};
+use axum::http::{Request, StatusCode};
+use futures::StreamExt;
+use graph_emulator::{Emulation, TokenFile};
+use jiff::{SignedDuration, Timestamp};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::*;
+use crate::graph::Received;
+
+const TENANT: &str = "8d3f5b9e-0c1d-4f6a-9b57-1f0c5f2f7c11";
+const CLIENT: &str = "1b6f0b6e-4f0a-4e0d-8c56-b1a5f7f2d9c3";
+const SYSTEM: &str = "vpptoken-system";
+const EPOCH: i64 = 1_767_225_600;
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(600);
+
+static DEFINITIONS: LazyLock<Definitions> = LazyLock::new(|| {
+    let crds = crate::api::crds().into_iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
+    Definitions::new(crds).unwrap()
+});
+
+static BUILDER: LazyLock<reqwest::Client> = LazyLock::new(|| {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::new()
+});
+
+/// Decides whether a request to Graph hangs.
+type Interference = Arc<Mutex<Option<Box<dyn FnMut(&reqwest::Request) -> bool + Send>>>>;
+
+/// Kubernetes and Graph.
+struct World {
+    kubernetes: ApiServer,
+    graph: Emulation,
+    /// Namespaces that the operator may not read or write.
+    forbidden: Arc<Mutex<BTreeSet<&'static str>>>,
+    /// What happens to requests to Graph.
+    hangs: Interference,
+    start: Instant,
+}
+
+impl World {
+    /// With these namespaces, and a ClusterGraphTenant for all of them.
+    fn new(namespaces: &[&str]) -> Self {
+        let start = Instant::now();
+        let now = move || Timestamp::from_second(EPOCH).unwrap() + SignedDuration::try_from(start.elapsed()).unwrap();
+        let kubernetes = ApiServer::new(Arc::new(now), &DEFINITIONS, api_server::Options::default());
+        let epoch = Timestamp::from_second(EPOCH).unwrap();
+        let clock = graph_emulator::Clock::starting_at(epoch);
+        let settings = graph_emulator::Settings { sync_duration: Duration::from_secs(5), ..Default::default() };
+        let graph = Emulation::new(settings, clock, graph_emulator::Random::seeded(1));
+        graph.add_app(TENANT, CLIENT, "client-secret");
+        let world = Self { kubernetes, graph, forbidden: Arc::default(), hangs: Arc::default(), start };
+        for namespace in namespaces.iter().chain(&[SYSTEM]) {
+            world.put_namespace(namespace);
+        }
+        world.put_secret(SYSTEM, "graph", "clientSecret", "client-secret");
+        world.put_tenant(json!({}));
+        world
+    }
+
+    fn apply(&self, object: &Value) {
+        let answer = self.kubernetes.apply(object);
+        assert!(answer.status().is_success(), "{}", answer.json());
+    }
+
+    fn put_namespace(&self, name: &str) {
+        self.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }));
+    }
+
+    fn put_secret(&self, namespace: &str, name: &str, key: &str, content: &str) {
+        self.apply(&json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name, "namespace": namespace },
+            "stringData": { key: content },
+        }));
+    }
+
+    /// The ClusterGraphTenant "default", with more of a spec.
+    fn put_tenant(&self, more: Value) {
+        let mut spec = json!({
+            "tenantId": TENANT, "clientId": CLIENT, "credentials": { "clientSecretRef": { "name": "graph" } },
+            "allowedNamespaces": { "from": "All" }, "allowedOperations": ["Create", "Adopt", "Bind", "Delete"],
+        });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.apply(&json!({
+            "apiVersion": "vpptoken.io/v1alpha1", "kind": "ClusterGraphTenant", "metadata": { "name": "default" },
+            "spec": spec,
+        }));
+    }
+
+    /// Writes a file that expires in so many days into the Secret of a VppToken.
+    fn put_file(&self, namespace: &str, name: &str, days: i64) {
+        let expires = Timestamp::from_second(EPOCH + days * 86_400).unwrap();
+        let file = TokenFile::with_inner("Contoso", expires, format!("inner-of-{name}-{days}"));
+        self.put_secret(namespace, name, "token", &file.text());
+    }
+
+    /// A VppToken with a Secret of its name.
+    fn put_token(&self, namespace: &str, name: &str) {
+        self.put_file(namespace, name, 300);
+        self.apply(&json!({
+            "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken",
+            "metadata": { "name": name, "namespace": namespace },
+            "spec": { "tokenSecretRef": { "name": name }, "appleId": format!("vpp.{name}@contoso.example") },
+        }));
+    }
+
+    /// The reason of `Ready`.
+    fn reason(&self, kind: &str, namespace: &str, name: &str) -> String {
+        let object = self.kubernetes.get(kind, namespace, name).unwrap_or_default();
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
+        ready.map(|ready| ready["reason"].as_str().unwrap().to_owned()).unwrap_or_default()
+    }
+
+    async fn wait_reason(&self, namespace: &str, name: &str, reason: &str) {
+        self.until(&format!("{namespace}/{name} is {reason}"), || self.reason("VppToken", namespace, name) == reason)
+            .await;
+    }
+
+    async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !holds() {
+            let objects = || (self.kubernetes.objects("VppToken"), self.kubernetes.objects("ClusterGraphTenant"));
+            assert!(Instant::now() < deadline, "never: {what}\n{:#?}", objects());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn forbid(&self, namespace: &'static str) {
+        self.forbidden.lock().unwrap().insert(namespace);
+    }
+
+    fn allow(&self, namespace: &str) {
+        self.forbidden.lock().unwrap().remove(namespace);
+    }
+
+    /// A client with these rights, in place of a real API server's authorization.
+    fn client(&self) -> Client {
+        let (service, forbidden) = (self.kubernetes.service("operator"), Arc::clone(&self.forbidden));
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let path = request.uri().path().to_owned();
+            let is_forbidden = forbidden
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|namespace| namespace.is_empty() || path.contains(&format!("/namespaces/{namespace}/")));
+            let mut service = service.clone();
+            async move {
+                if is_forbidden {
+                    let status = json!({
+                        "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403,
+                        "message": "forbidden",
+                    });
+                    let line = futures::stream::iter([status.to_string().into()]).boxed();
+                    let mut answer = ResponseBody::streamed(line);
+                    *answer.status_mut() = StatusCode::FORBIDDEN;
+                    return Ok(answer);
+                }
+                tower::Service::call(&mut service, request).await
+            }
+        });
+        Client::new(service, SYSTEM)
+    }
+
+    fn transport(&self) -> Transport {
+        let (graph, hangs) = (self.graph.clone(), Arc::clone(&self.hangs));
+        Transport::in_process(
+            BUILDER.clone(),
+            Arc::new(move |request| {
+                let (graph, hangs) = (graph.clone(), Arc::clone(&hangs));
+                Box::pin(async move {
+                    let hangs = hangs
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .as_mut()
+                        .is_some_and(|hangs| hangs(&request));
+                    if hangs {
+                        return std::future::pending().await;
+                    }
+                    let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default().to_vec();
+                    let mut sent = Request::new(body);
+                    *sent.method_mut() = request.method().clone();
+                    *sent.uri_mut() = request.url().as_str().parse().unwrap();
+                    *sent.headers_mut() = request.headers().clone();
+                    let (parts, body) = graph.call(sent).await.unwrap().into_parts();
+                    let body = Ok(body.into_bytes().unwrap().to_vec());
+                    Ok(Received { status: parts.status, headers: parts.headers, body })
+                })
+            }),
+        )
+    }
+
+    /// Starts a process of the operator.
+    fn operator(&self, watch_namespaces: &[&str]) -> Process {
+        self.operator_that_listens(watch_namespaces, None)
+    }
+
+    fn operator_that_listens(&self, watch_namespaces: &[&str], listener: Option<tokio::net::TcpListener>) -> Process {
+        let start = self.start;
+        let elapsed = move || start.elapsed();
+        let wall = move || Timestamp::from_second(EPOCH).unwrap() + SignedDuration::try_from(start.elapsed()).unwrap();
+        let outside = Outside {
+            client: self.client(),
+            watching: self.client(),
+            transport: self.transport(),
+            clock: Clock::new(elapsed, wall),
+            random: Random::seeded(1),
+        };
+        let settings = Settings {
+            namespace: Some(SYSTEM.into()),
+            watch_namespaces: watch_namespaces.iter().map(|&name| name.to_owned()).collect(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            graph_endpoint: None,
+            login_endpoint: None,
+            timings: Timings::default(),
+        };
+        let (stop, stopped) = watch::channel(false);
+        Process { stop, task: tokio::spawn(run_with(settings, SYSTEM.into(), outside, listener, stopped)) }
+    }
+}
+
+struct Process {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<(), StartError>>,
+}
+
+impl Process {
+    async fn stop(self) {
+        self.stop.send(true).unwrap();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_may_not_be_read_stops_no_other() {
+    let world = World::new(&["a", "b"]);
+    let first = world.operator(&["a", "b"]);
+    world.put_token("a", "berlin");
+    world.put_token("b", "munich");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    world.wait_reason("b", "munich", "UpToDate").await;
+    first.stop().await;
+
+    // The next process can't see which token Munich has.
+    world.forbid("b");
+    let second = world.operator(&["a", "b"]);
+    world.put_file("a", "berlin", 400);
+    let uploads = |world: &World| world.graph.entities(TENANT).iter().map(|entity| entity.uploads).sum::<usize>();
+    world.until("the renewal", || uploads(&world) == 3).await;
+    world.put_token("a", "oslo");
+    world.wait_reason("a", "oslo", "NamespaceNotRead").await;
+    // Not even after hours: a token that seems unclaimed may belong to a VppToken there.
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    assert_eq!(world.reason("VppToken", "a", "oslo"), "NamespaceNotRead");
+    assert_eq!(world.graph.entities(TENANT).len(), 2);
+
+    // It comes back by itself.
+    world.allow("b");
+    world.put_file("b", "munich", 400);
+    world.wait_reason("a", "oslo", "UpToDate").await;
+    world.until("the other renewal", || uploads(&world) == 5).await;
+    assert_eq!(world.graph.entities(TENANT).len(), 3);
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_gone_stops_nothing_until_it_is_there() {
+    let world = World::new(&["a"]);
+    // Without the namespace there is no RoleBinding in it.
+    world.forbid("gone");
+    let operator = world.operator(&["a", "gone"]);
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    // It is there, and its RoleBinding is not: what is in it is not known.
+    world.put_namespace("gone");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.put_token("a", "oslo");
+    world.wait_reason("a", "oslo", "NamespaceNotRead").await;
+    world.allow("gone");
+    world.put_token("gone", "munich");
+    world.wait_reason("gone", "munich", "UpToDate").await;
+    world.wait_reason("a", "oslo", "UpToDate").await;
+    assert_eq!(world.graph.entities(TENANT).len(), 3);
+    operator.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_may_not_be_read_any_more_stops_no_other() {
+    let world = World::new(&["a", "b"]);
+    let operator = world.operator(&["a", "b"]);
+    world.put_token("b", "munich");
+    world.wait_reason("b", "munich", "UpToDate").await;
+    world.forbid("b");
+    // Longer than any watch lasts.
+    tokio::time::sleep(Duration::from_secs(1200)).await;
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    world.allow("b");
+    world.put_token("b", "oslo");
+    world.wait_reason("b", "oslo", "UpToDate").await;
+    operator.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_no_vpp_token_uses_is_seen_by_an_operator_of_some_namespaces() {
+    let world = World::new(&["a", "b"]);
+    let observed = |world: &World| {
+        let tenant = world.kubernetes.get("ClusterGraphTenant", "", "default").unwrap();
+        tenant["status"]["observedGeneration"].as_i64()
+    };
+    let (idle, other) = (world.operator(&["a"]), world.operator(&["b"]));
+    world.until("it is seen", || observed(&world) == Some(1)).await;
+    world.put_tenant(json!({ "pollInterval": "10m" }));
+    world.until("the change is seen", || observed(&world) == Some(2)).await;
+    assert_eq!(world.reason("ClusterGraphTenant", "", "default"), "", "and nothing is said of it");
+
+    // One of two operators uses it, and the other one leaves what that says.
+    world.put_token("b", "munich");
+    world.wait_reason("b", "munich", "UpToDate").await;
+    world.until("it is listed", || world.reason("ClusterGraphTenant", "", "default") == "UpToDate").await;
+    world.put_tenant(json!({ "pollInterval": "5m" }));
+    world.until("this change is seen", || observed(&world) == Some(3)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let before = world.kubernetes.revision();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(world.kubernetes.revision(), before, "nothing is written without a change");
+    assert_eq!(world.reason("ClusterGraphTenant", "", "default"), "UpToDate");
+
+    // Nobody uses it any more: some time later its session ends, and its status is removed.
+    world.kubernetes.delete("VppToken", "b", "munich");
+    tokio::time::sleep(Duration::from_secs(15 * 60)).await;
+    world.until("it is let go", || world.reason("ClusterGraphTenant", "", "default").is_empty()).await;
+    assert_eq!(observed(&world), Some(3));
+    idle.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_credentials_make_one_event_on_the_tenant_object() {
+    let world = World::new(&["a"]);
+    let events = |world: &World| {
+        let events = world.kubernetes.objects("events.events.k8s.io").into_iter();
+        events.filter(|event| event["regarding"]["kind"] == "ClusterGraphTenant").collect::<Vec<_>>()
+    };
+    let operator = world.operator(&["a"]);
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    assert_eq!(events(&world), [Value::Null; 0]);
+    world.graph.set_secret(TENANT, CLIENT, "another-secret");
+    world.graph.revoke_access_tokens();
+    let refused = || world.reason("ClusterGraphTenant", "", "default") == "CredentialsRefused";
+    world.until("refused", refused).await;
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    let reported = events(&world);
+    assert_eq!(reported.len(), 1, "{reported:#?}");
+    assert_eq!((&reported[0]["type"], &reported[0]["reason"]), (&json!("Warning"), &json!("CredentialsRefused")));
+    assert!(reported[0]["note"].as_str().unwrap().contains("AADSTS7000215"), "{reported:#?}");
+    assert_eq!(reported[0]["regarding"]["name"], "default");
+    assert!(reported[0]["series"].is_null(), "{reported:#?}");
+    operator.stop().await;
+
+    // A restart is not reported, another refusal after a success is.
+    let operator = world.operator(&["a"]);
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    assert!(refused() && events(&world) == reported);
+    world.graph.set_secret(TENANT, CLIENT, "client-secret");
+    world.until("accepted", || world.reason("ClusterGraphTenant", "", "default") == "UpToDate").await;
+    world.graph.set_secret(TENANT, CLIENT, "another-secret");
+    world.graph.revoke_access_tokens();
+    world.until("refused again", refused).await;
+    world.until("reported again", || events(&world).len() == 2).await;
+    operator.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_task_panicked_is_opened_again() {
+    let world = World::new(&["a"]);
+    let panics = Arc::new(Mutex::new(2));
+    *world.hangs.lock().unwrap() = Some(Box::new(move |request| {
+        let mut left = panics.lock().unwrap();
+        if request.url().path().ends_with("/vppTokens") && *left > 0 {
+            *left -= 1;
+            drop(left);
+            // As a fault of the operator in its list would.
+            std::panic::resume_unwind(Box::new(()));
+        }
+        false
+    }));
+    let operator = world.operator(&["a"]);
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    assert_eq!(world.graph.entities(TENANT).len(), 1);
+    operator.stop().await;
+}
+
+/// Blocks the runtime of the test: only a server of its own can answer.
+fn get(address: std::net::SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test]
+async fn the_probes_follow_start_and_stop_and_answer_while_the_runtime_is_busy() {
+    let world = World::new(&["a", "b"]);
+    // Nothing may be read at all.
+    world.forbid("");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let operator = world.operator_that_listens(&["a", "b"], Some(listener));
+    // What blocks the runtime of this test blocks its start.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    world
+        .until("it has failed to read", || get(address, "/metrics").1.contains("vpptoken_watch_failures_total{"))
+        .await;
+    assert_eq!(get(address, "/healthz").0, 200);
+    let (status, why) = get(address, "/readyz");
+    assert_eq!(status, 503);
+    assert!(why.contains("not read yet"), "{why}");
+
+    world.allow("");
+    world.forbid("b");
+    world.until("it is ready", || get(address, "/readyz").0 == 200).await;
+    let metrics = get(address, "/metrics").1;
+    for (namespace, up) in [("a", 1), ("b", 0)] {
+        let line = format!("vpptoken_watch_up{{kind=\"VppTokens\",namespace=\"{namespace}\"}} {up}\n");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+
+    // Stopped while a create is in flight.
+    let asked = Arc::new(Mutex::new(false));
+    let hit = Arc::clone(&asked);
+    world.allow("b");
+    *world.hangs.lock().unwrap() = Some(Box::new(move |request| {
+        let is_create = request.method() == reqwest::Method::POST && request.url().path().ends_with("/vppTokens");
+        *hit.lock().unwrap() |= is_create;
+        is_create
+    }));
+    world.put_token("a", "berlin");
+    world.until("a create", || *asked.lock().unwrap()).await;
+    operator.stop.send(true).unwrap();
+    let (status, why) = get(address, "/readyz");
+    assert_eq!((status, why.as_str()), (503, "it is stopping\n"));
+    assert_eq!(get(address, "/healthz").0, 200);
+    operator.task.abort();
+}

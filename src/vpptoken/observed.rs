@@ -1,0 +1,396 @@
+//! The one value that a decision is made from. Plain data: no clients, no clock, nothing secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::api::{AllowedOperation, Reason, VppTokenSpec, VppTokenStatus, VppTokenTenant};
+use crate::graph::{ErrorKind, GraphError};
+use crate::tenant::{Field, TenantView, Timings};
+use crate::token_file::sha256_hex;
+
+/// All that a decision needs.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The time that delays are measured by, and that orders what this process does; see [`crate::clock::Clock::now`].
+    pub now: Timestamp,
+    /// The wall clock's time, for what is shown and for what comes from outside.
+    pub wall: Timestamp,
+    /// When the live reads that a write depends on began; none when caches were read, which no write to Graph may
+    /// depend on.
+    pub live_since: Option<Timestamp>,
+    /// The object, apart from what it asks for.
+    pub object: Object,
+    /// What it asks for.
+    pub spec: VppTokenSpec,
+    /// What is remembered in its status.
+    pub status: VppTokenStatus,
+    /// The token file in the Secret.
+    pub file: Result<FileFacts, FileProblem>,
+    /// The tenant.
+    pub tenant: TenantState,
+    /// The other VppTokens of the same tenant.
+    pub others: Others,
+    /// What this process remembers.
+    pub attempts: Attempts,
+    /// The CustomResourceDefinition is being deleted, which marks every object for deletion.
+    pub crd_terminating: bool,
+    /// The durations that the rules use.
+    pub timings: Timings,
+}
+
+/// The object, apart from what it asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its UID.
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Since when it is being deleted.
+    pub deleting: Option<Timestamp>,
+    /// Whether its namespace is being deleted.
+    pub namespace_deleting: bool,
+    /// Whether our finalizer is on it.
+    pub has_finalizer: bool,
+    /// The value of the annotation that asks for a sync, as [`bounded_request`] has it.
+    pub sync_request: Option<String>,
+    /// The value of the annotation that asks for an upload, likewise.
+    pub upload_request: Option<String>,
+}
+
+/// A request may be an annotation of any length, and is copied into the status when it is answered: a long one is
+/// replaced by its digest.
+pub fn bounded_request(text: &str) -> String {
+    const MAX_CHARACTERS: usize = 256;
+    if text.chars().count() <= MAX_CHARACTERS {
+        return text.to_owned();
+    }
+    format!("sha256:{}", sha256_hex(text.as_bytes()))
+}
+
+/// What a token file contains, apart from the secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// SHA-256, in hexadecimal, of the exact string to send.
+    pub sha256: String,
+    /// When it expires.
+    pub expiration: Timestamp,
+    /// The organization that it names.
+    pub organization_name: String,
+}
+
+/// Why there is no token file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileProblem {
+    /// The manifest names none, as under `managementPolicy: Observe`.
+    NotNamed,
+    /// No such Secret.
+    SecretNotFound,
+    /// Kubernetes refuses to show it.
+    NotReadable,
+    /// The Secret lacks the key.
+    KeyNotFound,
+    /// It is not a token file; the text has the position and what was expected there, never the content.
+    Malformed(String),
+}
+
+/// The tenant behind `tenantRef`.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // there is one per reconcile
+pub enum TenantState {
+    /// No such object.
+    NotFound,
+    /// A ClusterGraphTenant that does not allow the namespace.
+    NamespaceNotAllowed,
+    /// It can't be used yet.
+    Unusable {
+        /// Why.
+        reason: Reason,
+        /// A sentence.
+        message: String,
+    },
+    /// It can be used.
+    Known(KnownTenant),
+}
+
+/// A tenant that can be used.
+#[derive(Clone, Debug)]
+pub struct KnownTenant {
+    /// Which one.
+    pub identity: VppTokenTenant,
+    /// What VppTokens may do.
+    pub allowed: BTreeSet<Permission>,
+    /// Its tokens.
+    pub view: TenantView,
+}
+
+/// What VppTokens may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Permission {
+    /// Create a token.
+    Create,
+    /// Take over an exact match.
+    Adopt,
+    /// Take over by id.
+    Bind,
+    /// Delete a token.
+    Delete,
+}
+
+impl From<AllowedOperation> for Permission {
+    fn from(operation: AllowedOperation) -> Self {
+        match operation {
+            AllowedOperation::Create => Self::Create,
+            AllowedOperation::Adopt => Self::Adopt,
+            AllowedOperation::Bind => Self::Bind,
+            AllowedOperation::Delete => Self::Delete,
+        }
+    }
+}
+
+/// The other VppTokens of the same tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Tokens of other VppTokens, each with its owner; of several owners, the one that takes precedence.
+    pub claimed: BTreeMap<String, Owner>,
+    /// Digests of the files that other VppTokens uploaded, and the tokens that have them.
+    pub files: BTreeMap<String, String>,
+    /// Another VppToken is creating with the same Apple ID, or with a file of the same organization and expiry, and goes first.
+    pub creating: bool,
+    /// This process has never read one of the watched namespaces: what else is claimed, or being created, is not known.
+    pub unread: bool,
+}
+
+impl Others {
+    /// Adds a claim of another VppToken.
+    pub fn claim(&mut self, id: &str, owner: &Owner) {
+        let first = self.claimed.entry(id.to_owned()).or_insert_with(|| owner.clone());
+        if owner < first {
+            *first = owner.clone();
+        }
+    }
+}
+
+/// A VppToken that has a token. Of two, the lesser takes precedence: the elder, then the one with the lower UID.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// When it was created.
+    pub created: Timestamp,
+    /// Its UID.
+    pub uid: String,
+    /// Its name, if it is in the same namespace: objects of other namespaces are not named.
+    pub name: Option<String>,
+}
+
+/// What this process remembers of an object, beyond its status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// The intent that this process recorded in the status, and whose create it has not sent.
+    pub unsent_intent: Option<UnsentIntent>,
+    /// The last failure of each kind of step.
+    pub failures: BTreeMap<StepKind, Failure>,
+    /// How often a value was sent without Graph keeping it.
+    pub tries: BTreeMap<Field, (String, u32)>,
+}
+
+/// A recorded intent whose create was not sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnsentIntent {
+    /// When it was recorded: of two processes that record an intent for the same file, each sends only its own.
+    pub since: Timestamp,
+    /// A list has to begin after this before it is sent.
+    pub list_after: Timestamp,
+}
+
+/// Kinds of steps whose failures are independent of each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StepKind {
+    /// Creating.
+    Create,
+    /// Uploading a new file onto a token.
+    Upload,
+    /// Changing settings.
+    Update,
+    /// Syncing.
+    Sync,
+    /// Deleting.
+    Delete,
+    /// Asking for one token.
+    Confirm,
+}
+
+/// A step that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What it means.
+    pub kind: ErrorKind,
+    /// What a person reads: without ids that change with every try.
+    pub message: String,
+    /// When it first failed so.
+    pub since: Timestamp,
+    /// When the last try began.
+    pub began: Timestamp,
+    /// The same by the wall clock.
+    pub began_wall: Timestamp,
+    /// When it last failed.
+    pub at: Timestamp,
+    /// How often in a row.
+    pub count: u32,
+    /// When it may be tried again.
+    pub not_before: Timestamp,
+    /// Whether it may have been carried out all the same.
+    pub maybe_executed: bool,
+    /// What it was tried with: when that changes, it is tried again at once.
+    pub inputs: Inputs,
+}
+
+/// What a step is tried with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inputs {
+    /// Of the object.
+    pub generation: i64,
+    /// Of the token file, if there is one.
+    pub sha256: Option<String>,
+    /// The annotation that asks for a sync.
+    pub sync_request: Option<String>,
+    /// The annotation that asks for an upload.
+    pub upload_request: Option<String>,
+}
+
+impl Inputs {
+    /// Whether a kind of step has the same inputs: a request for a sync concerns only syncs, and so on.
+    pub fn is_same_for(&self, kind: StepKind, other: &Self) -> bool {
+        (self.generation, &self.sha256) == (other.generation, &other.sha256)
+            && (kind != StepKind::Sync || self.sync_request == other.sync_request)
+            && (kind != StepKind::Upload || self.upload_request == other.upload_request)
+    }
+}
+
+impl Attempts {
+    /// Values were sent, and Graph accepted them.
+    pub fn record_sent(&mut self, written: Vec<(Field, String)>) {
+        for (field, value) in written {
+            let tries = self.tries.entry(field).or_insert_with(|| (value.clone(), 0));
+            *tries = if tries.0 == value { (value, tries.1.saturating_add(1)) } else { (value, 1) };
+        }
+    }
+
+    /// A step failed: it is delayed, each time for longer, until it succeeds or its inputs change. Its beginning is
+    /// given by the clock of delays and by the wall clock. `jitter` is from 0 to 1.
+    pub fn record_failure(
+        &mut self,
+        kind: StepKind,
+        error: &GraphError,
+        inputs: Inputs,
+        (began, began_wall): (Timestamp, Timestamp),
+        now: Timestamp,
+        jitter: f64,
+    ) {
+        let before = self.failures.get(&kind);
+        let before = before.filter(|before| before.inputs.is_same_for(kind, &inputs));
+        let count = before.map_or(1, |before| before.count.saturating_add(1));
+        let before = before.filter(|before| before.kind.is_about_access() == error.kind.is_about_access());
+        let failure = Failure {
+            kind: error.kind,
+            message: error.summary(),
+            since: before.map_or(now, |before| before.since),
+            began,
+            began_wall,
+            at: now,
+            count,
+            not_before: now.saturating_add(delay(error, count, jitter)).unwrap_or(Timestamp::MAX),
+            // Reading a token changes nothing.
+            maybe_executed: kind != StepKind::Confirm && error.maybe_executed(),
+            inputs,
+        };
+        self.failures.insert(kind, failure);
+    }
+}
+
+/// How long a failed step waits: what Graph asks for, or a time that doubles, with jitter so that objects that failed
+/// together are not retried together.
+fn delay(error: &GraphError, count: u32, jitter: f64) -> SignedDuration {
+    let (first, most) = match error.kind {
+        ErrorKind::Refused | ErrorKind::NotFound => (60.0, 3600.0),
+        ErrorKind::Credentials | ErrorKind::Forbidden | ErrorKind::Unauthorized => (5.0, 300.0),
+        _ => (1.0, 300.0),
+    };
+    let doubled: f64 = first * 2f64.powi(i32::try_from(count.saturating_sub(1).min(20)).unwrap_or(20));
+    let asked = error.retry_after.map_or(0.0, |wait| wait.as_secs_f64());
+    SignedDuration::try_from_secs_f64((doubled.min(most) * (0.8 + 0.4 * jitter)).max(asked))
+        .unwrap_or(SignedDuration::from_secs(300))
+}
+
+impl Observed {
+    /// What a step would be tried with now.
+    pub fn inputs(&self) -> Inputs {
+        Inputs {
+            generation: self.object.generation,
+            sha256: self.file.as_ref().ok().map(|file| file.sha256.clone()),
+            sync_request: self.object.sync_request.clone(),
+            upload_request: self.object.upload_request.clone(),
+        }
+    }
+
+    /// Converts a time of the wall clock to a time of [`Observed::now`], by their present difference.
+    pub fn at_wall(&self, time: Timestamp) -> Timestamp {
+        self.now.saturating_add(time.duration_since(self.wall)).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Converts a time of [`Observed::now`] to a time of the wall clock.
+    pub fn wall_at(&self, time: Timestamp) -> Timestamp {
+        self.wall.saturating_add(time.duration_since(self.now)).unwrap_or(Timestamp::MAX)
+    }
+
+    /// The intent that was not sent, if it is the one in the status.
+    pub fn unsent_intent(&self) -> Option<&UnsentIntent> {
+        let pending = self.status.pending_create.as_ref()?;
+        self.attempts.unsent_intent.as_ref().filter(|unsent| unsent.since == pending.since)
+    }
+
+    /// The failure that still holds back a kind of step.
+    pub fn failure(&self, kind: StepKind) -> Option<&Failure> {
+        self.attempts.failures.get(&kind).filter(|failure| failure.inputs.is_same_for(kind, &self.inputs()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_request_is_replaced_by_its_digest() {
+        let long = "é".repeat(256);
+        assert_eq!((bounded_request("now"), bounded_request(&long)), ("now".into(), long.clone()));
+        let digests = ["a", "b"].map(|end| bounded_request(&format!("{long}{end}")));
+        assert_ne!(digests[0], digests[1]);
+        assert!(digests.iter().all(|it| it.starts_with("sha256:") && it.len() == 71), "{digests:?}");
+    }
+
+    #[test]
+    fn a_get_that_failed_has_changed_nothing() {
+        let failed = |kind| {
+            let inputs = Inputs { generation: 1, sha256: None, sync_request: None, upload_request: None };
+            let (mut attempts, at) = (Attempts::default(), Timestamp::UNIX_EPOCH);
+            let error = GraphError::new(ErrorKind::Unavailable, "x");
+            attempts.record_failure(kind, &error, inputs, (at, at), at, 0.0);
+            attempts.failures[&kind].maybe_executed
+        };
+        assert!(!failed(StepKind::Confirm) && failed(StepKind::Upload));
+    }
+
+    #[test]
+    fn a_delay_grows_with_jitter_up_to_its_limit() {
+        let error = GraphError::new(ErrorKind::OutcomeUnknown, "x");
+        for (count, low, high) in [(1, 0.8, 1.2), (2, 1.6, 2.4), (5, 12.8, 19.2), (50, 240.0, 360.0)] {
+            for jitter in [0.0, 0.5, 1.0] {
+                let waited = delay(&error, count, jitter).as_secs_f64();
+                assert!((low..=high).contains(&waited), "{count}: {waited}");
+            }
+        }
+        let asked = GraphError { retry_after: Some(std::time::Duration::from_secs(7)), ..error };
+        assert!(delay(&asked, 1, 0.0).as_secs_f64() >= 7.0);
+    }
+}

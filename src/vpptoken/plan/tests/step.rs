@@ -1,0 +1,29 @@
+//! What each step needs and how it can fail.
+
+use super::*;
+
+#[test]
+fn what_is_sent_to_graph_fails_by_its_kind_and_what_changes_something_there_needs_a_permit() {
+    let person = Some(Priority::Interactive);
+    for (step, kind, priority) in [
+        (Step::Create, Some(StepKind::Create), person),
+        (upload(), Some(StepKind::Confirm), person),
+        (Step::Upload { id: OURS.into(), request: None }, Some(StepKind::Upload), person),
+        (update(&[]), Some(StepKind::Update), person),
+        (person_sync(), Some(StepKind::Sync), person),
+        (scheduled_sync(), Some(StepKind::Sync), Some(Priority::Scheduled)),
+        (delete(), Some(StepKind::Delete), person),
+        (confirm(), Some(StepKind::Confirm), None),
+        (record_intent(&[]), None, None),
+        (Step::AbandonIntent, None, None),
+        (adopt(OURS, now()), None, None),
+        (Step::Bind { id: OURS.into() }, None, None),
+        (Step::Note(uploaded(now())), None, None),
+        (decline(), None, None),
+        (Step::DeclineUpload { request: "now".into() }, None, None),
+        (Step::AddFinalizer, None, None),
+        (let_go(), None, None),
+    ] {
+        assert_eq!((step.kind(), step.priority()), (kind, priority), "{step:?}");
+    }
+}

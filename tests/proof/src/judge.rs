@@ -1,0 +1,559 @@
+//! Judges a history by what the API server and Graph saw. Of the world it is told which faults struck, what people did, and how
+//! many processes run: what nobody could know is not held against the operator. Of the operator itself it knows nothing.
+//!
+//! Each rule has a name, which a broken history begins with:
+//! `never_two`, `obeys`, `never_wipe`, `never_leak`, `never_rubbish`, `never_fight`, `never_spin`, `no_needless_write`,
+//! `truthful`, `runs`, and, from the lives, `always_arrives` and `stays`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api_server::Verb;
+use graph_emulator::{By, Effect, Entity, Operation, TokenFile, sha256};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::fault::Fault;
+use crate::kubernetes::USER;
+use crate::world::{CLIENT_SECRET, TENANT, World, condition, text};
+
+/// Calls that one minute may have, for each object and two more; more is spinning.
+const MAX_CALLS_PER_MINUTE: usize = 90;
+/// A request for the same thing may be made so often in ten minutes.
+const MAX_SAME_CALLS: usize = 200;
+/// A value that Graph does not keep is sent this often by a process, which counts in memory.
+const MAX_TRIES: usize = 3;
+
+/// The steps of the plan, each as it shows from outside.
+pub const STEPS: [&str; 16] = [
+    "AddFinalizer",
+    "RemoveFinalizer",
+    "RecordIntent",
+    "AbandonIntent",
+    "Create",
+    "Adopt",
+    "Bind",
+    "Note",
+    "ConfirmUpload",
+    "Upload",
+    "Update",
+    "DeclineSync",
+    "DeclineUpload",
+    "Sync",
+    "Confirm",
+    "Delete",
+];
+
+/// What has been seen so far.
+#[derive(Default)]
+pub struct Judge {
+    broken: Option<String>,
+    struck: Vec<(Fault, Timestamp)>,
+    person_acted: Option<Timestamp>,
+    portal_acted: Option<Timestamp>,
+    portal_acts: usize,
+    /// Inner tokens, and the expiry of each digest.
+    secrets: BTreeSet<String>,
+    files: BTreeMap<String, TokenFile>,
+    writes_seen: usize,
+    effects_seen: u64,
+    calls: BTreeMap<i64, usize>,
+    same_calls: BTreeMap<String, (i64, usize)>,
+    noops: usize,
+    /// Writes that came while several processes ran: without a lease each may send what the other sends.
+    doubles: usize,
+    hidden: BTreeSet<String>,
+    /// The token that was asked for last.
+    confirmed: String,
+    /// When each token was last asked for by its id.
+    asked: BTreeMap<String, Timestamp>,
+    /// The process whose request Graph carries out.
+    process: u32,
+    /// When a token was created, and by which process.
+    created: BTreeMap<String, (Timestamp, u32)>,
+    /// Tokens that were in a status once.
+    owned: BTreeSet<String>,
+    uploads: BTreeMap<(String, String), usize>,
+    updates: BTreeMap<(String, Vec<String>), usize>,
+    syncs: BTreeMap<String, usize>,
+    sync_causes: BTreeMap<String, BTreeSet<String>>,
+    /// Tokens that got a file from the operator and no sync since.
+    unsynced: BTreeSet<String>,
+    reasons: BTreeMap<String, usize>,
+    steps: BTreeMap<&'static str, usize>,
+    upload_requests: usize,
+    restores: usize,
+    object_names: BTreeSet<(String, String)>,
+}
+
+impl Judge {
+    /// The rule that was broken first, if one was.
+    pub fn broken(&self) -> Option<String> {
+        self.broken.clone()
+    }
+
+    /// A rule is broken.
+    pub fn fail(&mut self, what: String) {
+        self.broken.get_or_insert(what);
+    }
+
+    /// Reasons that conditions had, and how often they were written.
+    pub fn reasons(&self) -> &BTreeMap<String, usize> {
+        &self.reasons
+    }
+
+    /// Steps that were taken, as far as they show.
+    pub fn steps(&self) -> &BTreeMap<&'static str, usize> {
+        &self.steps
+    }
+
+    /// Whether Graph began a sync of a token after the operator last gave it a file.
+    pub fn is_synced(&self, id: &str) -> bool {
+        !self.unsynced.contains(id)
+    }
+
+    // What it is told of the history.
+
+    /// A fault struck.
+    pub fn struck(&mut self, fault: Fault, at: Timestamp) {
+        self.struck.push((fault, at));
+    }
+
+    /// A person used kubectl.
+    pub fn person_acted(&mut self, at: Timestamp) {
+        self.person_acted = Some(at);
+    }
+
+    /// A person used the portal, or Graph showed something else than it has.
+    pub fn portal_acted(&mut self, at: Timestamp) {
+        self.portal_acted = Some(at);
+        self.portal_acts += 1;
+    }
+
+    /// Graph shows these tokens to nobody for a while.
+    pub fn hidden(&mut self, ids: impl Iterator<Item = String>) {
+        self.hidden.extend(ids);
+    }
+
+    /// A request of a process that is gone had its effect: another one that gave the token the same file and synced it before
+    /// can't know.
+    pub fn late_effect(&mut self, world: &World, process: u32, id: &str, was_synced: bool) {
+        self.graph_answered(world, process);
+        if was_synced {
+            self.unsynced.remove(id);
+        }
+    }
+
+    /// A person uploaded a file in the portal; when the Secret has it, too, it is synced.
+    pub fn uploaded_in_portal(&mut self, id: &str, digest: &str) {
+        self.sync_causes.entry(id.to_owned()).or_default().insert(format!("portal {digest}"));
+    }
+
+    /// An old status was put back, and with it what it did not know yet.
+    pub fn restored(&mut self) {
+        self.restores += 1;
+    }
+
+    /// A token file that exists in this world.
+    pub fn file_seen(&mut self, file: &TokenFile) {
+        self.secrets.extend([file.inner().to_owned(), file.text()]);
+        self.files.insert(sha256(&file.text()), file.clone());
+    }
+
+    // What it sees.
+
+    /// A request to Graph begins.
+    pub fn graph_call(&mut self, world: &World, key: &str, id: Option<&str>) {
+        self.look_at_graph(world);
+        match id {
+            Some(id) if key.starts_with("DELETE") => self.may_delete(world, id),
+            Some(id) if key.starts_with("GET") => {
+                self.step("Confirm");
+                self.asked.insert(id.to_owned(), world.now());
+                self.confirmed = id.to_owned();
+            }
+            _ => {}
+        }
+    }
+
+    /// Graph carried out a request of a process.
+    pub fn graph_answered(&mut self, world: &World, process: u32) {
+        self.process = process;
+        self.look_at_graph(world);
+    }
+
+    /// A request to the API server was carried out.
+    pub fn kube_call(&mut self, world: &World) {
+        self.look_at_graph(world);
+        self.look_at_kubernetes(world);
+    }
+
+    /// The history is over.
+    pub fn finish(&mut self, world: &World) {
+        self.look_at_graph(world);
+        self.look_at_kubernetes(world);
+        for write in world.api.writes() {
+            let Some(new) = write.new.as_deref().filter(|_| write.user == USER) else { continue };
+            let shown = new.to_string();
+            if self.secrets.iter().map(String::as_str).chain([CLIENT_SECRET]).any(|secret| shown.contains(secret)) {
+                self.fail(format!("never_leak: {} {} shows a secret", write.kind, write.name));
+            }
+        }
+    }
+
+    /// How many writes may have had an effect that the operator could not know of, or forgot.
+    fn hidden_effects(&self) -> usize {
+        self.struck.iter().filter(|(fault, _)| fault.hides_an_effect()).count() + self.restores + self.doubles
+    }
+
+    /// A call begins.
+    pub fn called(&mut self, world: &World, key: &str) {
+        let minute = world.now().as_second() / 60;
+        let (since, same) = self.same_calls.entry(key.to_owned()).or_default();
+        if *since / 10 != minute / 10 {
+            (*since, *same) = (minute, 0);
+        }
+        *same += 1;
+        if *same > MAX_SAME_CALLS {
+            self.fail(format!("never_spin: more than {MAX_SAME_CALLS} times {key} within ten minutes"));
+        }
+        let calls = self.calls.entry(minute).or_default();
+        *calls += 1;
+        let limit = MAX_CALLS_PER_MINUTE * (2 + self.object_names.len());
+        if *calls > limit {
+            self.fail(format!("never_spin: more than {limit} calls within a minute"));
+        }
+    }
+
+    /// Graph DELETE only with `deletionPolicy: Delete`, a deletion timestamp and the id in the status.
+    fn may_delete(&mut self, world: &World, id: &str) {
+        let definition = world.api.get("CustomResourceDefinition", "", "vpptokens.vpptoken.io").unwrap_or_default();
+        if !definition["metadata"]["deletionTimestamp"].is_null() {
+            self.fail("never_wipe: a token is deleted while the definition is".into());
+        }
+        let is_meant = world.api.objects("VppToken").iter().any(|object| {
+            object["spec"]["deletionPolicy"] == "Delete"
+                && object["metadata"]["deletionTimestamp"].is_string()
+                && text(&object["status"]["tokenId"]).eq_ignore_ascii_case(id)
+        });
+        // A process that read the object before another one let it go may be late; Graph answers 404.
+        if !is_meant && world.graph.entity(TENANT, id).is_some() {
+            self.fail(format!("never_wipe: the token {id} is deleted, and no manifest says so"));
+        }
+    }
+
+    fn look_at_graph(&mut self, world: &World) {
+        let new: Vec<Effect> = world.graph.look(|view| {
+            let seen = self.effects_seen;
+            view.effects().rev().take_while(|effect| effect.sequence > seen).cloned().collect()
+        });
+        for effect in new.into_iter().rev() {
+            self.effects_seen = effect.sequence;
+            self.effect(world, &effect);
+        }
+    }
+
+    fn effect(&mut self, world: &World, effect: &Effect) {
+        let By::Request(_) = effect.by else { return };
+        let id = effect.id.clone();
+        self.doubles += usize::from(world.processes_alive() > 1);
+        self.may_write(world, &id);
+        match effect.operation {
+            Operation::Create => {
+                self.step("Create");
+                self.unsynced.insert(id);
+                self.created.insert(effect.id.clone(), (effect.at, self.process));
+                if let Some(created) = &effect.after {
+                    self.never_two(world, created);
+                }
+            }
+            Operation::Update => self.updated(world, effect, &id),
+            Operation::SyncLicenses => {
+                self.step("Sync");
+                self.unsynced.remove(&id);
+                let count = self.syncs.entry(id.clone()).or_default();
+                *count += 1;
+                let count = *count;
+                // Who created a token or took it over syncs it, perhaps before its status tells.
+                let causes = self.sync_causes.get(&id).map_or(0, BTreeSet::len).max(1);
+                if count > causes + self.hidden_effects() {
+                    self.fail(format!("no_needless_write: sync {count} of {id} has no cause (there are {causes})"));
+                }
+            }
+            Operation::Delete => self.step("Delete"),
+            _ => {}
+        }
+    }
+
+    /// Nothing is written to a token while its VppToken says so, once that was said for longer than a request takes.
+    fn may_write(&mut self, world: &World, id: &str) {
+        let is_new = self.person_acted.is_some_and(|at| world.now().duration_since(at) < SignedDuration::from_mins(2));
+        let was_struck = self.struck.iter().any(|(fault, _)| matches!(fault, Fault::WatchLate | Fault::WatchSilent));
+        if is_new || was_struck {
+            return;
+        }
+        for object in world.api.objects("VppToken") {
+            let spec = &object["spec"];
+            let only_reads = spec["suspend"] == true || spec["managementPolicy"] == "Observe";
+            if only_reads && object["status"]["tokenId"] == id {
+                self.fail(format!("obeys: {id} is written to, although its VppToken forbids that"));
+            }
+        }
+    }
+
+    /// No second entry of a location.
+    fn never_two(&mut self, world: &World, created: &Entity) {
+        let twin = world
+            .graph
+            .entities(TENANT)
+            .into_iter()
+            .filter(|entity| entity.id != created.id && self.is_same_location(entity, created))
+            .find(|entity| self.can_be_known(world, entity, &created.id));
+        if let Some(twin) = twin {
+            self.fail(format!("never_two: {} is created beside {}", created.id, twin.id));
+        }
+    }
+
+    /// Whether the operator can know of a token. Nobody can of one that Graph has hidden since before it was in a status, nor
+    /// of one that no list can show yet, if another process created it and no status names it.
+    fn can_be_known(&self, world: &World, entity: &Entity, created: &str) -> bool {
+        let creator = |id: &str| self.created.get(id).map(|(_, process)| *process);
+        let lag = SignedDuration::try_from(world.climate.list_lag).unwrap_or_default();
+        let is_too_new = self.created.get(&entity.id).is_some_and(|(at, _)| world.now().duration_since(*at) < lag);
+        let is_named = || world.api.objects("VppToken").iter().any(|it| text(&it["status"]["tokenId"]) == entity.id);
+        // By the intent that it was created from.
+        let is_announced = || {
+            let created_at = self.created.get(&entity.id).map(|(at, _)| *at);
+            world.api.objects("VppToken").iter().any(|it| {
+                let pending = &it["status"]["pendingCreate"];
+                let since = text(&pending["since"]).parse::<Timestamp>().ok();
+                pending["sha256"].as_str() == entity.token_sha256.as_deref() && since.is_some() && since <= created_at
+            })
+        };
+        let is_hidden = self.hidden.contains(&entity.id) && !self.owned.contains(&entity.id);
+        !(is_hidden || is_too_new && creator(&entity.id) != creator(created) && !is_named() && !is_announced())
+    }
+
+    /// Of one location: the inner tokens of our files begin with its name.
+    fn is_same_location(&self, one: &Entity, other: &Entity) -> bool {
+        let location = |entity: &Entity| {
+            let file = self.files.get(entity.token_sha256.as_deref().unwrap_or_default())?;
+            file.inner().rsplit_once('-').map(|(location, _)| location.to_owned())
+        };
+        match (location(one), location(other)) {
+            (Some(one), Some(other)) => one == other,
+            _ => one.apple_id == other.apple_id,
+        }
+    }
+
+    fn updated(&mut self, world: &World, effect: &Effect, id: &str) {
+        let (Some(before), Some(after)) = (&effect.before, &effect.after) else { return };
+        if after.uploads > before.uploads {
+            if self.confirmed == id {
+                self.step("ConfirmUpload");
+            }
+            self.step("Upload");
+            self.unsynced.insert(id.to_owned());
+            let digest = after.token_sha256.clone().unwrap_or_default();
+            let count = self.uploads.entry((id.to_owned(), digest.clone())).or_default();
+            *count += 1;
+            let count = *count;
+            self.sync_causes.entry(id.to_owned()).or_default().insert(format!("upload {digest} {count}"));
+            if count > 1 + self.hidden_effects() + self.portal_acts + self.upload_requests {
+                self.fail(format!("no_needless_write: the same file is uploaded onto {id} for the {count}th time"));
+            }
+            let shown =
+                |digest: Option<&String>| digest.and_then(|digest| self.files.get(digest)).map(TokenFile::expires);
+            let (old, new) = (shown(before.token_sha256.as_ref()), shown(after.token_sha256.as_ref()));
+            // What a person uploads after the operator asked, right before it sends, can't be seen by it.
+            let asked = self.asked.get(id).copied();
+            let is_raced = self.portal_acted.is_some_and(|at| asked.is_some_and(|asked| asked <= at));
+            if old > new && !is_raced {
+                self.fail(format!("never_rubbish: an older file is uploaded onto {id}"));
+            }
+            if new.is_some_and(|expires| expires <= effect.at) {
+                self.fail(format!("never_rubbish: an expired file is uploaded onto {id}"));
+            }
+        } else {
+            self.step("Update");
+            let values = vec![
+                after.country_or_region.clone().unwrap_or_default(),
+                after.apple_id.clone().unwrap_or_default(),
+                after.automatically_update_apps.to_string(),
+            ];
+            let count = self.updates.entry((id.to_owned(), values)).or_default();
+            *count += 1;
+            let tries = MAX_TRIES * world.processes_started();
+            if *count > tries + self.hidden_effects() + self.portal_acts {
+                self.fail(format!("never_fight: the same settings are sent to {id} for ever"));
+            }
+        }
+    }
+
+    fn look_at_kubernetes(&mut self, world: &World) {
+        let writes = world.api.writes_from(self.writes_seen);
+        self.writes_seen += writes.len();
+        for write in writes {
+            if write.kind == "VppToken" {
+                let name = (write.namespace.clone(), write.name.clone());
+                if write.new.is_some() {
+                    self.object_names.insert(name)
+                } else {
+                    self.object_names.remove(&name)
+                };
+            }
+            if write.kind == "Event" {
+                self.event(write.new.as_deref());
+            }
+            if write.user != USER || !matches!(write.kind.as_str(), "VppToken" | "ClusterGraphTenant" | "GraphTenant") {
+                self.request_seen(&write.kind, write.new.as_deref());
+                continue;
+            }
+            if write.subresource != "status" {
+                self.finalizers(write.old.as_deref(), write.new.as_deref());
+                continue;
+            }
+            if write.is_noop && write.verb == Verb::Apply {
+                self.noops += 1;
+                if self.noops > self.struck.len() {
+                    self.fail(format!("never_spin: a status of {} is written without a change", write.name));
+                }
+            }
+            if let Some(new) = write.new.as_deref() {
+                self.status(world, write.old.as_deref(), new, write.kind == "VppToken");
+            }
+        }
+    }
+
+    /// Requests of people are causes of writes to Graph.
+    fn request_seen(&mut self, kind: &str, new: Option<&Value>) {
+        let Some(new) = new.filter(|_| kind == "VppToken") else { return };
+        let annotations = &new["metadata"]["annotations"];
+        let id = text(&new["status"]["tokenId"]).to_owned();
+        if let Some(request) = annotations["vpptoken.io/sync-requested-at"].as_str() {
+            self.sync_causes.entry(id.clone()).or_default().insert(format!("request {request}"));
+        }
+        if annotations["vpptoken.io/upload-requested-at"].is_string() {
+            self.upload_requests += 1;
+        }
+    }
+
+    fn finalizers(&mut self, old: Option<&Value>, new: Option<&Value>) {
+        let has = |object: Option<&Value>| {
+            let all = object.and_then(|object| object["metadata"]["finalizers"].as_array());
+            all.is_some_and(|all| !all.is_empty())
+        };
+        match (has(old), has(new)) {
+            (false, true) => self.step("AddFinalizer"),
+            (true, false) => self.step("RemoveFinalizer"),
+            _ => {}
+        }
+    }
+
+    fn event(&mut self, event: Option<&Value>) {
+        match event.map(|event| text(&event["reason"])) {
+            Some("Adopted") => self.step("Adopt"),
+            Some("Bound") => self.step("Bind"),
+            Some("SyncNotStarted") => self.step("DeclineSync"),
+            Some("UploadNotDone") => self.step("DeclineUpload"),
+            _ => {}
+        }
+    }
+
+    fn status(&mut self, world: &World, old: Option<&Value>, new: &Value, is_token: bool) {
+        for condition in new["status"]["conditions"].as_array().into_iter().flatten() {
+            *self.reasons.entry(text(&condition["reason"]).to_owned()).or_default() += 1;
+        }
+        let old_status = old.map(|old| &old["status"]);
+        let is_pending = |status: Option<&Value>| status.is_some_and(|status| status["pendingCreate"].is_object());
+        match (is_pending(old_status), is_pending(Some(&new["status"]))) {
+            (false, true) => self.step("RecordIntent"),
+            (true, false) if new["status"]["tokenId"].is_null() => self.step("AbandonIntent"),
+            _ => {}
+        }
+        let token_id =
+            |status: Option<&Value>| status.map(|status| text(&status["tokenId"]).to_owned()).unwrap_or_default();
+        let id = token_id(Some(&new["status"]));
+        let digest = |status: Option<&Value>| status.map(|status| text(&status["uploaded"]["sha256"]).to_owned());
+        let (digest_before, digest) = (digest(old_status), digest(Some(&new["status"])).unwrap_or_default());
+        let has_uploaded = self.uploads.contains_key(&(id.clone(), digest.clone()));
+        if token_id(old_status) == id && !digest.is_empty() && digest_before.as_ref() != Some(&digest) && !has_uploaded
+        {
+            self.step("Note");
+        }
+        if !id.is_empty() && token_id(old_status) != id {
+            let owner = format!("owned by {}", text(&new["metadata"]["uid"]));
+            self.owned.insert(id.clone());
+            self.sync_causes.entry(id).or_default().insert(owner);
+        }
+        let is = |type_: &str| condition(new, type_).0 == "True";
+        if is("Ready") && (is("Stalled") || is("Reconciling")) {
+            self.fail(format!("truthful: {} is Ready and not", text(&new["metadata"]["name"])));
+        }
+        if is("Stalled") && is("Reconciling") {
+            self.fail(format!("truthful: {} is Stalled and Reconciling", text(&new["metadata"]["name"])));
+        }
+        if !is_token {
+            return;
+        }
+        let next = text(&new["status"]["nextSyncTime"]);
+        if !next.is_empty() {
+            let id = text(&new["status"]["tokenId"]).to_owned();
+            self.sync_causes.entry(id).or_default().insert(format!("schedule {next}"));
+        }
+        if is("Ready") && new["status"]["observedGeneration"] == new["metadata"]["generation"] {
+            self.ready(world, new);
+        }
+    }
+
+    /// Ready means that Graph has what the manifest and the Secret ask for, unless somebody changed it a moment ago.
+    fn ready(&mut self, world: &World, object: &Value) {
+        let spec = &object["spec"];
+        let now = world.now();
+        let watch_failed = self.struck.iter().any(|(fault, _)| {
+            matches!(fault, Fault::WatchBroken | Fault::WatchGone | Fault::WatchLate | Fault::WatchSilent)
+        });
+        let since = |time: Option<Timestamp>| time.map_or(SignedDuration::MAX, |time| now.duration_since(time));
+        let watch_delay = if watch_failed { SignedDuration::from_mins(12) } else { SignedDuration::from_secs(90) };
+        if since(self.person_acted) < watch_delay || since(self.portal_acted) < SignedDuration::from_mins(45) {
+            return;
+        }
+        if spec["managementPolicy"] == "Observe" || spec["suspend"] == true {
+            return;
+        }
+        let name = text(&object["metadata"]["name"]);
+        let Some(entity) = world.graph.entity(TENANT, text(&object["status"]["tokenId"])) else {
+            return self.fail(format!("truthful: {name} is Ready, and its token is not in Graph"));
+        };
+        let secret =
+            world.api.get("Secret", text(&object["metadata"]["namespace"]), text(&spec["tokenSecretRef"]["name"]));
+        let digest = secret.and_then(|secret| self.digest_of(&secret));
+        let is_newer_outside = condition(object, "TokenValid").1 == "NewerTokenInIntune"
+            || condition(object, "Ready").1 == "NewerTokenInIntune";
+        if digest.is_some() && digest != entity.token_sha256 && !is_newer_outside {
+            self.fail(format!("truthful: {name} is Ready, and Graph has not the file of its Secret"));
+        }
+        let wanted = text(&spec["countryOrRegion"]);
+        if !wanted.is_empty() && entity.country_or_region.as_deref() != Some(wanted) {
+            self.fail(format!("truthful: {name} is Ready, and Graph has not its country"));
+        }
+    }
+
+    fn digest_of(&self, secret: &Value) -> Option<String> {
+        let encoded = text(&secret["data"]["token"]);
+        self.files.iter().find(|(_, file)| base64(file.text().as_bytes()) == encoded).map(|(digest, _)| digest.clone())
+    }
+
+    fn step(&mut self, name: &'static str) {
+        *self.steps.entry(name).or_default() += 1;
+    }
+}
+
+/// Base64, as Secrets have it.
+pub fn base64(bytes: &[u8]) -> String {
+    let value = serde_json::to_value(k8s_bytes(bytes)).unwrap_or_default();
+    text(&value).to_owned()
+}
+
+fn k8s_bytes(bytes: &[u8]) -> k8s_openapi::ByteString {
+    k8s_openapi::ByteString(bytes.to_vec())
+}

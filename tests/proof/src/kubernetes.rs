@@ -1,0 +1,325 @@
+//! The operator's way to Kubernetes: kube's own client, with production's timeouts and retry layer, over the API server in
+//! memory, with the faults of the history between them.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use api_server::{Answer, EventType, WatchStream};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use jiff::SignedDuration;
+use kube::Client;
+use kube::client::Body;
+use kube::client::retry::RetryPolicy;
+use serde_json::{Value, json};
+use tower::retry::RetryLayer;
+use tower::{Layer, Service};
+
+use crate::fault::{CallKind, Fault};
+use crate::process::Process;
+use crate::world::{Begun, SYSTEM, World, path};
+
+/// Each way takes so long.
+const LATENCY: Duration = Duration::from_millis(2);
+/// The user that the operator is.
+pub const USER: &str = "system:serviceaccount:vpptoken-system:vpptoken-operator";
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A client of one process.
+pub fn client(world: &World, process: &Arc<Process>, read_timeout: Duration) -> Client {
+    let way = Way { world: world.clone(), process: Arc::clone(process), read_timeout };
+    Client::new(RetryLayer::new(RetryPolicy::server_retry()).layer(way), SYSTEM)
+}
+
+#[derive(Clone)]
+struct Way {
+    world: World,
+    process: Arc<Process>,
+    read_timeout: Duration,
+}
+
+impl Service<Request<Body>> for Way {
+    type Response = Response<AnswerBody>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let way = self.clone();
+        Box::pin(async move { way.send(request).await })
+    }
+}
+
+impl Way {
+    async fn send(self, request: Request<Body>) -> Result<Response<AnswerBody>, BoxError> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes().to_vec();
+        let request = Request::from_parts(parts, body);
+        let call = Target::of(&request);
+        if !self.process.is_alive() {
+            return std::future::pending().await;
+        }
+        let Begun { number, fault, delay } = self.world.begin(&self.process, call.kind, call.key());
+        tokio::time::sleep(LATENCY + delay).await;
+        match fault {
+            Some(Fault::NotConnected | Fault::LostBefore) => {
+                self.world.answered(number, "the connection broke");
+                return Err("the connection broke".into());
+            }
+            Some(Fault::Hang) => {
+                tokio::time::sleep(self.read_timeout).await;
+                self.world.answered(number, "no answer in time");
+                return Err("no answer in time".into());
+            }
+            Some(Fault::Throttled) => return Ok(self.refuse(number, 429, "TooManyRequests")),
+            Some(Fault::Failed) => return Ok(self.refuse(number, 500, "InternalError")),
+            Some(Fault::Unavailable) => return Ok(self.refuse(number, 503, "ServiceUnavailable")),
+            Some(Fault::KillBefore) => {
+                self.world.kill(&self.process);
+                return std::future::pending().await;
+            }
+            Some(fault) => self.interfere(fault, &call),
+            None => {}
+        }
+        if !self.process.is_alive() {
+            return std::future::pending().await;
+        }
+        if self.world.is_forbidden(&call.plural, &call.namespace) {
+            return Ok(self.refuse(number, 403, "Forbidden"));
+        }
+        let answer = self.world.api.call(request, USER);
+        self.world.judge().kube_call(&self.world);
+        match answer {
+            Answer::Watch(stream) => {
+                self.world.answered(number, "200, a stream");
+                let events = deliver(stream, fault, Arc::clone(&self.process), self.read_timeout);
+                let mut response = Response::new(AnswerBody(events));
+                response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
+                Ok(response)
+            }
+            Answer::Once(response) => {
+                if fault == Some(Fault::KillAfter) {
+                    self.world.kill(&self.process);
+                    return std::future::pending().await;
+                }
+                tokio::time::sleep(LATENCY).await;
+                if !self.process.is_alive() {
+                    return std::future::pending().await;
+                }
+                self.world.answered(number, response.status().as_u16().to_string());
+                match fault {
+                    Some(Fault::LostAfter) => Err("the connection broke".into()),
+                    Some(Fault::HalfBody) => Ok(response.map(|body| {
+                        let half = body.slice(..body.len() / 2);
+                        AnswerBody(stream::iter([Ok(half), Err("the connection broke".into())]).boxed())
+                    })),
+                    _ => Ok(response.map(|body| AnswerBody(stream::iter([Ok(body)]).boxed()))),
+                }
+            }
+        }
+    }
+
+    fn refuse(&self, number: usize, code: u16, reason: &str) -> Response<AnswerBody> {
+        self.world.answered(number, code.to_string());
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "reason": reason,
+            "message": "a fault",
+        });
+        let body = Bytes::from(status.to_string());
+        let mut response = Response::new(AnswerBody(stream::iter([Ok(body)]).boxed()));
+        *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
+        if matches!(code, 429 | 503) {
+            // As an API server that sheds load; without it kube's client waits a random time that has no seed.
+            response.headers_mut().insert("retry-after", http::HeaderValue::from_static("1"));
+        }
+        response
+    }
+
+    /// What else may happen just before a request arrives.
+    fn interfere(&self, fault: Fault, call: &Target) {
+        let world = &self.world;
+        match fault {
+            Fault::Overlap => world.replace(Arc::clone(&self.process)),
+            Fault::ClockBack => world.step_wall_clock(SignedDuration::from_hours(-1)),
+            Fault::ClockGlitch => glitch(world),
+            Fault::Touched if call.plural == "vpptokens" => {
+                let patch =
+                    json!({ "metadata": { "annotations": { "example.com/note": world.call_count().to_string() } } });
+                world.patch("VppToken", &call.namespace, &call.name, &patch);
+            }
+            Fault::Restored if call.plural == "vpptokens" => restore(world, &call.namespace, &call.name),
+            _ => {}
+        }
+    }
+}
+
+/// The wall clock jumps two days ahead, and back a minute later.
+pub fn glitch(world: &World) {
+    world.step_wall_clock(SignedDuration::from_hours(48));
+    let world = world.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        world.step_wall_clock(SignedDuration::from_hours(-48));
+    });
+}
+
+/// A backup tool puts back the status of two writes ago.
+pub fn restore(world: &World, namespace: &str, name: &str) {
+    let older: Vec<Value> = world
+        .api
+        .writes()
+        .iter()
+        .filter(|write| write.kind == "VppToken" && (&*write.namespace, &*write.name) == (namespace, name))
+        .filter_map(|write| write.new.as_ref().map(|new| new["status"].clone()))
+        .collect();
+    let status = older.iter().rev().nth(2).or_else(|| older.first()).cloned();
+    let Some(mut object) = world.api.get("VppToken", namespace, name) else { return };
+    object["status"] = status.unwrap_or_default();
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+    }
+    let path = format!("{}/status?fieldManager=backup", path("VppToken", namespace, name));
+    world.judge().restored();
+    world.request("PUT", &path, "application/json", &object);
+}
+
+/// What a request is for.
+pub struct Target {
+    kind: CallKind,
+    verb: &'static str,
+    plural: String,
+    namespace: String,
+    name: String,
+    subresource: String,
+}
+
+impl Target {
+    fn of(request: &Request<Vec<u8>>) -> Self {
+        let segments: Vec<&str> = request.uri().path().split('/').filter(|part| !part.is_empty()).collect();
+        let rest = if segments.first() == Some(&"api") { segments.get(2..) } else { segments.get(3..) };
+        let rest = rest.unwrap_or_default();
+        let (namespace, rest) = match rest {
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
+            rest => ("", rest),
+        };
+        let part = |n: usize| rest.get(n).copied().unwrap_or_default().to_owned();
+        let (plural, mut name, subresource) = (part(0), part(1), part(2));
+        if plural == "events" {
+            name = String::new();
+        }
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+        let (verb, kind) = match request.method().as_str() {
+            "GET" if is_watch => ("WATCH", CallKind::Watch),
+            "GET" if name.is_empty() => ("LIST", CallKind::KubeRead),
+            "GET" => ("GET", CallKind::KubeRead),
+            "POST" => ("POST", CallKind::KubeWrite),
+            "PUT" => ("PUT", CallKind::KubeWrite),
+            "DELETE" => ("DELETE", CallKind::KubeWrite),
+            _ => ("PATCH", CallKind::KubeWrite),
+        };
+        Self { kind, verb, plural, namespace: namespace.to_owned(), name, subresource }
+    }
+
+    fn key(&self) -> String {
+        let parts = [&self.plural, &self.namespace, &self.name, &self.subresource];
+        let parts: Vec<&str> = parts.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        format!("{} {}", self.verb, parts.join("/"))
+    }
+}
+
+/// The body of an answer, as it arrives.
+pub struct AnswerBody(BoxStream<'static, Result<Bytes, BoxError>>);
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.0.poll_next_unpin(cx).map(|next| next.map(|data| data.map(Frame::data)))
+    }
+}
+
+struct Delivery {
+    stream: WatchStream,
+    fault: Option<Fault>,
+    process: Arc<Process>,
+    held: VecDeque<Bytes>,
+    is_over: bool,
+    read_timeout: Duration,
+}
+
+/// The events of a watch, as the faults let them through.
+fn deliver(
+    stream: WatchStream,
+    fault: Option<Fault>,
+    process: Arc<Process>,
+    read_timeout: Duration,
+) -> BoxStream<'static, Result<Bytes, BoxError>> {
+    let first = match fault {
+        Some(Fault::WatchGone) => VecDeque::from([Bytes::from(format!(
+            "{}\n",
+            json!({ "type": "ERROR", "object": {
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 410,
+                "reason": "Expired", "message": "too old resource version",
+            } })
+        ))]),
+        _ => VecDeque::new(),
+    };
+    let delivery =
+        Delivery { stream, fault, process, held: first, is_over: fault == Some(Fault::WatchGone), read_timeout };
+    stream::unfold(delivery, |mut delivery| async move {
+        let next = delivery.next().await;
+        next.map(|next| (next, delivery))
+    })
+    .boxed()
+}
+
+impl Delivery {
+    async fn next(&mut self) -> Option<Result<Bytes, BoxError>> {
+        if let Some(line) = self.held.pop_front() {
+            return Some(Ok(line));
+        }
+        if self.is_over {
+            return None;
+        }
+        if self.fault == Some(Fault::WatchSilent) {
+            tokio::time::sleep(self.read_timeout).await;
+            self.is_over = true;
+            return Some(Err("no answer in time".into()));
+        }
+        let read = tokio::time::timeout(self.read_timeout, self.stream.next()).await;
+        if !self.process.is_alive() {
+            return std::future::pending().await;
+        }
+        match read {
+            Err(_) => {
+                self.is_over = true;
+                Some(Err("no answer in time".into()))
+            }
+            Ok(None) => None,
+            Ok(Some(event)) => {
+                match self.fault {
+                    Some(Fault::WatchBroken) if event.event_type != EventType::Bookmark => {
+                        self.is_over = true;
+                        return Some(Err("the connection broke".into()));
+                    }
+                    Some(Fault::WatchLate) => tokio::time::sleep(Duration::from_secs(20)).await,
+                    _ => tokio::time::sleep(LATENCY).await,
+                }
+                Some(Ok(event.line))
+            }
+        }
+    }
+}

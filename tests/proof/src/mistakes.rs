@@ -1,0 +1,261 @@
+//! Lives in which a person makes a mistake, or somebody says no: the reason is said, and when it is put right, all arrives.
+
+use std::time::Duration;
+
+use graph_emulator::Permission;
+use serde_json::{Value, json};
+
+use crate::fault::Fault;
+use crate::life::{create, done, is_ready};
+use crate::world::{CLIENT, CLIENT_SECRET, DEVICES, TENANT, World, file};
+
+/// A reason has to be said within this time.
+const LIMIT: Duration = Duration::from_secs(2 * 3600);
+/// Another Entra tenant.
+const OTHER_TENANT: &str = "3c1f7a52-6b0e-4a37-8f7d-2a9f5f0f6a10";
+
+/// Waits until a condition has a reason; when a person renewed the token in the portal meanwhile, anything may come.
+async fn says(world: &World, name: &str, reason: &str) -> Result<(), String> {
+    world
+        .until(&format!("{name} says {reason}"), LIMIT, |world| {
+            let object = world.token(name);
+            let conditions = object["status"]["conditions"].as_array();
+            let says = conditions.is_some_and(|all| all.iter().any(|condition| condition["reason"] == reason));
+            says && object["status"]["observedGeneration"] == object["metadata"]["generation"]
+                || world.was_renewed_outside()
+        })
+        .await
+}
+
+/// Nothing is in Graph while the manifest or its file is wrong.
+fn nothing_is_created(world: &World) -> Result<(), String> {
+    match world.graph.entities(TENANT).len() {
+        0 => Ok(()),
+        count => Err(format!("always_arrives: {count} tokens were created from a wrong manifest")),
+    }
+}
+
+pub(crate) async fn mistakes(world: &World) -> Result<(), String> {
+    world.put_secret(DEVICES, "t0", "other", "x");
+    world.put_token("t0", json!({}));
+    world.start_process();
+    says(world, "t0", "SecretKeyNotFound").await?;
+    world.put_secret(DEVICES, "t0", "token", "this is no token file");
+    says(world, "t0", "TokenFileMalformed").await?;
+    world.put_file("t0", &file("t0", -1));
+    says(world, "t0", "TokenFileExpired").await?;
+    world.put_token("t0", json!({ "organizationName": "Fabrikam" }));
+    world.put_file("t0", &file("t0", 200));
+    says(world, "t0", "OrganizationMismatch").await?;
+    world.put_token("t0", json!({ "sync": { "schedule": "0 0 31 4 *" } }));
+    says(world, "t0", "ScheduleNeverFires").await?;
+    world.put_token("t0", json!({ "sync": { "schedule": "0,50 * * * *" } }));
+    says(world, "t0", "ScheduleInvalid").await?;
+    world.put_token("t0", json!({ "displayName": "Berlin" }));
+    says(world, "t0", "SettingUnknownToApi").await?;
+    nothing_is_created(world)?;
+    world.put_token("t0", json!({}));
+    done(world, "t0", 200).await
+}
+
+fn put_tenant(world: &World, tenant_id: &str, namespaces: &Value, operations: &[&str]) {
+    world.apply(&json!({
+        "apiVersion": "vpptoken.io/v1alpha1", "kind": "ClusterGraphTenant", "metadata": { "name": "default" },
+        "spec": {
+            "tenantId": tenant_id, "clientId": CLIENT, "credentials": { "clientSecretRef": { "name": "graph" } },
+            "allowedNamespaces": namespaces, "allowedOperations": operations,
+        },
+    }));
+}
+
+const ALL_OPERATIONS: [&str; 4] = ["Create", "Adopt", "Bind", "Delete"];
+
+pub(crate) async fn not_allowed(world: &World) -> Result<(), String> {
+    put_tenant(world, TENANT, &json!({ "from": "Names", "names": ["elsewhere"] }), &ALL_OPERATIONS);
+    world.put_file("t0", &file("t0", 200));
+    world.put_token("t0", json!({}));
+    world.start_process();
+    says(world, "t0", "NamespaceNotAllowed").await?;
+    put_tenant(world, TENANT, &json!({ "from": "All" }), &["Adopt"]);
+    says(world, "t0", "OperationNotAllowed").await?;
+    nothing_is_created(world)?;
+    put_tenant(world, TENANT, &json!({ "from": "All" }), &ALL_OPERATIONS);
+    done(world, "t0", 200).await
+}
+
+pub(crate) async fn tenant_comes_and_goes(world: &World) -> Result<(), String> {
+    world.graph.add_app(OTHER_TENANT, CLIENT, CLIENT_SECRET);
+    world.delete("ClusterGraphTenant", "", "default");
+    world.put_file("t0", &file("t0", 200));
+    world.put_token("t0", json!({}));
+    world.start_process();
+    says(world, "t0", "TenantNotFound").await?;
+    put_tenant(world, TENANT, &json!({ "from": "All" }), &ALL_OPERATIONS);
+    done(world, "t0", 200).await?;
+    world.delete("ClusterGraphTenant", "", "default");
+    says(world, "t0", "TenantNotFound").await?;
+    put_tenant(world, OTHER_TENANT, &json!({ "from": "All" }), &ALL_OPERATIONS);
+    says(world, "t0", "TenantChanged").await?;
+    if !world.graph.entities(OTHER_TENANT).is_empty() {
+        return Err("never_two: a token was created in another tenant".into());
+    }
+    world.delete("ClusterGraphTenant", "", "default");
+    put_tenant(world, TENANT, &json!({ "from": "All" }), &ALL_OPERATIONS);
+    done(world, "t0", 200).await
+}
+
+pub(crate) async fn verdicts(world: &World) -> Result<(), String> {
+    create(world, "t0").await?;
+    let id = world.token("t0")["status"]["tokenId"].as_str().unwrap_or_default().to_owned();
+    let force = |state: Option<&str>| {
+        world.judge().portal_acted(world.now());
+        world.graph.force_state(TENANT, &id, state)
+    };
+    for (state, reason) in [
+        ("expired", "Expired"),
+        ("invalid", "Invalid"),
+        ("assignedToExternalMDM", "AssignedToExternalMDM"),
+        ("duplicateLocationId", "DuplicateLocation"),
+    ] {
+        force(Some(state));
+        says(world, "t0", reason).await?;
+    }
+    force(Some("unknown"));
+    says(world, "t0", "Unknown").await?;
+    says(world, "t0", "StateUnknown").await?;
+    force(None);
+    world.until("t0 is ready", LIMIT, |world| is_ready(world, "t0")).await?;
+    world.delete("VppToken", DEVICES, "t0");
+    world.delete_in_portal(&id);
+    // A token that is about to expire; then a new file.
+    tokio::time::sleep(Duration::from_secs(20 * 60)).await;
+    world.put_file("t0", &file("t0", 20));
+    world.put_token("t0", json!({}));
+    says(world, "t0", "ExpiringSoon").await?;
+    world.put_file("t0", &file("t0", 200));
+    done(world, "t0", 200).await
+}
+
+pub(crate) async fn refused(world: &World) -> Result<(), String> {
+    world.graph.settings_mut(|settings| {
+        settings.required_on_create.insert("displayName".into());
+    });
+    world.put_file("t0", &file("t0", 200));
+    world.put_token("t0", json!({}));
+    world.start_process();
+    says(world, "t0", "GraphRefused").await?;
+    nothing_is_created(world)?;
+    world.graph.settings_mut(|settings| {
+        settings.required_on_create.remove("displayName");
+    });
+    done(world, "t0", 200).await?;
+    world.graph.settings_mut(|settings| {
+        settings.not_kept.insert("countryOrRegion".into());
+    });
+    world.put_token("t0", json!({ "countryOrRegion": "fr" }));
+    says(world, "t0", "SettingNotAccepted").await?;
+    world.graph.settings_mut(|settings| settings.not_kept.clear());
+    world.put_token("t0", json!({ "countryOrRegion": "it" }));
+    done(world, "t0", 200).await
+}
+
+/// Credentials expire, the permission is taken away, a sync fails, and Graph can't be reached for a long time.
+pub(crate) async fn unavailable(world: &World) -> Result<(), String> {
+    create(world, "t0").await?;
+    world.graph.set_secret_expired(TENANT, CLIENT, true);
+    world.graph.revoke_access_tokens();
+    says(world, "t0", "CredentialsRefused").await?;
+    world.graph.set_secret_expired(TENANT, CLIENT, false);
+    world.until("t0 is ready", LIMIT, |world| is_ready(world, "t0") || world.was_renewed_outside()).await?;
+    world.graph.set_permission(TENANT, CLIENT, Permission::None);
+    world.graph.revoke_access_tokens();
+    says(world, "t0", "PermissionMissing").await?;
+    world.graph.set_permission(TENANT, CLIENT, Permission::ReadWrite);
+    world.graph.revoke_access_tokens();
+    world.until("t0 is ready", LIMIT, |world| is_ready(world, "t0") || world.was_renewed_outside()).await?;
+    let id = world.token("t0")["status"]["tokenId"].as_str().unwrap_or_default().to_owned();
+    world.graph.set_sync_failure(TENANT, &id, true);
+    let request = |at: &str| {
+        let annotations = json!({ "vpptoken.io/sync-requested-at": at });
+        world.patch("VppToken", DEVICES, "t0", &json!({ "metadata": { "annotations": annotations } }));
+    };
+    request("one");
+    says(world, "t0", "SyncFailed").await?;
+    world.graph.set_sync_failure(TENANT, &id, false);
+    world.take_graph_down(true);
+    says(world, "t0", "SnapshotStale").await?;
+    world.take_graph_down(false);
+    request("two");
+    done(world, "t0", 200).await
+}
+
+pub(crate) async fn ambiguous(world: &World) -> Result<(), String> {
+    let shared = file("t0", 200);
+    let [first, second] =
+        ["us", "de"].map(|country| world.create_in_portal("vpp.t0@contoso.example", &shared, country));
+    // What no list can show yet, nobody can find.
+    tokio::time::sleep(world.climate.list_lag).await;
+    world.put_file("t0", &shared);
+    world.put_token("t0", json!({}));
+    world.start_process();
+    world
+        .until("t0 says AmbiguousMatch, if it can see both", LIMIT, |world| {
+            let was_disturbed =
+                world.struck().values().any(|fault| matches!(fault, Fault::Hidden | Fault::PortalRenews));
+            world.condition("t0", "Ready").1 == "AmbiguousMatch" || was_disturbed
+        })
+        .await?;
+    if world.condition("t0", "Ready").1 != "AmbiguousMatch" {
+        return Ok(());
+    }
+    world.delete_in_portal(&first);
+    done(world, "t0", 200).await?;
+    let was_disturbed = world.struck().values().any(|fault| matches!(fault, Fault::Hidden | Fault::PortalRenews));
+    if !was_disturbed && world.token("t0")["status"]["tokenId"] != second.as_str() {
+        return Err("always_arrives: another token was taken than the one that is left".into());
+    }
+    Ok(())
+}
+
+pub(crate) async fn another_id(world: &World) -> Result<(), String> {
+    create(world, "t0").await?;
+    let other = world.create_in_portal("vpp.other@contoso.example", &file("other", 300), "us");
+    world.put_token("t0", json!({ "tokenId": other }));
+    says(world, "t0", "AlreadyBound").await?;
+    let request = json!({ "metadata": { "annotations": { "vpptoken.io/upload-requested-at": "now" } } });
+    world.patch("VppToken", DEVICES, "t0", &request);
+    world
+        .until("the upload is done, and the token still is the one that it had", LIMIT, |world| {
+            let status = &world.token("t0")["status"];
+            let is_uploaded = status["lastHandledUploadRequest"] == "now" || world.was_renewed_outside();
+            is_uploaded && status["tokenId"] != other.as_str()
+        })
+        .await
+}
+
+/// One of two watched namespaces can't be read: nothing is created until it can, and renewals go on. Then the Secret can't.
+pub(crate) async fn no_rights(world: &World) -> Result<(), String> {
+    const OTHER: &str = "schools";
+    const REFUSED_WATCHES: [&str; 2] = ["LIST secrets/devices", "WATCH secrets/devices"];
+    world.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": OTHER } }));
+    world.watch_namespaces(&[DEVICES, OTHER]);
+    world.forbid("vpptokens", OTHER, true);
+    world.put_file("t0", &file("t0", 200));
+    world.put_token("t0", json!({}));
+    world.start_process();
+    says(world, "t0", "NamespaceNotRead").await?;
+    nothing_is_created(world)?;
+    world.forbid("vpptokens", OTHER, false);
+    done(world, "t0", 200).await?;
+    world.forbid("secrets", DEVICES, true);
+    world.put_file("t0", &file("t0", 300));
+    // Of a watch that is refused, the log and a metric tell, and the VppTokens stay as they were.
+    world
+        .until("t0 says SecretNotReadable", LIMIT, |world| {
+            world.condition("t0", "Ready").1 == "SecretNotReadable"
+                || REFUSED_WATCHES.iter().any(|call| world.was_answered(call, "403"))
+        })
+        .await?;
+    world.forbid("secrets", DEVICES, false);
+    done(world, "t0", 300).await
+}
