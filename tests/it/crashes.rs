@@ -159,10 +159,10 @@ impl Life {
 
     /// How many of the processes that were killed took the answer to a sync with them: Graph carried out one sync more
     /// than the status ever showed. Each process but the last was killed, and the next one started at one of `starts`.
-    fn hidden_syncs(&self, starts: &[Timestamp]) -> usize {
+    async fn hidden_syncs(&self, starts: &[Timestamp]) -> usize {
         let syncs = self.world.requests(SyncLicenses).into_iter().filter(|request| request.carried_out.is_some());
         let syncs: Vec<Timestamp> = syncs.map(|request| request.began).collect();
-        let statuses = self.history.of("berlin").into_iter();
+        let statuses = self.history.of("berlin").await.into_iter();
         let shown: BTreeSet<Timestamp> = statuses.filter_map(|status| status.last_sync_trigger_time).collect();
         let begins = std::iter::once(Timestamp::MIN).chain(starts.iter().copied());
         let lives = begins.zip(starts).filter(|(began, ended)| {
@@ -356,6 +356,6 @@ async fn killed_eight_times_as_soon_as_it_is_ready() {
     }
     life.wait_renewed().await;
     // Each of the crashes may hide the answer to a sync, which is then done again.
-    life.repeated_syncs = life.hidden_syncs(&starts);
+    life.repeated_syncs = life.hidden_syncs(&starts).await;
     life.end().await;
 }

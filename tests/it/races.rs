@@ -48,7 +48,7 @@ async fn a_list_that_began_before_a_create_and_ended_after_it_brings_no_second_c
     assert_eq!(world.entities().len(), 1, "{:#?}", world.entities());
     assert_eq!(carried_out(&world, Operation::Create), 1);
     assert_eq!(world.emulator.count(Operation::Get), 0, "the token was missed and asked for");
-    let created = history.of("berlin").into_iter().skip_while(|status| status.token_id.is_none());
+    let created = history.of("berlin").await.into_iter().skip_while(|status| status.token_id.is_none());
     for status in created {
         assert_eq!(status.token_id.as_ref(), Some(&id), "{status:#?}");
         assert_ne!(reason(&status), "Vanished", "the token seemed to be gone: {status:#?}");
@@ -76,7 +76,7 @@ async fn a_list_that_began_before_a_change_and_ended_after_it_shows_nothing_old(
     world.wait_lists(2).await;
 
     assert_eq!(carried_out(&world, Operation::Update), 1);
-    let versions = history.of("berlin");
+    let versions = history.of("berlin").await;
     let changed = versions.iter().skip_while(|status| !shows(status, "fr"));
     for status in changed {
         assert!(shows(status, "fr"), "an old value came back: {status:#?}");
@@ -123,7 +123,7 @@ async fn a_token_that_one_list_lacks_is_neither_missed_nor_created_again() {
     assert_eq!(carried_out(&world, Operation::Create), 1);
     assert_eq!(world.emulator.count(Operation::Get), 0, "one list was believed");
     assert_eq!(world.entities().len(), 1);
-    let synced = history.of("berlin").into_iter().skip_while(|status| status.token_id.is_none());
+    let synced = history.of("berlin").await.into_iter().skip_while(|status| status.token_id.is_none());
     for status in synced {
         assert_eq!(status.token_id.as_ref(), Some(&id));
         assert_ne!(reason(&status), "Vanished", "the token seemed to be gone: {status:#?}");
@@ -190,7 +190,7 @@ async fn two_files_of_one_apple_id_and_organization_are_created_one_after_the_ot
 
     let mut recorded: BTreeSet<String> = BTreeSet::new();
     let mut intents = 0;
-    for (name, status) in history.all() {
+    for (name, status) in history.all().await {
         if status.pending_create.is_none() {
             recorded.remove(&name);
         } else if recorded.insert(name) {

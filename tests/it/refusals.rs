@@ -109,7 +109,7 @@ async fn a_failing_object_waits_longer_and_longer_whatever_is_written_about_it_a
     assert!(fault.wait_hits(5, LIMIT).await);
     let failed = gaps(&world.requests(Operation::Update)[..5]);
     // The status shows what it waits for, and no single attempt.
-    let said = history.of("berlin");
+    let said = history.of("berlin").await;
     let mut said: Vec<_> = said.iter().map(|status| condition(status, ConditionType::Ready).reason).collect();
     said.dedup();
     assert_eq!(said, ["UpToDate", "Updating", "GraphUnavailable"]);

@@ -69,7 +69,7 @@ async fn a_renewal_shows_that_it_is_uploaded_then_that_graph_lags_then_that_it_i
             })
             .await;
     }
-    let versions = history.of("berlin");
+    let versions = history.of("berlin").await;
     let mut stages: Vec<_> = versions.iter().map(shown).collect();
     stages.dedup();
     let of = |row, reason: &str, token: [&str; 2], expiry| (row, reason.to_owned(), token.map(str::to_owned), expiry);
@@ -82,7 +82,7 @@ async fn a_renewal_shows_that_it_is_uploaded_then_that_graph_lags_then_that_it_i
             of(READY, "UpToDate", ["True", "Valid"], Some(renewed.expires())),
         ]
     );
-    let versions = history.of("late");
+    let versions = history.of("late").await;
     let mut stages: Vec<_> = versions.iter().map(shown).collect();
     stages.dedup();
     assert_eq!(
@@ -95,7 +95,8 @@ async fn a_renewal_shows_that_it_is_uploaded_then_that_graph_lags_then_that_it_i
             of(READY, "UpToDate", ["True", "Valid"], Some(late.expires())),
         ]
     );
-    let said = history.of("berlin").into_iter().map(|status| condition(&status, ConditionType::TokenValid).message);
+    let said =
+        history.of("berlin").await.into_iter().map(|status| condition(&status, ConditionType::TokenValid).message);
     let said: Vec<String> = said.filter(|message| message.contains("was uploaded")).collect();
     assert!(said.iter().all(|message| message.contains(RENEWED.as_str())), "{said:?}");
 
