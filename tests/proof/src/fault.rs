@@ -54,6 +54,12 @@ pub enum Fault {
     ClockBack,
     /// The wall clock goes forward by two days, and back a minute later.
     ClockGlitch,
+    /// The wall clock goes back by an hour, and forward again a minute later.
+    ClockDip,
+    /// For two minutes no connection to Graph can be made.
+    GraphOutage,
+    /// For two minutes no connection to the API server can be made.
+    KubeOutage,
     /// Somebody else writes to the object just before.
     Touched,
     /// Another field manager restores the status that the object had some writes ago.
@@ -76,7 +82,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::NotConnected,
         Self::LostBefore,
         Self::LostAfter,
@@ -93,6 +99,9 @@ impl Fault {
         Self::Overlap,
         Self::ClockBack,
         Self::ClockGlitch,
+        Self::ClockDip,
+        Self::GraphOutage,
+        Self::KubeOutage,
         Self::Touched,
         Self::Restored,
         Self::Hidden,
@@ -106,7 +115,7 @@ impl Fault {
 
     /// Whether it can strike this kind of call, and differs there from another fault.
     pub fn strikes(self, kind: CallKind) -> bool {
-        use CallKind::{GraphRead, GraphWrite, KubeWrite, Watch};
+        use CallKind::{GraphRead, GraphWrite, KubeRead, KubeWrite, Watch};
         match self {
             // A read has no effect: that it is lost before or after is one.
             Self::NotConnected
@@ -118,9 +127,12 @@ impl Fault {
             | Self::HalfBody
             | Self::KillBefore
             | Self::Overlap => kind != Watch,
-            Self::LostAfter | Self::KillAfter => matches!(kind, KubeWrite | GraphWrite),
-            Self::Late | Self::UnavailableAfter | Self::KillLate => kind == GraphWrite,
-            Self::ClockBack | Self::ClockGlitch => matches!(kind, KubeWrite | GraphWrite | GraphRead),
+            Self::LostAfter | Self::KillAfter | Self::Late | Self::UnavailableAfter | Self::KillLate => {
+                matches!(kind, KubeWrite | GraphWrite)
+            }
+            Self::GraphOutage => matches!(kind, GraphRead | GraphWrite),
+            Self::KubeOutage => matches!(kind, KubeRead | KubeWrite),
+            Self::ClockBack | Self::ClockGlitch | Self::ClockDip => matches!(kind, KubeWrite | GraphWrite | GraphRead),
             Self::Touched | Self::Restored => kind == KubeWrite,
             Self::Hidden | Self::PortalRenews | Self::PortalEdits => matches!(kind, GraphRead | GraphWrite),
             Self::WatchBroken | Self::WatchGone | Self::WatchLate | Self::WatchSilent => kind == Watch,

@@ -12,10 +12,11 @@ use reqwest::header::HeaderMap;
 use vpptoken_operator::graph::{ErrorKind, GraphError, Received, Transport};
 
 use crate::fault::{CallKind, Fault};
-use crate::kubernetes::glitch;
 use crate::process::Process;
 use crate::world::{Begun, TENANT, World, file};
 
+/// What a 429 asks to wait, in seconds.
+const RETRY_AFTER: &str = "7";
 /// Each way takes so long.
 const LATENCY: Duration = Duration::from_millis(20);
 
@@ -37,7 +38,7 @@ async fn send(world: World, process: Arc<Process>, request: reqwest::Request) ->
     }
     let (kind, key, id) = target(&world, &request);
     let Begun { number, fault, delay } = world.begin(&process, kind, key.clone());
-    world.judge().graph_call(&world, &key, id.as_deref());
+    world.judge().graph_call(&world, process.number, &key, id.as_deref());
     let request = convert(request);
     tokio::time::sleep(LATENCY + delay).await;
     let is_down = world.is_graph_down().then_some(Fault::NotConnected);
@@ -46,7 +47,10 @@ async fn send(world: World, process: Arc<Process>, request: reqwest::Request) ->
             return Err(GraphError::new(ErrorKind::Unreachable, "no connection could be made"));
         }
         Some(Fault::LostBefore) => return Err(broke()),
-        Some(Fault::Throttled) => return Ok(refusal(429, Some("7"))),
+        Some(Fault::Throttled) => {
+            world.judge().throttled(process.number, world.now());
+            return Ok(refusal(429, Some(RETRY_AFTER)));
+        }
         Some(Fault::Failed) => return Ok(refusal(500, None)),
         Some(Fault::Unavailable) => return Ok(refusal(503, None)),
         Some(Fault::Hang) => return std::future::pending().await,
@@ -65,7 +69,12 @@ async fn send(world: World, process: Arc<Process>, request: reqwest::Request) ->
         }
         Some(Fault::Overlap) => world.replace(Arc::clone(&process)),
         Some(Fault::ClockBack) => world.step_wall_clock(SignedDuration::from_hours(-1)),
-        Some(Fault::ClockGlitch) => glitch(&world),
+        Some(Fault::ClockGlitch) => world.step_wall_clock_for_a_minute(SignedDuration::from_hours(48)),
+        Some(Fault::ClockDip) => world.step_wall_clock_for_a_minute(SignedDuration::from_hours(-1)),
+        Some(Fault::GraphOutage) => {
+            world.outage(true);
+            return Err(GraphError::new(ErrorKind::Unreachable, "no connection could be made"));
+        }
         Some(Fault::Hidden) => world.hide_all(Duration::from_secs(120)),
         Some(Fault::PortalRenews) => {
             if let Some(entity) = world.graph.entities(TENANT).first() {

@@ -2,7 +2,7 @@
 //! many processes run: what nobody could know is not held against the operator. Of the operator itself it knows nothing.
 //!
 //! Each rule has a name, which a broken history begins with:
-//! `never_two`, `obeys`, `never_wipe`, `never_leak`, `never_rubbish`, `never_fight`, `never_spin`, `no_needless_write`,
+//! `never_two`, `obeys`, `heeds`, `never_wipe`, `never_leak`, `never_rubbish`, `never_fight`, `never_spin`, `no_needless_write`,
 //! `truthful`, `runs`, and, from the lives, `always_arrives` and `stays`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +22,11 @@ const MAX_CALLS_PER_MINUTE: usize = 90;
 const MAX_SAME_CALLS: usize = 200;
 /// A value that Graph does not keep is sent this often by a process, which counts in memory.
 const MAX_TRIES: usize = 3;
+
+/// What a 429 of the simulation asks to wait.
+const PAUSE: SignedDuration = SignedDuration::from_secs(7);
+/// What began at the same moment as the answer to another request arrived could not know of it.
+const SAME_MOMENT: SignedDuration = SignedDuration::from_millis(50);
 
 /// The steps of the plan, each as it shows from outside.
 pub const STEPS: [&str; 16] = [
@@ -66,6 +71,8 @@ pub struct Judge {
     confirmed: String,
     /// When each token was last asked for by its id.
     asked: BTreeMap<String, Timestamp>,
+    /// When a process was last told by Graph to wait.
+    throttled: BTreeMap<u32, Timestamp>,
     /// The process whose request Graph carries out.
     process: u32,
     /// When a token was created, and by which process.
@@ -161,9 +168,22 @@ impl Judge {
 
     // What it sees.
 
+    /// Graph answers a request of a process with 429.
+    pub fn throttled(&mut self, process: u32, at: Timestamp) {
+        self.throttled.insert(process, at);
+    }
+
     /// A request to Graph begins.
-    pub fn graph_call(&mut self, world: &World, key: &str, id: Option<&str>) {
+    pub fn graph_call(&mut self, world: &World, process: u32, key: &str, id: Option<&str>) {
         self.look_at_graph(world);
+        let is_to_wait = self.throttled.get(&process).is_some_and(|at| {
+            let since = world.now().duration_since(*at);
+            since > SAME_MOMENT && since < PAUSE
+        });
+        // Access tokens come from another host.
+        if is_to_wait && key != "POST token" {
+            self.fail(format!("heeds: {key} is sent although Graph asked to wait"));
+        }
         match id {
             Some(id) if key.starts_with("DELETE") => self.may_delete(world, id),
             Some(id) if key.starts_with("GET") => {
@@ -235,6 +255,15 @@ impl Judge {
                 && object["metadata"]["deletionTimestamp"].is_string()
                 && text(&object["status"]["tokenId"]).eq_ignore_ascii_case(id)
         });
+        let has_another = world.api.objects("VppToken").into_iter().any(|object| {
+            object["metadata"]["deletionTimestamp"].is_null()
+                && text(&object["status"]["tokenId"]).eq_ignore_ascii_case(id)
+                && condition(&object, "Ready").0 == "True"
+                && object["spec"]["managementPolicy"] != "Observe"
+        });
+        if has_another {
+            self.fail(format!("never_wipe: the token {id} is deleted, and another VppToken has it"));
+        }
         // A process that read the object before another one let it go may be late; Graph answers 404.
         if !is_meant && world.graph.entity(TENANT, id).is_some() {
             self.fail(format!("never_wipe: the token {id} is deleted, and no manifest says so"));
@@ -360,6 +389,13 @@ impl Judge {
             self.sync_causes.entry(id.to_owned()).or_default().insert(format!("upload {digest} {count}"));
             if count > 1 + self.hidden_effects() + self.portal_acts + self.upload_requests {
                 self.fail(format!("no_needless_write: the same file is uploaded onto {id} for the {count}th time"));
+            }
+            let organization = digest_organization(&self.files, &digest);
+            let is_meant = world.api.objects("VppToken").iter().any(|object| {
+                text(&object["status"]["tokenId"]) == id && object["spec"]["organizationName"].as_str() == organization
+            });
+            if organization.is_some() && organization != before.organization_name.as_deref() && !is_meant {
+                self.fail(format!("never_rubbish: a file of another organization is uploaded onto {id}"));
             }
             let shown =
                 |digest: Option<&String>| digest.and_then(|digest| self.files.get(digest)).map(TokenFile::expires);
@@ -536,6 +572,14 @@ impl Judge {
         if !wanted.is_empty() && entity.country_or_region.as_deref() != Some(wanted) {
             self.fail(format!("truthful: {name} is Ready, and Graph has not its country"));
         }
+        let updates = &spec["automaticallyUpdateApps"];
+        if updates.is_boolean() && *updates != entity.automatically_update_apps {
+            self.fail(format!("truthful: {name} is Ready, and Graph has another automaticallyUpdateApps"));
+        }
+        let apple_id = entity.apple_id.as_deref().unwrap_or_default();
+        if !apple_id.eq_ignore_ascii_case(text(&spec["appleId"])) {
+            self.fail(format!("truthful: {name} is Ready, and Graph has another Apple ID"));
+        }
     }
 
     fn digest_of(&self, secret: &Value) -> Option<String> {
@@ -546,6 +590,10 @@ impl Judge {
     fn step(&mut self, name: &'static str) {
         *self.steps.entry(name).or_default() += 1;
     }
+}
+
+fn digest_organization<'a>(files: &'a BTreeMap<String, TokenFile>, digest: &str) -> Option<&'a str> {
+    files.get(digest).map(TokenFile::organization)
 }
 
 /// Base64, as Secrets have it.

@@ -90,6 +90,17 @@ impl Way {
                 self.world.kill(&self.process);
                 return std::future::pending().await;
             }
+            Some(Fault::KillLate) => {
+                self.later(request, Duration::from_secs(4));
+                self.world.kill(&self.process);
+                return std::future::pending().await;
+            }
+            Some(Fault::Late) => {
+                self.later(request, self.read_timeout + Duration::from_secs(15));
+                tokio::time::sleep(self.read_timeout).await;
+                self.world.answered(number, "no answer in time");
+                return Err("no answer in time".into());
+            }
             Some(fault) => self.interfere(fault, &call),
             None => {}
         }
@@ -98,6 +109,10 @@ impl Way {
         }
         if self.world.is_forbidden(&call.plural, &call.namespace) {
             return Ok(self.refuse(number, 403, "Forbidden"));
+        }
+        if self.world.is_api_server_down() {
+            self.world.answered(number, "no connection");
+            return Err("no connection".into());
         }
         let answer = self.world.api.call(request, USER);
         self.world.judge().kube_call(&self.world);
@@ -118,6 +133,9 @@ impl Way {
                 if !self.process.is_alive() {
                     return std::future::pending().await;
                 }
+                if fault == Some(Fault::UnavailableAfter) {
+                    return Ok(self.refuse(number, 504, "Timeout"));
+                }
                 self.world.answered(number, response.status().as_u16().to_string());
                 match fault {
                     Some(Fault::LostAfter) => Err("the connection broke".into()),
@@ -131,6 +149,16 @@ impl Way {
         }
     }
 
+    /// The request arrives although nobody waits for its answer any more.
+    fn later(&self, request: Request<Vec<u8>>, wait: Duration) {
+        let world = self.world.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            world.api.call(request, USER);
+            world.judge().kube_call(&world);
+        });
+    }
+
     fn refuse(&self, number: usize, code: u16, reason: &str) -> Response<AnswerBody> {
         self.world.answered(number, code.to_string());
         let status = json!({
@@ -140,7 +168,7 @@ impl Way {
         let body = Bytes::from(status.to_string());
         let mut response = Response::new(AnswerBody(stream::iter([Ok(body)]).boxed()));
         *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
-        if matches!(code, 429 | 503) {
+        if matches!(code, 429 | 503 | 504) {
             // As an API server that sheds load; without it kube's client waits a random time that has no seed.
             response.headers_mut().insert("retry-after", http::HeaderValue::from_static("1"));
         }
@@ -153,7 +181,9 @@ impl Way {
         match fault {
             Fault::Overlap => world.replace(Arc::clone(&self.process)),
             Fault::ClockBack => world.step_wall_clock(SignedDuration::from_hours(-1)),
-            Fault::ClockGlitch => glitch(world),
+            Fault::ClockGlitch => world.step_wall_clock_for_a_minute(SignedDuration::from_hours(48)),
+            Fault::ClockDip => world.step_wall_clock_for_a_minute(SignedDuration::from_hours(-1)),
+            Fault::KubeOutage => world.outage(false),
             Fault::Touched if call.plural == "vpptokens" => {
                 let patch =
                     json!({ "metadata": { "annotations": { "example.com/note": world.call_count().to_string() } } });
@@ -163,16 +193,6 @@ impl Way {
             _ => {}
         }
     }
-}
-
-/// The wall clock jumps two days ahead, and back a minute later.
-pub fn glitch(world: &World) {
-    world.step_wall_clock(SignedDuration::from_hours(48));
-    let world = world.clone();
-    tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        world.step_wall_clock(SignedDuration::from_hours(-48));
-    });
 }
 
 /// A backup tool puts back the status of two writes ago.

@@ -12,6 +12,7 @@ pub mod history;
 pub mod judge;
 pub mod kubernetes;
 pub mod life;
+mod meetings;
 mod mistakes;
 pub mod process;
 pub mod random;

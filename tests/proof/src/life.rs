@@ -8,6 +8,7 @@ use graph_emulator::TokenFile;
 use serde_json::json;
 
 use crate::fault::Fault;
+use crate::meetings::{again, changed_mind, distinct, many_vanish, spared, unlisted, wrong_files};
 use crate::mistakes::{
     ambiguous, another_id, mistakes, no_rights, not_allowed, refused, tenant_comes_and_goes, unavailable, verdicts,
 };
@@ -61,6 +62,13 @@ lives!(
     ambiguous,
     another_id,
     no_rights,
+    spared,
+    distinct,
+    again,
+    changed_mind,
+    unlisted,
+    many_vanish,
+    wrong_files,
 );
 
 /// Ready and synced with its file; or, if a person uploaded a newer one meanwhile, whatever that leads to: it is not
@@ -89,11 +97,11 @@ pub(crate) fn is_ready(world: &World, name: &str) -> bool {
 }
 
 /// What Graph hid from everybody for a while, nobody could find.
-fn was_hidden(world: &World) -> bool {
+pub(crate) fn was_hidden(world: &World) -> bool {
     world.struck().values().any(|fault| *fault == Fault::Hidden)
 }
 
-fn is_told(world: &World, name: &str) -> bool {
+pub(crate) fn is_told(world: &World, name: &str) -> bool {
     matches!(
         world.condition(name, "Stalled").1.as_str(),
         "TokenFileOlder"
@@ -113,7 +121,7 @@ pub(crate) async fn create(world: &World, name: &str) -> Result<(), String> {
 }
 
 /// Drift is noticed and put back: whoever was forgotten would not.
-async fn still_cares(world: &World, name: &str) -> Result<(), String> {
+pub(crate) async fn still_cares(world: &World, name: &str) -> Result<(), String> {
     if is_told(world, name) {
         return Ok(());
     }
@@ -371,6 +379,16 @@ pub async fn stays(world: &World) -> Result<(), String> {
         let objects = world.api.objects("VppToken").into_iter().filter(|it| condition(it, "Ready").0 == "True");
         objects.map(|it| text(&it["metadata"]["uid"]).to_owned()).collect()
     };
+    let owners = world
+        .api
+        .objects("VppToken")
+        .into_iter()
+        .filter(|object| condition(object, "Ready").0 == "True" && object["spec"]["managementPolicy"] != "Observe");
+    let mut owned = BTreeSet::new();
+    if let Some(twice) = owners.map(|it| text(&it["status"]["tokenId"]).to_owned()).find(|id| !owned.insert(id.clone()))
+    {
+        return Err(format!("never_fight: two VppTokens have the token {twice}"));
+    }
     let (before, was_ready) = (writes(), ready());
     tokio::time::sleep(Duration::from_secs(15 * 60)).await;
     let (after, is_ready) = (writes(), ready());

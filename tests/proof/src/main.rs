@@ -136,8 +136,8 @@ fn random(arguments: &Random) -> bool {
     let lags = [0, 20, 90];
     let histories: Vec<History> = (arguments.seed..arguments.seed + arguments.histories)
         .map(|seed| {
-            let lag = lags[usize::try_from(seed % 3).unwrap_or_default()];
-            History { seed, one_in: Some(arguments.one_in), ..kind(RANDOM, climate(lag, lag)) }
+            let lag = |n: u64| lags[usize::try_from(n % 3).unwrap_or_default()];
+            History { seed, one_in: Some(arguments.one_in), ..kind(RANDOM, climate(lag(seed), lag(seed / 3))) }
         })
         .collect();
     let tally = run_all(&histories, threads(arguments.threads), Duration::from_secs(arguments.seconds));

@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(2 * 3600);
 const OTHER_TENANT: &str = "3c1f7a52-6b0e-4a37-8f7d-2a9f5f0f6a10";
 
 /// Waits until a condition has a reason; when a person renewed the token in the portal meanwhile, anything may come.
-async fn says(world: &World, name: &str, reason: &str) -> Result<(), String> {
+pub(crate) async fn says(world: &World, name: &str, reason: &str) -> Result<(), String> {
     world
         .until(&format!("{name} says {reason}"), LIMIT, |world| {
             let object = world.token(name);

@@ -32,7 +32,7 @@ impl Process {
             client: kubernetes::client(world, &process, REQUEST_READ_TIMEOUT),
             watching: kubernetes::client(world, &process, WATCH_READ_TIMEOUT),
             transport: graph::transport(world, &process),
-            clock: Clock::new(move || for_elapsed.elapsed(), move || for_wall.operator_wall()),
+            clock: Clock::new(move || for_elapsed.read_clock(), move || for_wall.operator_wall()),
             random: Random::seeded(world.seed ^ u64::from(number)),
         };
         let settings = Settings {

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use graph_emulator::{Permission, TokenFile, sha256};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::fault::{CallKind, Fault};
 use crate::life::Life;
-use crate::world::{CLIENT, CLIENT_SECRET, DEVICES, EPOCH, SYSTEM, TENANT, World, file};
+use crate::world::{CLIENT, CLIENT_SECRET, DEVICES, SYSTEM, TENANT, World, file, file_of};
 
 /// The life whose script a seed makes.
 pub const RANDOM: Life = Life { name: "random", script: |world| -> BoxFuture<'_, _> { Box::pin(live(world)) } };
@@ -157,9 +156,8 @@ impl People<'_> {
             3 => world.put_file(name, &file(name, self.days[n] - 45)),
             4 => world.put_secret(DEVICES, name, "token", "this is no token file"),
             5 => {
-                let days = EPOCH + self.days[n] * 86_400;
-                let expires = Timestamp::from_second(days).unwrap_or_default();
-                world.put_file(name, &TokenFile::with_inner("Fabrikam", expires, format!("inner-of-another-{days}")));
+                let foreign = file_of("Fabrikam", "another", self.days[n]);
+                world.put_file(name, &foreign);
             }
             6 => world.delete("Secret", DEVICES, name),
             7 => world.delete("VppToken", DEVICES, name),

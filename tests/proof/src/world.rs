@@ -34,6 +34,9 @@ pub const ORGANIZATION: &str = "Contoso";
 /// A call takes less than so many milliseconds longer than the shortest.
 const MAX_DELAY: u64 = 16;
 
+/// So often may the operator read the clock at one instant; more is spinning.
+const MAX_CLOCK_READS: usize = 200_000;
+
 /// Without a fault, each thing that a life waits for has come after this. A token that is gone is looked for 15 minutes.
 const MAX_CALM_WAIT: Duration = Duration::from_secs(25 * 60);
 
@@ -82,8 +85,10 @@ struct Record {
     wall_offset: SignedDuration,
     processes: Vec<Arc<Process>>,
     watch_namespaces: Vec<String>,
+    clock_reads: (Duration, usize),
     forbidden: BTreeSet<(String, String)>,
     is_graph_down: bool,
+    is_api_server_down: bool,
     is_over: bool,
     has_ended: bool,
 }
@@ -98,8 +103,10 @@ impl Record {
             wall_offset: SignedDuration::ZERO,
             processes: Vec::new(),
             watch_namespaces: Vec::new(),
+            clock_reads: (Duration::ZERO, 0),
             forbidden: BTreeSet::new(),
             is_graph_down: false,
+            is_api_server_down: false,
             is_over: false,
             has_ended: false,
         }
@@ -204,6 +211,25 @@ impl World {
     /// Virtual time since the beginning.
     pub fn elapsed(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// The same, for the operator: who asks for ever while no time passes, spins.
+    pub fn read_clock(&self) -> Duration {
+        let elapsed = self.elapsed();
+        let mut record = self.record();
+        let (at, reads) = &mut record.clock_reads;
+        if *at != elapsed {
+            (*at, *reads) = (elapsed, 0);
+        }
+        *reads += 1;
+        let spins = *reads > MAX_CLOCK_READS;
+        drop(record);
+        if spins {
+            self.judge().fail("never_spin: the operator goes on and on without letting time pass".into());
+            // It never waits, so that nothing else could end it. Unlike a panic of its own this one is not printed.
+            std::panic::resume_unwind(Box::new(()));
+        }
+        elapsed
     }
 
     /// The wall clock of the operator's machine.
@@ -316,6 +342,36 @@ impl World {
     /// Whether no connection to Graph can be made.
     pub fn is_graph_down(&self) -> bool {
         self.record().is_graph_down
+    }
+
+    /// No connection to the API server can be made; what is connected goes on.
+    pub fn is_api_server_down(&self) -> bool {
+        self.record().is_api_server_down
+    }
+
+    /// For two minutes, no connection to Graph can be made, or none to the API server.
+    pub fn outage(&self, of_graph: bool) {
+        let set = move |world: &Self, is_down: bool| {
+            let mut record = world.record();
+            let down = if of_graph { &mut record.is_graph_down } else { &mut record.is_api_server_down };
+            *down = is_down;
+        };
+        set(self, true);
+        let world = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(120)).await;
+            set(&world, false);
+        });
+    }
+
+    /// The wall clock of the operator's machine steps, and back a minute later.
+    pub fn step_wall_clock_for_a_minute(&self, step: SignedDuration) {
+        self.step_wall_clock(step);
+        let world = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            world.step_wall_clock(-step);
+        });
     }
 
     /// Starts a process of the operator.
@@ -604,8 +660,13 @@ pub fn condition(object: &Value, type_: &str) -> (String, String) {
 
 /// A token file of a location that expires so many days after the beginning.
 pub fn file(location: &str, days: i64) -> TokenFile {
+    file_of(ORGANIZATION, location, days)
+}
+
+/// A token file of a location of another organization.
+pub fn file_of(organization: &str, location: &str, days: i64) -> TokenFile {
     let expires = Timestamp::from_second(EPOCH + days * 86_400).unwrap_or_default();
-    TokenFile::with_inner(ORGANIZATION, expires, format!("inner-token-of-{location}-{days}"))
+    TokenFile::with_inner(organization, expires, format!("inner-token-of-{location}-{days}"))
 }
 
 /// Where the API server has an object.
