@@ -128,9 +128,9 @@ impl World {
             .await;
     }
 
-    async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+    async fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let deadline = Instant::now() + LIMIT;
-        while !holds() {
+        while !condition() {
             let objects = || (self.kubernetes.objects("VppToken"), self.kubernetes.objects("ClusterGraphTenant"));
             assert!(Instant::now() < deadline, "never: {what}\n{:#?}", objects());
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -45,7 +45,7 @@ impl Scope {
         names.join(", ")
     }
 
-    pub(super) fn holds(&self, namespace: &str) -> bool {
+    pub(super) fn contains(&self, namespace: &str) -> bool {
         self.0.as_deref().is_none_or(|own| own == namespace)
     }
 
@@ -94,7 +94,7 @@ pub(super) fn start(
     let everywhere = Scope(None);
 
     let mut secret_scopes = scopes.to_vec();
-    if !scopes.iter().any(|scope| scope.holds(namespace)) {
+    if !scopes.iter().any(|scope| scope.contains(namespace)) {
         secret_scopes.push(Scope(Some(namespace.to_owned())));
     }
     let secrets = secret_scopes

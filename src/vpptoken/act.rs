@@ -213,7 +213,7 @@ impl Actor<'_> {
             return StepResult::default();
         }
         unlock_create(self.context, self.uid);
-        trigger_held(self.context);
+        trigger_stalled(self.context);
         let tenant = self.tenant.identity.clone();
         let outcome = Outcome::Owned { id: id.to_owned(), tenant, uploaded, upload_request };
         StepResult { outcome: Some(outcome), event, ..StepResult::default() }
@@ -401,11 +401,11 @@ pub(super) fn remember_intent(context: &Context, uid: &str, pending: &PendingCre
 }
 
 /// A token has an owner now: triggers the objects that are stalled because of unclaimed tokens.
-fn trigger_held(context: &Context) {
-    let held = [Reason::AmbiguousMatch.as_str(), Reason::SimilarTokenExists.as_str()];
+fn trigger_stalled(context: &Context) {
+    let reasons = [Reason::AmbiguousMatch.as_str(), Reason::SimilarTokenExists.as_str()];
     for object in context.caches.all_tokens() {
         let stalled = object.status.as_ref().and_then(|status| find(&status.conditions, ConditionType::Stalled));
-        if stalled.is_some_and(|stalled| held.contains(&stalled.reason.as_str())) {
+        if stalled.is_some_and(|stalled| reasons.contains(&stalled.reason.as_str())) {
             (context.trigger)(&object.namespace().unwrap_or_default(), &object.name_any());
         }
     }

@@ -56,7 +56,7 @@ impl ObjectState {
     }
 
     /// The status of a plan that was made on these inputs has been written.
-    pub fn recorded(&mut self, plan: &Plan, inputs: &Inputs) {
+    pub fn record_status_written(&mut self, plan: &Plan, inputs: &Inputs) {
         self.unrecorded.clear();
         self.kubernetes_failures = 0;
         self.awaits_list = plan.list_after.is_some();
@@ -227,13 +227,13 @@ impl LocalState {
     /// Marks a create as in flight, or as not in flight any more. False when the object or its lock does not exist.
     pub fn set_create_in_flight(&self, uid: &str, is_sending: bool) -> bool {
         let mut state = self.state();
-        let mut has_turn = false;
+        let mut has_lock = false;
         for lock in state.create_locks.values_mut().filter(|lock| lock.holder == uid) {
             lock.is_sending = is_sending;
             lock.was_sent |= is_sending;
-            has_turn = true;
+            has_lock = true;
         }
-        has_turn && state.objects.contains_key(uid)
+        has_lock && state.objects.contains_key(uid)
     }
 
     /// Releases the locks of an object, unless its create is in flight. Returns who waited for them.
@@ -270,8 +270,8 @@ impl LocalState {
 
     /// Forgets all objects but these. Returns who waited for the locks of the others.
     pub fn keep_only(&self, uids: &BTreeSet<String>) -> Vec<(String, String)> {
-        let gone: Vec<String> = self.state().objects.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
-        gone.iter().flat_map(|uid| self.forget(uid)).collect()
+        let deleted: Vec<String> = self.state().objects.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
+        deleted.iter().flat_map(|uid| self.forget(uid)).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -34,8 +34,8 @@ pub async fn report(
 ) -> Result<Option<Plan>, Error> {
     let uid = uid(&object)?.to_owned();
     let api: Api<VppToken> = context.api(&object)?;
-    if let Some(fact) = result.outcome.clone().filter(Outcome::must_persist) {
-        context.local_state.change(&uid, |state| state.unrecorded.push(fact));
+    if let Some(outcome) = result.outcome.clone().filter(Outcome::must_persist) {
+        context.local_state.change(&uid, |state| state.unrecorded.push(outcome));
     }
     if result.object_changed {
         context.local_state.change(&uid, |state| state.kubernetes_failures = 0);
@@ -201,7 +201,7 @@ fn settle(context: &Context, uid: &str, plan: &Plan, outcome: &Option<Outcome>, 
         act::unlock_create(context, uid);
     }
     context.local_state.unclaim(uid, plan.status.token_id.as_deref());
-    context.local_state.change(uid, |state| state.recorded(plan, &observed.inputs()));
+    context.local_state.change(uid, |state| state.record_status_written(plan, &observed.inputs()));
 }
 
 /// The object was deleted: nothing of it is kept.

@@ -175,7 +175,7 @@ impl SessionManager {
             let tenant = match objects::find(&self.caches, &key) {
                 None if self.may_serve_a_deletion(&key) => {
                     self.keep_for_deletions(&key);
-                    before.clone().flatten().map(|tenant| Tenant { is_gone: true, ..tenant })
+                    before.clone().flatten().map(|tenant| Tenant { is_deleted: true, ..tenant })
                 }
                 None => {
                     self.open_sessions.remove(&key);
@@ -235,7 +235,7 @@ impl SessionManager {
         let identity =
             VppTokenTenant { cloud: connection.cloud, tenant_id: connection.tenant_id.clone(), api: connection.api };
         let session = self.session(key, &connection).await;
-        Tenant { is_gone: false, access: found.access, identity, encoding: connection.token_encoding, session }
+        Tenant { is_deleted: false, access: found.access, identity, encoding: connection.token_encoding, session }
     }
 
     async fn session(&mut self, key: &TenantKey, connection: &TenantConnection) -> Result<Arc<Session>, Unusable> {
@@ -454,7 +454,7 @@ fn is_finalized(object: &VppToken, key: &TenantKey) -> bool {
 }
 
 fn is_same(before: &Tenant, now: &Tenant) -> bool {
-    before.is_gone == now.is_gone
+    before.is_deleted == now.is_deleted
         && before.access == now.access
         && before.identity == now.identity
         && before.encoding == now.encoding

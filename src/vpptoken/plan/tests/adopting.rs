@@ -372,7 +372,7 @@ fn an_exact_match_is_taken_over_though_the_schedule_is_wrong() {
 
 #[test]
 fn a_similar_token_is_reported_with_how_it_differs_and_what_is_missing() {
-    let said = |token: Entity| {
+    let messages_of = |token: Entity| {
         let mut world = World::new_object();
         world.tokens = vec![token];
         let text = plan(&world.observe()).blockers[0].message.clone();
@@ -382,35 +382,35 @@ fn a_similar_token_is_reported_with_how_it_differs_and_what_is_missing() {
     let has = |text: &str, part: &str| assert!(text.contains(part), "{part}: {text}");
     let lacks = |text: &str, part: &str| assert!(!text.contains(part), "{part}: {text}");
 
-    let (text, to_others) = said(of_another(token("t2")));
+    let (text, to_others) = messages_of(of_another(token("t2")));
     has(&text, "t2 (Apple ID other@contoso.example, expires when the file does)");
     has(&text, &format!("appleId of the manifest, {APPLE_ID}, may be mistyped"));
     has(&to_others, "t2 (another Apple ID, expires when the file does)");
     has(&to_others, "may be mistyped");
     lacks(&to_others, "other@contoso.example");
 
-    let (text, to_others) = said(older("t2"));
+    let (text, to_others) = messages_of(older("t2"));
     has(&text, "t2 (expires 2026-12-01T12:00:00Z)");
     lacks(&text, "mistyped");
     has(&to_others, "t2 (another expiry)");
     has(&to_others, "once the ClusterGraphTenant allows Bind");
     lacks(&to_others, "2026-12-01");
 
-    let (text, _) = said(Entity { apple_id: None, ..older("t2") });
+    let (text, _) = messages_of(Entity { apple_id: None, ..older("t2") });
     has(&text, "t2 (Apple ID missing, expires 2026-12-01T12:00:00Z)");
-    let (text, _) = said(Entity { organization_name: None, expiration: None, ..token("t2") });
+    let (text, _) = messages_of(Entity { organization_name: None, expiration: None, ..token("t2") });
     has(&text, "t2 (expiry missing, organization missing)");
     lacks(&text, "mistyped");
-    let (text, _) = said(Entity { expiration: None, ..of_another(token("t2")) });
+    let (text, _) = messages_of(Entity { expiration: None, ..of_another(token("t2")) });
     has(&text, "t2 (Apple ID other@contoso.example, expiry missing)");
     lacks(&text, "mistyped");
-    let (text, _) = said(Entity { apple_id: Some("x".repeat(5_000)), ..token("t2") });
+    let (text, _) = messages_of(Entity { apple_id: Some("x".repeat(5_000)), ..token("t2") });
     assert!(text.len() < 1_000, "a text of Graph's of any length");
 }
 
 #[test]
 fn who_has_the_token_is_named_when_it_is_in_the_same_namespace_and_there_is_a_way_out() {
-    let said = |world: &World| plan(&world.observe()).blockers[0].message.clone();
+    let message_of = |world: &World| plan(&world.observe()).blockers[0].message.clone();
     let has = |text: &str, part: &str| assert!(text.contains(part), "{part}: {text}");
     fn by_file() -> World {
         let mut world = World::new_object();
@@ -430,18 +430,18 @@ fn who_has_the_token_is_named_when_it_is_in_the_same_namespace_and_there_is_a_wa
     for (base, id) in [(by_file as fn() -> World, "t2"), (by_id, "t2"), (younger, OURS)] {
         let mut world = base();
         world.claimed_here(id, "berlin");
-        has(&said(&world), "VppToken \"berlin\" in this namespace");
+        has(&message_of(&world), "VppToken \"berlin\" in this namespace");
         let mut world = base();
         world.claimed(id, ago(DAY), "uid-secret");
-        has(&said(&world), "a VppToken in another namespace");
+        has(&message_of(&world), "a VppToken in another namespace");
     }
 
     let mut world = by_file();
     world.claimed_here("t2", "berlin");
-    has(&said(&world), "list t2 in distinctFrom");
+    has(&message_of(&world), "list t2 in distinctFrom");
     world.others.files.insert("digest-1".into(), "t2".into());
-    assert!(!said(&world).contains("distinctFrom"), "it would not help: {}", said(&world));
-    has(&said(&world), "put that location's file into the Secret");
+    assert!(!message_of(&world).contains("distinctFrom"), "it would not help: {}", message_of(&world));
+    has(&message_of(&world), "put that location's file into the Secret");
 }
 
 #[test]

@@ -252,7 +252,7 @@ impl World {
     }
 
     /// An intent was recorded by this process, and its create was not sent.
-    fn recorded(&mut self, since: Timestamp, known_ids: &[&str]) {
+    fn record_intent(&mut self, since: Timestamp, known_ids: &[&str]) {
         self.pending(since, known_ids);
         self.attempts.unsent_intent = Some(UnsentIntent { since, list_after: since });
     }
@@ -316,7 +316,7 @@ impl World {
 /// A new object whose intent was recorded by this process, before the last list.
 fn recorded() -> World {
     let mut world = World::new_object();
-    world.recorded(ago(MINUTE * 4), &[]);
+    world.record_intent(ago(MINUTE * 4), &[]);
     world
 }
 
