@@ -346,6 +346,70 @@ async fn a_tenant_that_no_vpp_token_uses_is_seen_by_an_operator_of_some_namespac
     other.stop().await;
 }
 
+/// Writes the status of the ClusterGraphTenant "default" as another manager than the operator.
+fn write_tenant_status(world: &World, status: &Value) {
+    let mut tenant = world.kubernetes.get("ClusterGraphTenant", "", "default").unwrap();
+    tenant["status"] = status.clone();
+    tenant["metadata"].as_object_mut().unwrap().remove("managedFields");
+    let path = "/apis/vpptoken.io/v1alpha1/clustergraphtenants/default/status?fieldManager=backup";
+    let request = Request::put(path).header("content-type", "application/json").body(tenant.to_string().into_bytes());
+    let answer = world.kubernetes.call(request.unwrap(), "backup");
+    assert!(matches!(&answer, api_server::Answer::Once(answer) if answer.status().is_success()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_status_that_another_manager_restored_is_corrected_and_others_conditions_stay() {
+    let world = World::new(&["a"]);
+    let status = |world: &World| world.kubernetes.get("ClusterGraphTenant", "", "default").unwrap()["status"].clone();
+    let condition = |type_: &str| {
+        json!({
+            "type": type_, "status": "True", "reason": "Restored", "message": "x.", "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    };
+    let restored = json!({
+        "observedGeneration": 1, "tokens": 7, "unmanagedTokens": 7,
+        "conditions": [condition("Ready"), condition("Stalled"), condition("Others")],
+    });
+
+    // In use: also a restored status that has nothing but a condition too many.
+    let operator = world.operator(&[]);
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    let is_listed = |world: &World| status(world)["tokens"] == 1 && status(world)["unmanagedTokens"] == 0;
+    world.until("it is listed", || is_listed(&world)).await;
+    let mut with_stalled = status(&world);
+    with_stalled["conditions"].as_array_mut().unwrap().push(condition("Stalled"));
+    for written in [&restored, &with_stalled] {
+        write_tenant_status(&world, written);
+        let types = |world: &World| {
+            let conditions = status(world)["conditions"].as_array().cloned().unwrap_or_default();
+            let types = conditions.iter().map(|condition| condition["type"].as_str().unwrap().to_owned());
+            types.collect::<BTreeSet<_>>()
+        };
+        let mut expected = types(&world);
+        expected.remove("Stalled");
+        world.until("it is corrected", || types(&world) == expected && is_listed(&world)).await;
+        assert_eq!(world.reason("ClusterGraphTenant", "", "default"), "UpToDate");
+    }
+    write_tenant_status(&world, &restored);
+    world.until("it is corrected again", || is_listed(&world)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let before = world.kubernetes.revision();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(world.kubernetes.revision(), before, "nothing is written without a change");
+
+    // Not in use any more.
+    world.kubernetes.delete("VppToken", "a", "berlin");
+    let is_unused =
+        |world: &World| status(world) == json!({ "observedGeneration": 1, "conditions": [condition("Others")] });
+    tokio::time::sleep(Duration::from_secs(15 * 60)).await;
+    world.until("its session ends", || is_unused(&world)).await;
+    write_tenant_status(&world, &restored);
+    world.until("it is corrected without a session", || is_unused(&world)).await;
+    operator.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn refused_credentials_make_one_event_on_the_tenant_object() {
     let world = World::new(&["a"]);

@@ -23,8 +23,8 @@ use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 
 use super::watch_state::{Kind, Watch, Watches};
+use crate::api::status_patch::is_of_other_manager;
 use crate::api::{ClusterGraphTenant, GraphTenant, VppToken};
-use crate::vpptoken::report::is_of_other_manager;
 use crate::vpptoken::{Caches, TokenCache};
 
 /// A namespace that is watched, or all of them.

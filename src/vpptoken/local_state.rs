@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use super::observed::{Attempts, FileFacts, FileProblem, Inputs};
 use super::outcome::Outcome;
 use super::plan::Plan;
-use crate::api::{PendingCreate, TokenEncoding, VppTokenStatus, conditions};
+use crate::api::status_patch::Status;
+use crate::api::{PendingCreate, TokenEncoding, VppTokenStatus};
 
 /// A tenant, apart from how it is reached: cloud and tenant id.
 pub type TenantName = String;
@@ -47,8 +48,7 @@ pub struct ObjectState {
 impl ObjectState {
     /// A status with all outcomes applied, without conditions of other writers.
     pub fn status_with_outcomes(&self, status: Option<VppTokenStatus>) -> VppTokenStatus {
-        let mut status = status.unwrap_or_default();
-        status.conditions.retain(conditions::is_ours);
+        let mut status = status.unwrap_or_default().without_others_conditions();
         for outcome in &self.unrecorded {
             outcome.apply(&mut status);
         }
