@@ -85,12 +85,13 @@ pub(super) fn decline(draft: &mut Draft) {
     }
 }
 
-/// A sync was sent and its answer lost, and Graph shows that it was carried out: it is not sent again.
+/// A sync was sent and its answer lost, and Graph shows that it was carried out: it is not sent again. Graph's times are
+/// compared only with each other, because its clock may differ from ours.
 fn acknowledge_lost_answer(draft: &mut Draft, entry: &Entry) {
     let Some(failure) = draft.observed.failure(StepKind::Sync).filter(|failure| failure.maybe_executed).cloned() else {
         return;
     };
-    let ended = entry.entity.last_sync.is_some_and(|at| at >= failure.began_wall);
+    let ended = entry.entity.last_sync > failure.last_sync;
     let runs = entry.syncing_since.is_some_and(|since| since >= failure.began);
     if ended || runs {
         draft.status.last_sync_trigger_time = draft.status.last_sync_trigger_time.max(Some(failure.began_wall));

@@ -213,12 +213,14 @@ impl World {
 
     /// A step failed a second ago, and may be tried again in a minute.
     fn failed(&mut self, kind: StepKind, error: ErrorKind) -> &mut Failure {
+        let ours = self.tokens.iter().find(|token| token.id == OURS);
         let failure = Failure {
             kind: error,
             message: "It failed.".into(),
             since: ago(SECOND),
             began: ago(SECOND),
             began_wall: ago(SECOND),
+            last_sync: ours.and_then(|token| token.last_sync),
             at: ago(SECOND),
             count: 1,
             not_before: in_(MINUTE),
