@@ -29,6 +29,17 @@ pub(super) fn claimed(caches: &Caches, identity: &VppTokenTenant) -> BTreeSet<St
     ids.collect()
 }
 
+/// How the write of a status ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Write {
+    /// There was nothing to write.
+    Unchanged,
+    /// It is written.
+    Written,
+    /// It has to be written again.
+    Failed,
+}
+
 /// Writes the status of a tenant object: that of its session, or why it has none.
 pub(super) async fn write(
     context: &Context,
@@ -37,12 +48,12 @@ pub(super) async fn write(
     session: Result<TenantView, Unusable>,
     warning: Option<&str>,
     claimed: &BTreeSet<String>,
-) {
+) -> Write {
     let mut status = TenantStatus { observed_generation: Some(object.generation()), ..object.status.clone() };
     let is_starting = session.as_ref().is_ok_and(|view| view.problem.is_none() && view.snapshot.read_at().is_none());
     if is_starting && conditions::find(&object.status.conditions, ConditionType::Ready).is_some() {
         // A restart of the operator changes nothing about the tenant.
-        return;
+        return Write::Unchanged;
     }
     let update = match session {
         Err(Unusable { reason, message }) => ready(ConditionStatus::False, reason, message),
@@ -57,17 +68,19 @@ pub(super) async fn write(
     };
     let now = context.clock.wall();
     status.conditions = conditions::merge(&object.status.conditions, &[update], object.generation(), now);
-    if write_if_new(context, key, object, &status).await
+    let written = write_if_new(context, key, object, &status).await;
+    if written == Write::Written
         && let Some(refusal) = new_refusal(&object.status, &status)
     {
         publish(context, key, object, refusal).await;
     }
+    written
 }
 
 /// For a tenant object that no VppToken uses, the status only shows that it was seen, so that nobody waits for it for
 /// ever. If another operator, with other namespaces, may use it, an existing status of this generation stays: otherwise
 /// two operators would overwrite it for ever.
-pub(super) async fn write_unused(context: &Context, key: &TenantKey, object: &TenantObject, is_certain: bool) {
+pub(super) async fn write_unused(context: &Context, key: &TenantKey, object: &TenantObject, is_certain: bool) -> Write {
     let is_current = |ready: &&Condition| ready.observed_generation == Some(object.generation());
     let ready = conditions::find(&object.status.conditions, ConditionType::Ready).filter(is_current);
     let before = match ready.filter(|_| !is_certain) {
@@ -76,11 +89,10 @@ pub(super) async fn write_unused(context: &Context, key: &TenantKey, object: &Te
         None => TenantStatus::default(),
     };
     let status = TenantStatus { observed_generation: Some(object.generation()), ..before };
-    write_if_new(context, key, object, &status).await;
+    write_if_new(context, key, object, &status).await
 }
 
-/// True when there was something to write, and it is written.
-async fn write_if_new(context: &Context, key: &TenantKey, object: &TenantObject, status: &TenantStatus) -> bool {
+async fn write_if_new(context: &Context, key: &TenantKey, object: &TenantObject, status: &TenantStatus) -> Write {
     let client = context.client.clone();
     let outcome = match (&key.kind, &key.namespace) {
         (TenantKind::GraphTenant, Some(namespace)) => {
@@ -89,12 +101,14 @@ async fn write_if_new(context: &Context, key: &TenantKey, object: &TenantObject,
         _ => apply(&Api::<ClusterGraphTenant>::all(client), object, status).await,
     };
     match outcome {
-        Ok(is_written) => return is_written,
-        // It changed meanwhile: that change triggers the next reconcile.
-        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {}
-        Err(error) => tracing::warn!(tenant = %key, %error, "the status of a tenant could not be written"),
+        Ok(written) => written,
+        Err(kube::Error::Api(status)) if status.is_not_found() => Write::Unchanged,
+        Err(kube::Error::Api(status)) if status.is_conflict() => Write::Failed,
+        Err(error) => {
+            tracing::warn!(tenant = %key, %error, "the status of a tenant could not be written; it is tried again");
+            Write::Failed
+        }
     }
-    false
 }
 
 /// The condition that Microsoft refuses access, if the status before did not report that: whether it names credentials
@@ -159,15 +173,14 @@ fn ready(status: ConditionStatus, reason: Reason, message: String) -> ConditionU
     ConditionUpdate { type_: ConditionType::Ready, status, reason, message }
 }
 
-/// False when there was nothing to write.
-async fn apply<K>(api: &Api<K>, object: &TenantObject, status: &TenantStatus) -> Result<bool, kube::Error>
+async fn apply<K>(api: &Api<K>, object: &TenantObject, status: &TenantStatus) -> Result<Write, kube::Error>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
 {
     let Some((parameters, patch)) = status_patch::<K, _>(&object.metadata, Some(&object.status), status) else {
-        return Ok(false);
+        return Ok(Write::Unchanged);
     };
     let name = object.metadata.name.as_deref().unwrap_or_default();
     api.patch_status(name, &parameters, &patch).await?;
-    Ok(true)
+    Ok(Write::Written)
 }
