@@ -211,7 +211,7 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
                 sha256: pending.sha256.clone(),
                 expiration_date_time: pending.expiration_date_time,
                 organization_name: pending.organization_name.clone(),
-                time: pending.since,
+                time: draft.observed.wall_at(pending.since),
                 shown: false,
             };
             draft.set_progress(Reason::Creating, "The token that was being created is found in Graph.");
@@ -370,7 +370,7 @@ fn found_uploaded(draft: &Draft, file: &FileFacts, entry: &Entry) -> Uploaded {
         sha256: file.sha256.clone(),
         expiration_date_time: file.expiration,
         organization_name: file.organization_name.clone(),
-        time: entry.entity.last_sync.unwrap_or(draft.observed.now),
+        time: entry.entity.last_sync.unwrap_or(draft.observed.wall),
         shown: false,
     }
 }

@@ -559,3 +559,21 @@ fn a_token_id_that_names_another_token_is_reported() {
     );
     check(World::ready, &[row]);
 }
+
+#[test]
+fn what_counts_as_uploaded_has_a_time_of_the_wall_clock() {
+    // The wall clock was set back by an hour after the process had started.
+    let adopted = |mut world: World| {
+        world.observed.now = now() + HOUR;
+        world.lists = vec![(world.now - MINUTE * 3, BTreeSet::new())];
+        plan(&world.observe()).step
+    };
+    let mut found = World::new_object();
+    found.tokens = vec![Entity { last_sync: None, ..token("t2") }];
+    assert_eq!(adopted(found), Some(adopt("t2", now())), "found, and never synced");
+    let mut created = World::new_object();
+    created.tokens = vec![token("t2")];
+    created.pending(now() + HOUR - MINUTE * 5, &[]);
+    let recorded = ago(MINUTE * 5);
+    assert_eq!(adopted(created), Some(adopt("t2", recorded)), "the result of a create whose answer was lost");
+}
