@@ -3,7 +3,7 @@
 use super::*;
 
 /// The status shows that another VppToken has the token of the file.
-fn held_as_anothers(world: &mut World) {
+fn stalled_as_anothers(world: &mut World) {
     world.tokens = vec![token("t2")];
     world.claimed("t2", ago(DAY), "uid-9");
     world.observed.status = plan(&world.observe()).status;
@@ -240,43 +240,43 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 working(Reason::Creating).step(record_intent(&[])).no_token(),
             ),
             (
-                "held because of another's token, which was renewed since",
+                "stalled because of another's token, which was renewed since",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![older("t2")];
                 },
                 stalled(Reason::ClaimedByAnother).no_token(),
             ),
             (
-                "so held, and a person says that it is of another location",
+                "so stalled, and a person says that it is of another location",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![older("t2")];
                     w.distinct(&["t2"]);
                 },
                 working(Reason::Creating).step(record_intent(&["t2"])).no_token(),
             ),
             (
-                "so held, and the other lets go",
+                "so stalled, and the other lets go",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.others.claimed.clear();
                 },
                 working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
             ),
             (
-                "so held, and a part of the manifest changed that says nothing of the file",
+                "so stalled, and a part of the manifest changed that says nothing of the file",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![older("t2")];
                     w.status.observed_generation = Some(2);
                 },
                 stalled(Reason::ClaimedByAnother).no_token(),
             ),
             (
-                "so held, and the manifest names another Apple ID",
+                "so stalled, and the manifest names another Apple ID",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![older("t2")];
                     w.spec.apple_id = Some("other@contoso.example".into());
                 },
@@ -288,9 +288,9 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                     .no_token(),
             ),
             (
-                "so held, and the other lets go, while a third has one of another location",
+                "so stalled, and the other lets go, while a third has one of another location",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens.push(older("t3"));
                     w.others.claimed.clear();
                     w.claimed("t3", ago(DAY), "uid-8");
@@ -298,26 +298,26 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
             ),
             (
-                "so held, and the manifest names another Secret",
+                "so stalled, and the manifest names another Secret",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![older("t2")];
                     w.spec.token_secret_ref.as_mut().unwrap().name = "munich-vpp".into();
                 },
                 working(Reason::Creating).step(record_intent(&["t2"])).no_token(),
             ),
             (
-                "so held, and the other's token has another Apple ID by now",
+                "so stalled, and the other's token has another Apple ID by now",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![Entity { apple_id: Some("vpp.munich@contoso.example".into()), ..older("t2") }];
                 },
                 working(Reason::Creating).step(record_intent(&[])).no_token(),
             ),
             (
-                "so held, and the tenant was away meanwhile",
+                "so stalled, and the tenant was away meanwhile",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     let tenant = std::mem::replace(&mut w.observed.tenant, TenantState::NotFound);
                     w.observed.status = plan(&w.observe()).status;
                     assert_eq!(w.status.conditions[0].reason, "TenantNotFound");
@@ -326,9 +326,9 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 stalled(Reason::ClaimedByAnother).no_token(),
             ),
             (
-                "so held, and the Secret was away meanwhile",
+                "so stalled, and the Secret was away meanwhile",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     let file = std::mem::replace(&mut w.observed.file, Err(FileProblem::SecretNotFound));
                     w.observed.status = plan(&w.observe()).status;
                     assert_eq!(w.status.conditions[0].reason, "SecretNotFound");
@@ -337,9 +337,9 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 stalled(Reason::ClaimedByAnother).no_token(),
             ),
             (
-                "so held, and the other let go, and a third one took it over",
+                "so stalled, and the other let go, and a third one took it over",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![older("t2")];
                     let claimed = std::mem::take(&mut w.others.claimed);
                     w.observed.status = plan(&w.observe()).status;
