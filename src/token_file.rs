@@ -401,9 +401,9 @@ mod tests {
             (json(format!(r#"{{"orgName":"a","token":"{secret}","expDate":"{secret}"}}"#)), "not a time".into()),
         ] {
             let error = TokenFile::parse(&bytes).unwrap_err();
-            let said = format!("{error} {error:?}");
-            assert!(said.contains(&sentence), "{said} lacks {sentence}");
-            assert!(!said.contains("hunter2"), "{said} quotes the content");
+            let output = format!("{error} {error:?}");
+            assert!(output.contains(&sentence), "{output} lacks {sentence}");
+            assert!(!output.contains("hunter2"), "{output} quotes the content");
         }
     }
 
@@ -460,12 +460,12 @@ mod tests {
     }
 
     /// Whether a text quotes eight characters of the content, other than the names of the keys.
-    fn quotes(said: &str, content: &str) -> bool {
+    fn quotes(output: &str, content: &str) -> bool {
         const KEYS: [&str; 4] =
             ["{\"orgName\":", ",\"token\":", ",\"expDate\":", "\"orgName\", \"token\" and \"expDate\""];
         let characters: Vec<char> = content.chars().collect();
         let mut pieces = characters.windows(8).map(|piece| piece.iter().collect::<String>());
-        pieces.any(|piece| said.contains(&piece) && !KEYS.iter().any(|key| key.contains(&piece)))
+        pieces.any(|piece| output.contains(&piece) && !KEYS.iter().any(|key| key.contains(&piece)))
     }
 
     /// A token file, and what people and programs make of one.
@@ -507,9 +507,9 @@ mod tests {
         #[test]
         fn no_error_quotes_eight_characters_of_the_file((content, bytes) in damaged()) {
             if let Err(error) = TokenFile::parse(&bytes) {
-                let said = format!("{error} {error:?}");
-                prop_assert!(!quotes(&said, &content), "{} quotes {}", said, content);
-                prop_assert!(!quotes(&said, &String::from_utf8_lossy(&bytes)), "{} quotes the bytes", said);
+                let output = format!("{error} {error:?}");
+                prop_assert!(!quotes(&output, &content), "{} quotes {}", output, content);
+                prop_assert!(!quotes(&output, &String::from_utf8_lossy(&bytes)), "{} quotes the bytes", output);
             }
         }
 
@@ -522,8 +522,8 @@ mod tests {
             ]
         ) {
             let error = TokenFile::parse(&bytes).unwrap_err();
-            let said = format!("{error} {error:?}");
-            prop_assert!(!quotes(&said, &String::from_utf8_lossy(&bytes)), "{}", said);
+            let output = format!("{error} {error:?}");
+            prop_assert!(!quotes(&output, &String::from_utf8_lossy(&bytes)), "{}", output);
         }
 
         #[test]

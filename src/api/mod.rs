@@ -4,6 +4,7 @@
 pub mod conditions;
 mod crds;
 mod rules;
+pub mod status_patch;
 mod tenant;
 mod vpp_token;
 

@@ -154,13 +154,13 @@ fn operate(arguments: Run) -> Result<(), String> {
         .map_err(|error| format!("can't start: {error}"))?;
     runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
-        let told = tokio::spawn(async move {
+        let signals = tokio::spawn(async move {
             stop_requested().await;
             tracing::info!("stopping; finishing what is in progress");
             let _ = stop.send(true);
         });
         let outcome = operator::run(settings, stopped).await.map_err(|error| error.to_string());
-        told.abort();
+        signals.abort();
         outcome
     })
 }

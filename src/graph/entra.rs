@@ -104,14 +104,14 @@ fn denied(status: u16, body: &[u8], wait: Option<Duration>, scrubber: &Scrubber)
         let code = answer.error_codes.first().copied();
         error.code = code.map(|code| format!("AADSTS{code}"));
         error.request_id = answer.trace_id.map(|id| shortened(&scrubber.scrub(&id)));
-        let said = match code.and_then(meaning) {
+        let detail = match code.and_then(meaning) {
             Some(meaning) => meaning.to_owned(),
             None => match sentence(&answer.error_description) {
                 "" => scrubber.scrub(&answer.error),
                 sentence => scrubber.scrub(sentence),
             },
         };
-        error.sentence = shortened(&format!("Entra ID refuses to sign in: {said}"));
+        error.sentence = shortened(&format!("Entra ID refuses to sign in: {detail}"));
     }
     error
 }

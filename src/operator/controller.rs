@@ -50,7 +50,7 @@ impl Queue {
     pub(super) fn trigger(&self) -> Trigger {
         let lines = self.lines.clone();
         Arc::new(move |namespace, name| {
-            for (_, line) in lines.iter().filter(|(scope, _)| scope.holds(namespace)) {
+            for (_, line) in lines.iter().filter(|(scope, _)| scope.contains(namespace)) {
                 // A closed queue means that the operator stops.
                 let _ = line.send((namespace.to_owned(), name.to_owned()));
             }

@@ -42,7 +42,7 @@ type Interference = Arc<Mutex<Option<Box<dyn FnMut(&reqwest::Request) -> bool + 
 struct World {
     kubernetes: ApiServer,
     graph: Emulation,
-    /// Namespaces that the operator may not read or write.
+    /// Namespaces, or ends of paths, that the operator may not read or write.
     forbidden: Arc<Mutex<BTreeSet<&'static str>>>,
     /// What happens to requests to Graph.
     hangs: Interference,
@@ -128,21 +128,21 @@ impl World {
             .await;
     }
 
-    async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+    async fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let deadline = Instant::now() + LIMIT;
-        while !holds() {
+        while !condition() {
             let objects = || (self.kubernetes.objects("VppToken"), self.kubernetes.objects("ClusterGraphTenant"));
             assert!(Instant::now() < deadline, "never: {what}\n{:#?}", objects());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
-    fn forbid(&self, namespace: &'static str) {
-        self.forbidden.lock().unwrap().insert(namespace);
+    fn forbid(&self, part: &'static str) {
+        self.forbidden.lock().unwrap().insert(part);
     }
 
-    fn allow(&self, namespace: &str) {
-        self.forbidden.lock().unwrap().remove(namespace);
+    fn allow(&self, part: &str) {
+        self.forbidden.lock().unwrap().remove(part);
     }
 
     /// A client with these rights, in place of a real API server's authorization.
@@ -154,7 +154,7 @@ impl World {
                 .lock()
                 .unwrap()
                 .iter()
-                .any(|namespace| namespace.is_empty() || path.contains(&format!("/namespaces/{namespace}/")));
+                .any(|part| path.ends_with(part) || path.contains(&format!("/namespaces/{part}/")));
             let mut service = service.clone();
             async move {
                 if is_forbidden {
@@ -344,6 +344,98 @@ async fn a_tenant_that_no_vpp_token_uses_is_seen_by_an_operator_of_some_namespac
     assert_eq!(observed(&world), Some(3));
     idle.stop().await;
     other.stop().await;
+}
+
+/// Writes the status of the ClusterGraphTenant "default" as another manager than the operator.
+fn write_tenant_status(world: &World, status: &Value) {
+    let mut tenant = world.kubernetes.get("ClusterGraphTenant", "", "default").unwrap();
+    tenant["status"] = status.clone();
+    tenant["metadata"].as_object_mut().unwrap().remove("managedFields");
+    let path = "/apis/vpptoken.io/v1alpha1/clustergraphtenants/default/status?fieldManager=backup";
+    let request = Request::put(path).header("content-type", "application/json").body(tenant.to_string().into_bytes());
+    let answer = world.kubernetes.call(request.unwrap(), "backup");
+    assert!(matches!(&answer, api_server::Answer::Once(answer) if answer.status().is_success()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_status_that_another_manager_restored_is_corrected_and_others_conditions_stay() {
+    let world = World::new(&["a"]);
+    let status = |world: &World| world.kubernetes.get("ClusterGraphTenant", "", "default").unwrap()["status"].clone();
+    let condition = |type_: &str| {
+        json!({
+            "type": type_, "status": "True", "reason": "Restored", "message": "x.", "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    };
+    let restored = json!({
+        "observedGeneration": 1, "tokens": 7, "unmanagedTokens": 7,
+        "conditions": [condition("Ready"), condition("Stalled"), condition("Others")],
+    });
+
+    // In use: also a restored status that has nothing but a condition too many.
+    let operator = world.operator(&[]);
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    let is_listed = |world: &World| status(world)["tokens"] == 1 && status(world)["unmanagedTokens"] == 0;
+    world.until("it is listed", || is_listed(&world)).await;
+    let mut with_stalled = status(&world);
+    with_stalled["conditions"].as_array_mut().unwrap().push(condition("Stalled"));
+    for written in [&restored, &with_stalled] {
+        write_tenant_status(&world, written);
+        let types = |world: &World| {
+            let conditions = status(world)["conditions"].as_array().cloned().unwrap_or_default();
+            let types = conditions.iter().map(|condition| condition["type"].as_str().unwrap().to_owned());
+            types.collect::<BTreeSet<_>>()
+        };
+        let mut expected = types(&world);
+        expected.remove("Stalled");
+        world.until("it is corrected", || types(&world) == expected && is_listed(&world)).await;
+        assert_eq!(world.reason("ClusterGraphTenant", "", "default"), "UpToDate");
+    }
+    write_tenant_status(&world, &restored);
+    world.until("it is corrected again", || is_listed(&world)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let before = world.kubernetes.revision();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(world.kubernetes.revision(), before, "nothing is written without a change");
+
+    // Not in use any more.
+    world.kubernetes.delete("VppToken", "a", "berlin");
+    let is_unused =
+        |world: &World| status(world) == json!({ "observedGeneration": 1, "conditions": [condition("Others")] });
+    tokio::time::sleep(Duration::from_secs(15 * 60)).await;
+    world.until("its session ends", || is_unused(&world)).await;
+    write_tenant_status(&world, &restored);
+    world.until("it is corrected without a session", || is_unused(&world)).await;
+    operator.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_of_an_unused_tenant_is_written_later_when_its_write_failed() {
+    const STATUS: &str = "/clustergraphtenants/default/status";
+    let world = World::new(&["a"]);
+    let observed = |world: &World| {
+        let tenant = world.kubernetes.get("ClusterGraphTenant", "", "default").unwrap();
+        tenant["status"]["observedGeneration"].as_i64()
+    };
+    world.forbid(STATUS);
+    let operator = world.operator(&["a"]);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(observed(&world), Some(-1));
+    world.allow(STATUS);
+    world.until("it is seen", || observed(&world) == Some(1)).await;
+
+    world.put_token("a", "berlin");
+    world.until("it is listed", || world.reason("ClusterGraphTenant", "", "default") == "UpToDate").await;
+    world.forbid(STATUS);
+    world.kubernetes.delete("VppToken", "a", "berlin");
+    // Its session ends, and its status can't be removed. Another operator might have written it, for all that the status
+    // itself shows.
+    tokio::time::sleep(Duration::from_secs(30 * 60)).await;
+    assert_eq!(world.reason("ClusterGraphTenant", "", "default"), "UpToDate");
+    world.allow(STATUS);
+    world.until("it is let go", || world.reason("ClusterGraphTenant", "", "default").is_empty()).await;
+    operator.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -89,13 +89,16 @@ impl Watches {
 
     /// Whether a namespace may not be read, or does not exist.
     pub(super) fn is_refused(&self, kind: Kind, namespace: &str) -> bool {
-        self.states.borrow().iter().any(|state| state.kind == kind && state.scope.holds(namespace) && state.is_refused)
+        self.states
+            .borrow()
+            .iter()
+            .any(|state| state.kind == kind && state.scope.contains(namespace) && state.is_refused)
     }
 }
 
 /// Whether the cache of a kind that holds a namespace was read.
 pub(super) fn is_read(states: &[WatchState], kind: Kind, namespace: &str) -> bool {
-    states.iter().any(|state| state.kind == kind && state.scope.holds(namespace) && state.is_read)
+    states.iter().any(|state| state.kind == kind && state.scope.contains(namespace) && state.is_read)
 }
 
 /// One watch, which reports its state.

@@ -23,8 +23,8 @@ use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 
 use super::watch_state::{Kind, Watch, Watches};
+use crate::api::status_patch::is_of_other_manager;
 use crate::api::{ClusterGraphTenant, GraphTenant, VppToken};
-use crate::vpptoken::report::is_of_other_manager;
 use crate::vpptoken::{Caches, TokenCache};
 
 /// A namespace that is watched, or all of them.
@@ -45,7 +45,7 @@ impl Scope {
         names.join(", ")
     }
 
-    pub(super) fn holds(&self, namespace: &str) -> bool {
+    pub(super) fn contains(&self, namespace: &str) -> bool {
         self.0.as_deref().is_none_or(|own| own == namespace)
     }
 
@@ -94,7 +94,7 @@ pub(super) fn start(
     let everywhere = Scope(None);
 
     let mut secret_scopes = scopes.to_vec();
-    if !scopes.iter().any(|scope| scope.holds(namespace)) {
+    if !scopes.iter().any(|scope| scope.contains(namespace)) {
         secret_scopes.push(Scope(Some(namespace.to_owned())));
     }
     let secrets = secret_scopes

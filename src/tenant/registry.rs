@@ -84,7 +84,7 @@ fn selects(selector: LabelSelector, labels: &BTreeMap<String, String>) -> bool {
 pub struct Tenant {
     /// The object was deleted. What is known of it, and the credentials that are still in memory, are used for the
     /// deletion of VppTokens and for nothing else.
-    pub is_gone: bool,
+    pub is_deleted: bool,
     /// Who may use it.
     pub access: Access,
     /// Which tenant it stands for.

@@ -646,14 +646,14 @@ mod tests {
 
     #[test]
     fn a_get_that_finds_nothing_counts_unless_a_write_was_answered_since_it_began() {
-        for (wrote, is_gone) in [(4, true), (5, false), (6, false)] {
+        for (wrote, is_missing) in [(4, true), (5, false), (6, false)] {
             let mut snapshot = has_a("de");
             snapshot.record_write_started("a");
             snapshot.record_write_ended("a", Some(entity("a", "fr")), &[], at(wrote));
             snapshot.record_missing("a", at(5), at(7), VANISHED_AFTER);
             assert_eq!(
                 (snapshot.missing_since("a"), snapshot.entry("a").is_none()),
-                (is_gone.then(|| at(5)), is_gone),
+                (is_missing.then(|| at(5)), is_missing),
                 "{wrote}"
             );
         }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::local_state::CreateKey;
 use super::observe::{read_file, tenant_name};
-use super::observed::{Observed, StepKind, TenantState, UnsentIntent};
+use super::observed::{Observed, StepKind, TenantState, TryStart, UnsentIntent};
 use super::outcome::Outcome;
 use super::plan::{Step, Wanted};
 use super::{Context, Error, namespace, tenant_key, uid};
@@ -160,7 +160,7 @@ impl Actor<'_> {
             (Step::Confirm { id } | Step::ConfirmUpload { id }, _) => {
                 let began = self.context.clock.now();
                 let outcome = self.session.confirm(id).await;
-                self.record_result(StepKind::Confirm, &outcome, began);
+                self.record_result(StepKind::Confirm, &outcome, began, None);
                 Ok(StepResult::default())
             }
             (Step::Create, Some(permit)) => self.create(permit).await,
@@ -176,7 +176,7 @@ impl Actor<'_> {
     async fn delete(&self, permit: WritePermit, id: &str) -> StepResult {
         let began = self.context.clock.now();
         let outcome = self.session.delete(permit, id).await;
-        self.record_result(StepKind::Delete, &outcome, began);
+        self.record_result(StepKind::Delete, &outcome, began, None);
         let event = outcome.ok().and_then(|()| event_note("Deleted", format!("Deleted the token {id} in Graph.")));
         StepResult { event, ..StepResult::default() }
     }
@@ -213,7 +213,7 @@ impl Actor<'_> {
             return StepResult::default();
         }
         unlock_create(self.context, self.uid);
-        trigger_held(self.context);
+        trigger_stalled(self.context);
         let tenant = self.tenant.identity.clone();
         let outcome = Outcome::Owned { id: id.to_owned(), tenant, uploaded, upload_request };
         StepResult { outcome: Some(outcome), event, ..StepResult::default() }
@@ -243,7 +243,7 @@ impl Actor<'_> {
         let sending = Sending { context: self.context, uid: self.uid };
         let outcome = self.session.create(permit, &token, &written).await;
         drop(sending);
-        self.record_result(StepKind::Create, &outcome, began);
+        self.record_result(StepKind::Create, &outcome, began, None);
         match outcome {
             Ok(entity) => {
                 let note = format!("Created the token {} in Graph.", entity.id);
@@ -276,7 +276,7 @@ impl Actor<'_> {
         };
         let began = self.context.clock.now();
         let outcome = self.session.update(permit, id, &patch, &[]).await;
-        self.record_result(StepKind::Upload, &outcome, began);
+        self.record_result(StepKind::Upload, &outcome, began, None);
         if outcome.is_err() {
             return Ok(StepResult::default());
         }
@@ -297,7 +297,7 @@ impl Actor<'_> {
             fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
         let began = self.context.clock.now();
         let outcome = self.session.update(permit, id, &patch, &written).await;
-        self.record_result(StepKind::Update, &outcome, began);
+        self.record_result(StepKind::Update, &outcome, began, None);
         if outcome.is_err() {
             return StepResult::default();
         }
@@ -310,9 +310,10 @@ impl Actor<'_> {
     }
 
     async fn sync(&self, permit: WritePermit, id: &str, request: &Option<String>) -> StepResult {
+        let last_sync = self.session.view().snapshot.entry(id).and_then(|entry| entry.entity.last_sync);
         let (began, at) = (self.context.clock.now(), self.context.clock.wall());
         let outcome = self.session.sync(permit, id).await;
-        self.record_result(StepKind::Sync, &outcome, began);
+        self.record_result(StepKind::Sync, &outcome, began, last_sync);
         if outcome.is_err() {
             return StepResult::default();
         }
@@ -365,10 +366,17 @@ impl Actor<'_> {
         }
     }
 
-    /// Remembers a failure with its growing delay, and forgets it after a success.
-    fn record_result<T>(&self, kind: StepKind, outcome: &Result<T, GraphError>, began: Timestamp) {
+    /// Remembers a failure with its growing delay, and forgets it after a success. `last_sync` is what Graph showed
+    /// before a sync was sent.
+    fn record_result<T>(
+        &self,
+        kind: StepKind,
+        outcome: &Result<T, GraphError>,
+        began: Timestamp,
+        last_sync: Option<Timestamp>,
+    ) {
         let inputs = self.observed.inputs();
-        let began = (began, self.context.clock.wall_at(began));
+        let start = TryStart { began, began_wall: self.context.clock.wall_at(began), last_sync };
         self.context.local_state.change(self.uid, |state| match outcome {
             Ok(_) => {
                 state.attempts.failures.remove(&kind);
@@ -376,7 +384,7 @@ impl Actor<'_> {
             Err(error) => {
                 tracing::warn!(step = ?kind, %error, "graph refused or failed a step");
                 let jitter = self.context.random.fraction();
-                state.attempts.record_failure(kind, error, inputs, began, self.context.clock.now(), jitter);
+                state.attempts.record_failure(kind, error, inputs, start, self.context.clock.now(), jitter);
             }
         });
     }
@@ -401,11 +409,11 @@ pub(super) fn remember_intent(context: &Context, uid: &str, pending: &PendingCre
 }
 
 /// A token has an owner now: triggers the objects that are stalled because of unclaimed tokens.
-fn trigger_held(context: &Context) {
-    let held = [Reason::AmbiguousMatch.as_str(), Reason::SimilarTokenExists.as_str()];
+fn trigger_stalled(context: &Context) {
+    let reasons = [Reason::AmbiguousMatch.as_str(), Reason::SimilarTokenExists.as_str()];
     for object in context.caches.all_tokens() {
         let stalled = object.status.as_ref().and_then(|status| find(&status.conditions, ConditionType::Stalled));
-        if stalled.is_some_and(|stalled| held.contains(&stalled.reason.as_str())) {
+        if stalled.is_some_and(|stalled| reasons.contains(&stalled.reason.as_str())) {
             (context.trigger)(&object.namespace().unwrap_or_default(), &object.name_any());
         }
     }

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use super::observed::{Attempts, FileFacts, FileProblem, Inputs};
 use super::outcome::Outcome;
 use super::plan::Plan;
-use crate::api::{PendingCreate, TokenEncoding, VppTokenStatus, conditions};
+use crate::api::status_patch::Status;
+use crate::api::{PendingCreate, TokenEncoding, VppTokenStatus};
 
 /// A tenant, apart from how it is reached: cloud and tenant id.
 pub type TenantName = String;
@@ -47,8 +48,7 @@ pub struct ObjectState {
 impl ObjectState {
     /// A status with all outcomes applied, without conditions of other writers.
     pub fn status_with_outcomes(&self, status: Option<VppTokenStatus>) -> VppTokenStatus {
-        let mut status = status.unwrap_or_default();
-        status.conditions.retain(conditions::is_ours);
+        let mut status = status.unwrap_or_default().without_others_conditions();
         for outcome in &self.unrecorded {
             outcome.apply(&mut status);
         }
@@ -56,7 +56,7 @@ impl ObjectState {
     }
 
     /// The status of a plan that was made on these inputs has been written.
-    pub fn recorded(&mut self, plan: &Plan, inputs: &Inputs) {
+    pub fn record_status_written(&mut self, plan: &Plan, inputs: &Inputs) {
         self.unrecorded.clear();
         self.kubernetes_failures = 0;
         self.awaits_list = plan.list_after.is_some();
@@ -227,13 +227,13 @@ impl LocalState {
     /// Marks a create as in flight, or as not in flight any more. False when the object or its lock does not exist.
     pub fn set_create_in_flight(&self, uid: &str, is_sending: bool) -> bool {
         let mut state = self.state();
-        let mut has_turn = false;
+        let mut has_lock = false;
         for lock in state.create_locks.values_mut().filter(|lock| lock.holder == uid) {
             lock.is_sending = is_sending;
             lock.was_sent |= is_sending;
-            has_turn = true;
+            has_lock = true;
         }
-        has_turn && state.objects.contains_key(uid)
+        has_lock && state.objects.contains_key(uid)
     }
 
     /// Releases the locks of an object, unless its create is in flight. Returns who waited for them.
@@ -270,8 +270,8 @@ impl LocalState {
 
     /// Forgets all objects but these. Returns who waited for the locks of the others.
     pub fn keep_only(&self, uids: &BTreeSet<String>) -> Vec<(String, String)> {
-        let gone: Vec<String> = self.state().objects.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
-        gone.iter().flat_map(|uid| self.forget(uid)).collect()
+        let deleted: Vec<String> = self.state().objects.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
+        deleted.iter().flat_map(|uid| self.forget(uid)).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -113,7 +113,7 @@ async fn tenant_state(
         }
         Some(None) => return Ok(TenantState::NotFound),
         // What is still in memory of a deleted tenant object is used for deletions, and for nothing else.
-        Some(Some(tenant)) if tenant.is_gone && !is_being_deleted => return Ok(TenantState::NotFound),
+        Some(Some(tenant)) if tenant.is_deleted && !is_being_deleted => return Ok(TenantState::NotFound),
         Some(Some(tenant)) => tenant,
     };
     let access = match (freshness, reference.kind) {

@@ -234,6 +234,8 @@ pub struct Failure {
     pub began: Timestamp,
     /// The same by the wall clock.
     pub began_wall: Timestamp,
+    /// When the token's last sync had ended then, by Graph's clock; only of a sync that failed.
+    pub last_sync: Option<Timestamp>,
     /// When it last failed.
     pub at: Timestamp,
     /// How often in a row.
@@ -244,6 +246,17 @@ pub struct Failure {
     pub maybe_executed: bool,
     /// What it was tried with: when that changes, it is tried again at once.
     pub inputs: Inputs,
+}
+
+/// The beginning of a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TryStart {
+    /// When it began.
+    pub began: Timestamp,
+    /// The same by the wall clock.
+    pub began_wall: Timestamp,
+    /// Of a sync: when the token's last sync had ended, by Graph's clock.
+    pub last_sync: Option<Timestamp>,
 }
 
 /// What a step is tried with.
@@ -277,14 +290,14 @@ impl Attempts {
         }
     }
 
-    /// A step failed: it is delayed, each time for longer, until it succeeds or its inputs change. Its beginning is
-    /// given by the clock of delays and by the wall clock. `jitter` is from 0 to 1.
+    /// A step failed: it is delayed, each time for longer, until it succeeds or its inputs change. `jitter` is from 0
+    /// to 1.
     pub fn record_failure(
         &mut self,
         kind: StepKind,
         error: &GraphError,
         inputs: Inputs,
-        (began, began_wall): (Timestamp, Timestamp),
+        start: TryStart,
         now: Timestamp,
         jitter: f64,
     ) {
@@ -296,8 +309,9 @@ impl Attempts {
             kind: error.kind,
             message: error.summary(),
             since: before.map_or(now, |before| before.since),
-            began,
-            began_wall,
+            began: start.began,
+            began_wall: start.began_wall,
+            last_sync: start.last_sync,
             at: now,
             count,
             not_before: now.saturating_add(delay(error, count, jitter)).unwrap_or(Timestamp::MAX),
@@ -375,7 +389,8 @@ mod tests {
             let inputs = Inputs { generation: 1, sha256: None, sync_request: None, upload_request: None };
             let (mut attempts, at) = (Attempts::default(), Timestamp::UNIX_EPOCH);
             let error = GraphError::new(ErrorKind::Unavailable, "x");
-            attempts.record_failure(kind, &error, inputs, (at, at), at, 0.0);
+            let start = TryStart { began: at, began_wall: at, last_sync: None };
+            attempts.record_failure(kind, &error, inputs, start, at, 0.0);
             attempts.failures[&kind].maybe_executed
         };
         assert!(!failed(StepKind::Confirm) && failed(StepKind::Upload));

@@ -4,11 +4,8 @@
 //! object of the same name. What was done in Graph is written whatever the status has become meanwhile, and remembered
 //! until then.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
-use serde_json::{Value, json};
 
 use super::act::{self, EventNote, StepResult};
 use super::observed::{Observed, TenantState};
@@ -16,7 +13,8 @@ use super::outcome::Outcome;
 use super::plan::{self, Plan};
 use super::{Context, Error, tenant_key, uid};
 use crate::api::conditions::{ConditionType, find};
-use crate::api::{FIELD_MANAGER, VppToken, VppTokenStatus, conditions};
+use crate::api::status_patch::status_patch;
+use crate::api::{VppToken, VppTokenStatus};
 
 /// After this many conflicts the write is retried later.
 const MAX_CONFLICTS: usize = 5;
@@ -34,8 +32,8 @@ pub async fn report(
 ) -> Result<Option<Plan>, Error> {
     let uid = uid(&object)?.to_owned();
     let api: Api<VppToken> = context.api(&object)?;
-    if let Some(fact) = result.outcome.clone().filter(Outcome::must_persist) {
-        context.local_state.change(&uid, |state| state.unrecorded.push(fact));
+    if let Some(outcome) = result.outcome.clone().filter(Outcome::must_persist) {
+        context.local_state.change(&uid, |state| state.unrecorded.push(outcome));
     }
     if result.object_changed {
         context.local_state.change(&uid, |state| state.kubernetes_failures = 0);
@@ -133,61 +131,9 @@ async fn write(
     object: &VppToken,
     status: &VppTokenStatus,
 ) -> Result<Option<VppToken>, kube::Error> {
-    if object.status.clone().map(without_others_conditions).as_ref() == Some(status) {
-        return Ok(None);
-    }
-    let mut patch = json!({
-        "apiVersion": VppToken::api_version(&()),
-        "kind": VppToken::kind(&()),
-        "metadata": { "name": object.name_any(), "resourceVersion": object.resource_version() },
-        "status": status,
-    });
-    let parameters = PatchParams::apply(FIELD_MANAGER);
-    let written = if has_other_managers(object) {
-        patch["status"] = change(&object.status.clone().unwrap_or_default(), status);
-        api.patch_status(&object.name_any(), &parameters, &Patch::Merge(patch)).await?
-    } else {
-        api.patch_status(&object.name_any(), &parameters.force(), &Patch::Apply(patch)).await?
-    };
-    Ok(Some(written))
-}
-
-/// Whether another manager wrote the status, such as one that restores a backup. Server-side apply can't remove fields
-/// that the other manager owns, so such a status is changed with merge patches.
-fn has_other_managers(object: &VppToken) -> bool {
-    object.metadata.managed_fields.iter().flatten().any(is_of_other_manager)
-}
-
-/// Whether an entry of `managedFields` shows a status that was not written by our server-side apply.
-pub fn is_of_other_manager(entry: &ManagedFieldsEntry) -> bool {
-    entry.subresource.as_deref() == Some("status")
-        && (entry.manager.as_deref(), entry.operation.as_deref()) != (Some(FIELD_MANAGER), Some("Apply"))
-}
-
-fn without_others_conditions(mut status: VppTokenStatus) -> VppTokenStatus {
-    status.conditions.retain(conditions::is_ours);
-    status
-}
-
-/// The merge patch that changes one status into another. Conditions of other types than ours stay.
-fn change(from: &VppTokenStatus, to: &VppTokenStatus) -> Value {
-    let mut to = to.clone();
-    to.conditions.extend(from.conditions.iter().filter(|condition| !conditions::is_ours(condition)).cloned());
-    let [from, mut to] = [from, &to].map(|status| serde_json::to_value(status).unwrap_or_default());
-    remove_others(&mut to, &from);
-    to
-}
-
-/// Sets each field to null that only the other value has.
-fn remove_others(value: &mut Value, other: &Value) {
-    let (Some(fields), Some(others)) = (value.as_object_mut(), other.as_object()) else { return };
-    for (name, other) in others {
-        match fields.get_mut(name) {
-            None => {
-                fields.insert(name.clone(), Value::Null);
-            }
-            Some(value) => remove_others(value, other),
-        }
+    match status_patch::<VppToken, _>(&object.metadata, object.status.as_ref(), status) {
+        Some((parameters, patch)) => Ok(Some(api.patch_status(&object.name_any(), &parameters, &patch).await?)),
+        None => Ok(None),
     }
 }
 
@@ -201,7 +147,7 @@ fn settle(context: &Context, uid: &str, plan: &Plan, outcome: &Option<Outcome>, 
         act::unlock_create(context, uid);
     }
     context.local_state.unclaim(uid, plan.status.token_id.as_deref());
-    context.local_state.change(uid, |state| state.recorded(plan, &observed.inputs()));
+    context.local_state.change(uid, |state| state.record_status_written(plan, &observed.inputs()));
 }
 
 /// The object was deleted: nothing of it is kept.
@@ -314,65 +260,5 @@ async fn show(context: &Context, object: &VppToken, type_: EventType, reason: St
     let event = Event { type_, reason, note: Some(note), action: "Reconcile".into(), secondary: None };
     if let Err(error) = context.events.publish(&event, &object.object_ref(&())).await {
         tracing::warn!(%error, "an event could not be written");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(status: Value) -> VppTokenStatus {
-        serde_json::from_value(status).unwrap()
-    }
-
-    fn condition(type_: &str) -> Value {
-        json!({ "type": type_, "status": "True", "reason": "X", "message": "x.", "lastTransitionTime": "2026-11-21T12:00:00Z" })
-    }
-
-    #[test]
-    fn what_another_manager_restored_is_taken_away_and_nothing_else() {
-        let uploaded = json!({
-            "sha256": "x", "expirationDateTime": "2026-11-21T12:00:00Z", "organizationName": "x", "time": "2026-11-21T12:00:00Z"
-        });
-        let mut shown = uploaded.clone();
-        shown["shown"] = json!(true);
-        let mut not_shown = uploaded.clone();
-        not_shown["shown"] = Value::Null;
-        let of =
-            |types: &[&str]| json!({ "conditions": types.iter().map(|type_| condition(type_)).collect::<Vec<_>>() });
-        for (from, to, expected) in [
-            (json!({ "state": "valid" }), json!({ "state": "valid" }), json!({ "state": "valid" })),
-            (json!({ "state": "expired" }), json!({ "state": "valid" }), json!({ "state": "valid" })),
-            (json!({ "state": "valid", "tokenId": "x" }), json!({}), json!({ "state": null, "tokenId": null })),
-            (json!({}), json!({ "state": "valid" }), json!({ "state": "valid" })),
-            (json!({ "uploaded": shown }), json!({ "uploaded": uploaded }), json!({ "uploaded": not_shown })),
-            (of(&["Ready"]), of(&["Ready"]), of(&["Ready"])),
-            (of(&["Ready", "Others"]), of(&["Ready"]), of(&["Ready", "Others"])),
-            (of(&["Stalled", "Ready", "Others"]), of(&["Ready"]), of(&["Ready", "Others"])),
-            (of(&["Stalled"]), json!({}), json!({ "conditions": null })),
-        ] {
-            assert_eq!(change(&status(from.clone()), &status(to.clone())), expected, "{from} {to}");
-        }
-    }
-
-    #[test]
-    fn a_status_that_only_we_wrote_is_applied() {
-        let object = |manager: &str, operation: &str, subresource: Option<&str>| -> VppToken {
-            serde_json::from_value(json!({
-                "metadata": { "managedFields": [{
-                    "manager": manager, "operation": operation, "subresource": subresource,
-                }] },
-                "spec": {},
-            }))
-            .unwrap()
-        };
-        for (manager, operation, subresource, expected) in [
-            (FIELD_MANAGER, "Apply", Some("status"), false),
-            ("kubectl", "Apply", None, false),
-            ("backup", "Update", Some("status"), true),
-            (FIELD_MANAGER, "Update", Some("status"), true),
-        ] {
-            assert_eq!(has_other_managers(&object(manager, operation, subresource)), expected, "{manager} {operation}");
-        }
     }
 }

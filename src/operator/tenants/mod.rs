@@ -27,10 +27,11 @@ use crate::schedule::duration;
 use crate::tenant::{Change, Session, SessionSettings, Tenant, TenantKey, TenantRegistry, Unusable, WriteRateLimiters};
 use crate::vpptoken::{Context, TokenCache, tenant_key};
 use objects::TenantObject;
+use status::Write;
 
 /// Statuses of tenants are written at most this often: while many tokens are created, their number changes all the time.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// Sessions are checked this often, even without a notification.
+/// Sessions are checked this often, even without a notification, and statuses that could not be written are written again.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A session whose task ended by a fault is opened again after this.
@@ -119,19 +120,20 @@ impl SessionManager {
     pub(super) async fn run(mut self, changed: Arc<Notify>) -> &'static str {
         let mut write_at = Instant::now();
         let mut to_write = true;
+        let mut has_failed = false;
         let mut resync_at = Instant::now();
         let mut watches = self.watches.subscribe();
         loop {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(write_at), if to_write => {
-                    self.write_statuses().await;
+                    has_failed = !self.write_statuses().await;
                     to_write = false;
                     write_at = Instant::now() + STATUS_INTERVAL;
                 }
                 () = tokio::time::sleep_until(resync_at) => {
                     self.sync_sessions().await;
-                    to_write |= !self.released.is_empty();
+                    to_write |= has_failed || !self.released.is_empty();
                     resync_at = Instant::now() + RESYNC_INTERVAL;
                 }
                 Some((key, change)) = self.changes.recv() => {
@@ -175,7 +177,7 @@ impl SessionManager {
             let tenant = match objects::find(&self.caches, &key) {
                 None if self.may_serve_a_deletion(&key) => {
                     self.keep_for_deletions(&key);
-                    before.clone().flatten().map(|tenant| Tenant { is_gone: true, ..tenant })
+                    before.clone().flatten().map(|tenant| Tenant { is_deleted: true, ..tenant })
                 }
                 None => {
                     self.open_sessions.remove(&key);
@@ -235,7 +237,7 @@ impl SessionManager {
         let identity =
             VppTokenTenant { cloud: connection.cloud, tenant_id: connection.tenant_id.clone(), api: connection.api };
         let session = self.session(key, &connection).await;
-        Tenant { is_gone: false, access: found.access, identity, encoding: connection.token_encoding, session }
+        Tenant { is_deleted: false, access: found.access, identity, encoding: connection.token_encoding, session }
     }
 
     async fn session(&mut self, key: &TenantKey, connection: &TenantConnection) -> Result<Arc<Session>, Unusable> {
@@ -396,13 +398,20 @@ impl SessionManager {
         change.problem || id.map_or(!change.ids.is_empty(), |id| change.ids.contains(id)) || awaits_list()
     }
 
-    async fn write_statuses(&mut self) {
+    /// False when one of them has to be written again.
+    async fn write_statuses(&mut self) -> bool {
         let used: BTreeSet<TenantKey> = self.used();
         let released = std::mem::take(&mut self.released);
+        let mut all_written = true;
         for key in objects::all(&self.caches).into_iter().filter(|key| !used.contains(key)) {
             if let Some(object) = objects::find(&self.caches, &key) {
-                let is_unused = released.contains(&key) || self.sees_all_users(&key);
-                status::write_unused(&self.context, &key, &object, is_unused).await;
+                let was_released = released.contains(&key);
+                let is_unused = was_released || self.sees_all_users(&key);
+                if status::write_unused(&self.context, &key, &object, is_unused).await == Write::Failed {
+                    all_written = false;
+                    // The next try has to know that the status is of our session.
+                    self.released.extend(was_released.then_some(key));
+                }
             }
         }
         for key in used {
@@ -411,9 +420,11 @@ impl SessionManager {
                 let claimed = status::claimed(&self.context.caches, &tenant.identity);
                 let session = tenant.session.map(|session| session.view());
                 let warning = self.open_sessions.get(&key).and_then(|open| open.warning.as_deref());
-                status::write(&self.context, &key, &object, session, warning, &claimed).await;
+                let written = status::write(&self.context, &key, &object, session, warning, &claimed).await;
+                all_written &= written != Write::Failed;
             }
         }
+        all_written
     }
 
     /// Whether this operator knows every VppToken that can use a tenant object: none can be in a namespace that it does
@@ -454,7 +465,7 @@ fn is_finalized(object: &VppToken, key: &TenantKey) -> bool {
 }
 
 fn is_same(before: &Tenant, now: &Tenant) -> bool {
-    before.is_gone == now.is_gone
+    before.is_deleted == now.is_deleted
         && before.access == now.access
         && before.identity == now.identity
         && before.encoding == now.encoding

@@ -1,6 +1,7 @@
 //! The tenant objects as the caches have them, whichever kind.
 
 use kube::ResourceExt;
+use kube::api::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 
 use crate::api::{TenantConnection, TenantKind, TenantStatus};
@@ -12,10 +13,14 @@ use crate::tenant::{Access, TenantKey};
 pub(super) struct TenantObject {
     pub(super) connection: TenantConnection,
     pub(super) access: Access,
-    pub(super) uid: Option<String>,
-    pub(super) generation: i64,
+    pub(super) metadata: ObjectMeta,
     pub(super) status: TenantStatus,
-    pub(super) version: Option<String>,
+}
+
+impl TenantObject {
+    pub(super) fn generation(&self) -> i64 {
+        self.metadata.generation.unwrap_or_default()
+    }
 }
 
 /// All of them.
@@ -34,10 +39,8 @@ pub(super) fn find(caches: &TenantCaches, key: &TenantKey) -> Option<TenantObjec
             Some(TenantObject {
                 connection: object.spec.connection.clone(),
                 access: Access::of(&object.spec),
-                uid: object.uid(),
-                generation: object.metadata.generation.unwrap_or_default(),
+                metadata: object.metadata.clone(),
                 status: object.status.clone().unwrap_or_default(),
-                version: object.resource_version(),
             })
         }
         TenantKind::GraphTenant => {
@@ -46,10 +49,8 @@ pub(super) fn find(caches: &TenantCaches, key: &TenantKey) -> Option<TenantObjec
             Some(TenantObject {
                 connection: object.spec.connection.clone(),
                 access: Access::own(),
-                uid: object.uid(),
-                generation: object.metadata.generation.unwrap_or_default(),
+                metadata: object.metadata.clone(),
                 status: object.status.clone().unwrap_or_default(),
-                version: object.resource_version(),
             })
         }
     }

@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
-use serde_json::json;
 
 use super::objects::TenantObject;
 use crate::api::conditions::{self, ConditionStatus, ConditionType, ConditionUpdate};
-use crate::api::{ClusterGraphTenant, FIELD_MANAGER, GraphTenant, Reason, TenantKind, TenantStatus, VppTokenTenant};
+use crate::api::status_patch::status_patch;
+use crate::api::{ClusterGraphTenant, GraphTenant, Reason, TenantKind, TenantStatus, VppTokenTenant};
 use crate::graph::ErrorKind;
 use crate::tenant::{Problem, TenantKey, TenantView, Unusable};
 use crate::vpptoken::{Caches, Context, plan};
@@ -30,6 +29,17 @@ pub(super) fn claimed(caches: &Caches, identity: &VppTokenTenant) -> BTreeSet<St
     ids.collect()
 }
 
+/// How the write of a status ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Write {
+    /// There was nothing to write.
+    Unchanged,
+    /// It is written.
+    Written,
+    /// It has to be written again.
+    Failed,
+}
+
 /// Writes the status of a tenant object: that of its session, or why it has none.
 pub(super) async fn write(
     context: &Context,
@@ -38,12 +48,12 @@ pub(super) async fn write(
     session: Result<TenantView, Unusable>,
     warning: Option<&str>,
     claimed: &BTreeSet<String>,
-) {
-    let mut status = TenantStatus { observed_generation: Some(object.generation), ..object.status.clone() };
+) -> Write {
+    let mut status = TenantStatus { observed_generation: Some(object.generation()), ..object.status.clone() };
     let is_starting = session.as_ref().is_ok_and(|view| view.problem.is_none() && view.snapshot.read_at().is_none());
     if is_starting && conditions::find(&object.status.conditions, ConditionType::Ready).is_some() {
         // A restart of the operator changes nothing about the tenant.
-        return;
+        return Write::Unchanged;
     }
     let update = match session {
         Err(Unusable { reason, message }) => ready(ConditionStatus::False, reason, message),
@@ -57,44 +67,48 @@ pub(super) async fn write(
         }
     };
     let now = context.clock.wall();
-    status.conditions = conditions::merge(&object.status.conditions, &[update], object.generation, now);
-    if write_if_new(context, key, object, &status).await
+    status.conditions = conditions::merge(&object.status.conditions, &[update], object.generation(), now);
+    let written = write_if_new(context, key, object, &status).await;
+    if written == Write::Written
         && let Some(refusal) = new_refusal(&object.status, &status)
     {
         publish(context, key, object, refusal).await;
     }
+    written
 }
 
 /// For a tenant object that no VppToken uses, the status only shows that it was seen, so that nobody waits for it for
 /// ever. If another operator, with other namespaces, may use it, an existing status of this generation stays: otherwise
 /// two operators would overwrite it for ever.
-pub(super) async fn write_unused(context: &Context, key: &TenantKey, object: &TenantObject, is_certain: bool) {
-    let is_current = |condition: &Condition| condition.observed_generation == Some(object.generation);
-    let is_of_another = !is_certain && object.status.conditions.iter().any(is_current);
-    let before = if is_of_another { object.status.clone() } else { TenantStatus::default() };
-    let status = TenantStatus { observed_generation: Some(object.generation), ..before };
-    write_if_new(context, key, object, &status).await;
+pub(super) async fn write_unused(context: &Context, key: &TenantKey, object: &TenantObject, is_certain: bool) -> Write {
+    let is_current = |ready: &&Condition| ready.observed_generation == Some(object.generation());
+    let ready = conditions::find(&object.status.conditions, ConditionType::Ready).filter(is_current);
+    let before = match ready.filter(|_| !is_certain) {
+        // Operators write no other condition of a tenant object.
+        Some(ready) => TenantStatus { conditions: vec![ready.clone()], ..object.status.clone() },
+        None => TenantStatus::default(),
+    };
+    let status = TenantStatus { observed_generation: Some(object.generation()), ..before };
+    write_if_new(context, key, object, &status).await
 }
 
-/// True when there was something to write, and it is written.
-async fn write_if_new(context: &Context, key: &TenantKey, object: &TenantObject, status: &TenantStatus) -> bool {
-    if object.status == *status {
-        return false;
-    }
+async fn write_if_new(context: &Context, key: &TenantKey, object: &TenantObject, status: &TenantStatus) -> Write {
     let client = context.client.clone();
     let outcome = match (&key.kind, &key.namespace) {
         (TenantKind::GraphTenant, Some(namespace)) => {
-            apply(&Api::<GraphTenant>::namespaced(client, namespace), key, object, status).await
+            apply(&Api::<GraphTenant>::namespaced(client, namespace), object, status).await
         }
-        _ => apply(&Api::<ClusterGraphTenant>::all(client), key, object, status).await,
+        _ => apply(&Api::<ClusterGraphTenant>::all(client), object, status).await,
     };
     match outcome {
-        Ok(()) => return true,
-        // It changed meanwhile: that change triggers the next reconcile.
-        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {}
-        Err(error) => tracing::warn!(tenant = %key, %error, "the status of a tenant could not be written"),
+        Ok(written) => written,
+        Err(kube::Error::Api(status)) if status.is_not_found() => Write::Unchanged,
+        Err(kube::Error::Api(status)) if status.is_conflict() => Write::Failed,
+        Err(error) => {
+            tracing::warn!(tenant = %key, %error, "the status of a tenant could not be written; it is tried again");
+            Write::Failed
+        }
     }
-    false
 }
 
 /// The condition that Microsoft refuses access, if the status before did not report that: whether it names credentials
@@ -120,7 +134,7 @@ async fn publish(context: &Context, key: &TenantKey, object: &TenantObject, refu
         kind: Some(kind.into_owned()),
         namespace: key.namespace.clone(),
         name: Some(key.name.clone()),
-        uid: object.uid.clone(),
+        uid: object.metadata.uid.clone(),
         ..ObjectReference::default()
     };
     let (reason, note) = (refusal.reason.clone(), refusal.message.clone());
@@ -159,21 +173,14 @@ fn ready(status: ConditionStatus, reason: Reason, message: String) -> ConditionU
     ConditionUpdate { type_: ConditionType::Ready, status, reason, message }
 }
 
-async fn apply<K>(
-    api: &Api<K>,
-    key: &TenantKey,
-    object: &TenantObject,
-    status: &TenantStatus,
-) -> Result<(), kube::Error>
+async fn apply<K>(api: &Api<K>, object: &TenantObject, status: &TenantStatus) -> Result<Write, kube::Error>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
 {
-    let patch = json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
-        "metadata": { "name": key.name, "resourceVersion": object.version },
-        "status": status,
-    });
-    api.patch_status(&key.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await?;
-    Ok(())
+    let Some((parameters, patch)) = status_patch::<K, _>(&object.metadata, Some(&object.status), status) else {
+        return Ok(Write::Unchanged);
+    };
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    api.patch_status(name, &parameters, &patch).await?;
+    Ok(Write::Written)
 }

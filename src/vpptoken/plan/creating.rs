@@ -115,7 +115,7 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
         draft.step(adopt);
         return;
     }
-    if draft.blockers.len() > blockers || !may_create(draft, tenant) || draft.is_held_back(StepKind::Create) {
+    if draft.blockers.len() > blockers || !may_create(draft, tenant) || draft.is_blocked(StepKind::Create) {
         return;
     }
     let NewFile { file, apple_id } = new;
@@ -211,7 +211,7 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
                 sha256: pending.sha256.clone(),
                 expiration_date_time: pending.expiration_date_time,
                 organization_name: pending.organization_name.clone(),
-                time: pending.since,
+                time: draft.observed.wall_at(pending.since),
                 shown: false,
             };
             draft.set_progress(Reason::Creating, "The token that was being created is found in Graph.");
@@ -233,8 +233,8 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
     // earlier process before this one began.
     let sent = failure.filter(|failure| failure.maybe_executed).map(|failure| failure.began);
     // A time in the future was written by a process whose clock was wrong.
-    let announced = Some(pending.since).filter(|since| *since <= draft.observed.now);
-    let since = announced.max(sent).max(Some(tenant.view.opened)).unwrap_or(tenant.view.opened);
+    let recorded = Some(pending.since).filter(|since| *since <= draft.observed.now);
+    let since = recorded.max(sent).max(Some(tenant.view.opened)).unwrap_or(tenant.view.opened);
     let until = since.saturating_add(draft.observed.timings.unknown_outcome).unwrap_or(Timestamp::MAX);
     let lists = snapshot.lists_since(since);
     if draft.observed.now >= until
@@ -247,7 +247,7 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
     draft.wait(
         Reason::CreateOutcomeUnknown,
         format!(
-            "A create was announced at {}, and whether Graph carried it out is not known{why}. Graph is being searched for \
+            "A create was started at {}, and whether Graph carried it out is not known{why}. Graph is being searched for \
              the token; without a result it counts as not carried out after {}.",
             time(pending.since),
             time(until)
@@ -370,7 +370,7 @@ fn found_uploaded(draft: &Draft, file: &FileFacts, entry: &Entry) -> Uploaded {
         sha256: file.sha256.clone(),
         expiration_date_time: file.expiration,
         organization_name: file.organization_name.clone(),
-        time: entry.entity.last_sync.unwrap_or(draft.observed.now),
+        time: entry.entity.last_sync.unwrap_or(draft.observed.wall),
         shown: false,
     }
 }

@@ -96,7 +96,7 @@ impl<'a> Draft<'a> {
         if step.priority().is_some() && only_reads(&self.observed.spec).is_some() {
             return false;
         }
-        if step.kind().is_some_and(|kind| self.is_held_back(kind)) {
+        if step.kind().is_some_and(|kind| self.is_blocked(kind)) {
             return false;
         }
         if let Some(kind) = step.kind() {
@@ -107,7 +107,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Whether a kind of step has to wait; the reason is added to the blockers.
-    pub(super) fn is_held_back(&mut self, kind: StepKind) -> bool {
+    pub(super) fn is_blocked(&mut self, kind: StepKind) -> bool {
         if let Some((reason, sentence)) = self.unreachable.clone() {
             self.wait(reason, sentence);
             return true;
@@ -187,12 +187,11 @@ impl<'a> Draft<'a> {
     /// Credentials or permissions: they may be corrected soon, but need a person after a while. If the status already
     /// says that a person is needed, that stays: a process that started since then only knows its own attempts.
     pub(super) fn stall_after(&mut self, reason: Reason, message: String, since: Timestamp) {
-        let patient_until = since.saturating_add(CREDENTIALS_GRACE_PERIOD).unwrap_or(Timestamp::MAX);
+        let stall_at = since.saturating_add(CREDENTIALS_GRACE_PERIOD).unwrap_or(Timestamp::MAX);
         let is_about_access = [Reason::CredentialsRefused, Reason::PermissionMissing];
-        let needs_action =
-            self.observed.now >= patient_until || is_about_access.iter().any(|it| self.was_stalled_by(*it));
+        let needs_action = self.observed.now >= stall_at || is_about_access.iter().any(|it| self.was_stalled_by(*it));
         if !needs_action {
-            self.requeue_at(patient_until);
+            self.requeue_at(stall_at);
         }
         self.blockers.push(Blocker { reason, message, needs_action });
     }

@@ -75,7 +75,7 @@ fn try_upload(draft: &mut Draft, entry: &Entry) -> bool {
     if draft.observed.live_since.is_some_and(|since| entry.was_asked_since(since)) {
         return draft.try_step(Step::Upload { id, request: open_request(draft) });
     }
-    if draft.is_held_back(StepKind::Upload) {
+    if draft.is_blocked(StepKind::Upload) {
         return false;
     }
     draft.report_earlier_failure(StepKind::Upload);

@@ -54,8 +54,8 @@ pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
     let blockers = draft.blockers.len();
     draft.try_step(Step::Sync { id: entry.entity.id.clone(), priority, request });
     // What blocks a sync is shown in the condition Synced, and does not make the token unready.
-    let said = draft.blockers.split_off(blockers);
-    if let Some(blocker) = said.into_iter().next() {
+    let sync_blockers = draft.blockers.split_off(blockers);
+    if let Some(blocker) = sync_blockers.into_iter().next() {
         draft.sync_blocker = Some(blocker);
     }
 }
@@ -85,12 +85,13 @@ pub(super) fn decline(draft: &mut Draft) {
     }
 }
 
-/// A sync was sent and its answer lost, and Graph shows that it was carried out: it is not sent again.
+/// A sync was sent and its answer lost, and Graph shows that it was carried out: it is not sent again. Graph's times are
+/// compared only with each other, because its clock may differ from ours.
 fn acknowledge_lost_answer(draft: &mut Draft, entry: &Entry) {
     let Some(failure) = draft.observed.failure(StepKind::Sync).filter(|failure| failure.maybe_executed).cloned() else {
         return;
     };
-    let ended = entry.entity.last_sync.is_some_and(|at| at >= failure.began_wall);
+    let ended = entry.entity.last_sync > failure.last_sync;
     let runs = entry.syncing_since.is_some_and(|since| since >= failure.began);
     if ended || runs {
         draft.status.last_sync_trigger_time = draft.status.last_sync_trigger_time.max(Some(failure.began_wall));
@@ -106,14 +107,14 @@ fn schedule(draft: &mut Draft, entry: &Entry) -> Option<Timestamp> {
     let observed = draft.observed;
     let sync = observed.spec.sync.as_ref();
     let base = last_sync(draft, entry).unwrap_or(observed.object.created).max(observed.object.created);
-    let promised = observed.status.next_sync_time;
+    let shown = observed.status.next_sync_time;
     let is_same_manifest = observed.status.observed_generation == Some(observed.object.generation);
     let next = sync.and_then(|sync| {
         let schedule = Schedule::parse(sync, &observed.object.uid, observed.wall).ok()?;
         let from_now = schedule.next_after(base.max(observed.wall)).ok()?;
-        match promised {
-            Some(promised) if promised > base && fires_at(&schedule, promised) => Some(promised.min(from_now)),
-            Some(promised) if promised <= base && is_same_manifest => schedule.next_after(base).ok(),
+        match shown {
+            Some(shown) if shown > base && fires_at(&schedule, shown) => Some(shown.min(from_now)),
+            Some(shown) if shown <= base && is_same_manifest => schedule.next_after(base).ok(),
             _ => Some(from_now),
         }
     });

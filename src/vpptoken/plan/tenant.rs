@@ -41,7 +41,7 @@ pub(super) fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Option<&'a KnownTenant
         TenantState::Unusable { reason, message } => {
             draft.wait(*reason, message.clone());
             // Right after a start the tenant may not have been looked up yet.
-            draft.keeps_conditions = *reason == Reason::TenantNotRead && has_said(draft);
+            draft.keeps_conditions = *reason == Reason::TenantNotRead && was_reported(draft);
             None
         }
         TenantState::Known(tenant) => {
@@ -80,7 +80,7 @@ pub(super) fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
             }
             kind if read_at.is_none() => {
                 draft.wait(transient_reason(kind), sentence);
-                draft.keeps_conditions = has_said(draft);
+                draft.keeps_conditions = was_reported(draft);
             }
             _ => {}
         }
@@ -88,7 +88,7 @@ pub(super) fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
     let Some(read_at) = read_at else {
         if tenant.view.problem.is_none() {
             draft.wait(Reason::TenantNotRead, "The tenant's tokens are being listed for the first time.".into());
-            draft.keeps_conditions = has_said(draft);
+            draft.keeps_conditions = was_reported(draft);
         }
         let opened = tenant.view.opened;
         if draft.keeps_conditions && now > stale_after(opened, tenant) {
@@ -124,9 +124,9 @@ fn stale_after(time: Timestamp, tenant: &KnownTenant) -> Timestamp {
 
 /// Whether the status of the same generation is complete, or says that a person is needed: then a start of the operator
 /// changes nothing about it.
-fn has_said(draft: &Draft) -> bool {
+fn was_reported(draft: &Draft) -> bool {
     let before = &draft.observed.status;
-    let said = |type_| find(&before.conditions, type_).is_some();
+    let has = |type_| find(&before.conditions, type_).is_some();
     before.observed_generation == Some(draft.observed.object.generation)
-        && (said(ConditionType::Stalled) || (before.token_id.is_some() && said(ConditionType::TokenValid)))
+        && (has(ConditionType::Stalled) || (before.token_id.is_some() && has(ConditionType::TokenValid)))
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The status shows that another VppToken has the token of the file.
-fn held_as_anothers(world: &mut World) {
+fn stalled_as_anothers(world: &mut World) {
     world.tokens = vec![token("t2")];
     world.claimed("t2", ago(DAY), "uid-9");
     world.observed.status = plan(&world.observe()).status;
@@ -240,43 +240,43 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 working(Reason::Creating).step(record_intent(&[])).no_token(),
             ),
             (
-                "held because of another's token, which was renewed since",
+                "stalled because of another's token, which was renewed since",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![older("t2")];
                 },
                 stalled(Reason::ClaimedByAnother).no_token(),
             ),
             (
-                "so held, and a person says that it is of another location",
+                "so stalled, and a person says that it is of another location",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![older("t2")];
                     w.distinct(&["t2"]);
                 },
                 working(Reason::Creating).step(record_intent(&["t2"])).no_token(),
             ),
             (
-                "so held, and the other lets go",
+                "so stalled, and the other lets go",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.others.claimed.clear();
                 },
                 working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
             ),
             (
-                "so held, and a part of the manifest changed that says nothing of the file",
+                "so stalled, and a part of the manifest changed that says nothing of the file",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![older("t2")];
                     w.status.observed_generation = Some(2);
                 },
                 stalled(Reason::ClaimedByAnother).no_token(),
             ),
             (
-                "so held, and the manifest names another Apple ID",
+                "so stalled, and the manifest names another Apple ID",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![older("t2")];
                     w.spec.apple_id = Some("other@contoso.example".into());
                 },
@@ -288,9 +288,9 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                     .no_token(),
             ),
             (
-                "so held, and the other lets go, while a third has one of another location",
+                "so stalled, and the other lets go, while a third has one of another location",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens.push(older("t3"));
                     w.others.claimed.clear();
                     w.claimed("t3", ago(DAY), "uid-8");
@@ -298,26 +298,26 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
             ),
             (
-                "so held, and the manifest names another Secret",
+                "so stalled, and the manifest names another Secret",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![older("t2")];
                     w.spec.token_secret_ref.as_mut().unwrap().name = "munich-vpp".into();
                 },
                 working(Reason::Creating).step(record_intent(&["t2"])).no_token(),
             ),
             (
-                "so held, and the other's token has another Apple ID by now",
+                "so stalled, and the other's token has another Apple ID by now",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![Entity { apple_id: Some("vpp.munich@contoso.example".into()), ..older("t2") }];
                 },
                 working(Reason::Creating).step(record_intent(&[])).no_token(),
             ),
             (
-                "so held, and the tenant was away meanwhile",
+                "so stalled, and the tenant was away meanwhile",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     let tenant = std::mem::replace(&mut w.observed.tenant, TenantState::NotFound);
                     w.observed.status = plan(&w.observe()).status;
                     assert_eq!(w.status.conditions[0].reason, "TenantNotFound");
@@ -326,9 +326,9 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 stalled(Reason::ClaimedByAnother).no_token(),
             ),
             (
-                "so held, and the Secret was away meanwhile",
+                "so stalled, and the Secret was away meanwhile",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     let file = std::mem::replace(&mut w.observed.file, Err(FileProblem::SecretNotFound));
                     w.observed.status = plan(&w.observe()).status;
                     assert_eq!(w.status.conditions[0].reason, "SecretNotFound");
@@ -337,9 +337,9 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 stalled(Reason::ClaimedByAnother).no_token(),
             ),
             (
-                "so held, and the other let go, and a third one took it over",
+                "so stalled, and the other let go, and a third one took it over",
                 |w| {
-                    held_as_anothers(w);
+                    stalled_as_anothers(w);
                     w.tokens = vec![older("t2")];
                     let claimed = std::mem::take(&mut w.others.claimed);
                     w.observed.status = plan(&w.observe()).status;
@@ -372,7 +372,7 @@ fn an_exact_match_is_taken_over_though_the_schedule_is_wrong() {
 
 #[test]
 fn a_similar_token_is_reported_with_how_it_differs_and_what_is_missing() {
-    let said = |token: Entity| {
+    let messages_of = |token: Entity| {
         let mut world = World::new_object();
         world.tokens = vec![token];
         let text = plan(&world.observe()).blockers[0].message.clone();
@@ -382,35 +382,35 @@ fn a_similar_token_is_reported_with_how_it_differs_and_what_is_missing() {
     let has = |text: &str, part: &str| assert!(text.contains(part), "{part}: {text}");
     let lacks = |text: &str, part: &str| assert!(!text.contains(part), "{part}: {text}");
 
-    let (text, to_others) = said(of_another(token("t2")));
+    let (text, to_others) = messages_of(of_another(token("t2")));
     has(&text, "t2 (Apple ID other@contoso.example, expires when the file does)");
     has(&text, &format!("appleId of the manifest, {APPLE_ID}, may be mistyped"));
     has(&to_others, "t2 (another Apple ID, expires when the file does)");
     has(&to_others, "may be mistyped");
     lacks(&to_others, "other@contoso.example");
 
-    let (text, to_others) = said(older("t2"));
+    let (text, to_others) = messages_of(older("t2"));
     has(&text, "t2 (expires 2026-12-01T12:00:00Z)");
     lacks(&text, "mistyped");
     has(&to_others, "t2 (another expiry)");
     has(&to_others, "once the ClusterGraphTenant allows Bind");
     lacks(&to_others, "2026-12-01");
 
-    let (text, _) = said(Entity { apple_id: None, ..older("t2") });
+    let (text, _) = messages_of(Entity { apple_id: None, ..older("t2") });
     has(&text, "t2 (Apple ID missing, expires 2026-12-01T12:00:00Z)");
-    let (text, _) = said(Entity { organization_name: None, expiration: None, ..token("t2") });
+    let (text, _) = messages_of(Entity { organization_name: None, expiration: None, ..token("t2") });
     has(&text, "t2 (expiry missing, organization missing)");
     lacks(&text, "mistyped");
-    let (text, _) = said(Entity { expiration: None, ..of_another(token("t2")) });
+    let (text, _) = messages_of(Entity { expiration: None, ..of_another(token("t2")) });
     has(&text, "t2 (Apple ID other@contoso.example, expiry missing)");
     lacks(&text, "mistyped");
-    let (text, _) = said(Entity { apple_id: Some("x".repeat(5_000)), ..token("t2") });
+    let (text, _) = messages_of(Entity { apple_id: Some("x".repeat(5_000)), ..token("t2") });
     assert!(text.len() < 1_000, "a text of Graph's of any length");
 }
 
 #[test]
 fn who_has_the_token_is_named_when_it_is_in_the_same_namespace_and_there_is_a_way_out() {
-    let said = |world: &World| plan(&world.observe()).blockers[0].message.clone();
+    let message_of = |world: &World| plan(&world.observe()).blockers[0].message.clone();
     let has = |text: &str, part: &str| assert!(text.contains(part), "{part}: {text}");
     fn by_file() -> World {
         let mut world = World::new_object();
@@ -430,18 +430,18 @@ fn who_has_the_token_is_named_when_it_is_in_the_same_namespace_and_there_is_a_wa
     for (base, id) in [(by_file as fn() -> World, "t2"), (by_id, "t2"), (younger, OURS)] {
         let mut world = base();
         world.claimed_here(id, "berlin");
-        has(&said(&world), "VppToken \"berlin\" in this namespace");
+        has(&message_of(&world), "VppToken \"berlin\" in this namespace");
         let mut world = base();
         world.claimed(id, ago(DAY), "uid-secret");
-        has(&said(&world), "a VppToken in another namespace");
+        has(&message_of(&world), "a VppToken in another namespace");
     }
 
     let mut world = by_file();
     world.claimed_here("t2", "berlin");
-    has(&said(&world), "list t2 in distinctFrom");
+    has(&message_of(&world), "list t2 in distinctFrom");
     world.others.files.insert("digest-1".into(), "t2".into());
-    assert!(!said(&world).contains("distinctFrom"), "it would not help: {}", said(&world));
-    has(&said(&world), "put that location's file into the Secret");
+    assert!(!message_of(&world).contains("distinctFrom"), "it would not help: {}", message_of(&world));
+    has(&message_of(&world), "put that location's file into the Secret");
 }
 
 #[test]
@@ -558,4 +558,22 @@ fn a_token_id_that_names_another_token_is_reported() {
         stalled(Reason::AlreadyBound),
     );
     check(World::ready, &[row]);
+}
+
+#[test]
+fn what_counts_as_uploaded_has_a_time_of_the_wall_clock() {
+    // The wall clock was set back by an hour after the process had started.
+    let adopted = |mut world: World| {
+        world.observed.now = now() + HOUR;
+        world.lists = vec![(world.now - MINUTE * 3, BTreeSet::new())];
+        plan(&world.observe()).step
+    };
+    let mut found = World::new_object();
+    found.tokens = vec![Entity { last_sync: None, ..token("t2") }];
+    assert_eq!(adopted(found), Some(adopt("t2", now())), "found, and never synced");
+    let mut created = World::new_object();
+    created.tokens = vec![token("t2")];
+    created.pending(now() + HOUR - MINUTE * 5, &[]);
+    let recorded = ago(MINUTE * 5);
+    assert_eq!(adopted(created), Some(adopt("t2", recorded)), "the result of a create whose answer was lost");
 }

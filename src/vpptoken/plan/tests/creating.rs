@@ -69,12 +69,12 @@ fn an_intent_is_recorded_then_graph_is_searched_then_the_token_is_created() {
             ("a list began after it: create", |_| {}, working(Reason::Creating).step(Step::Create).no_token()),
             (
                 "no list began after it: wait for one",
-                |w| w.recorded(ago(MINUTE * 2), &[]),
+                |w| w.record_intent(ago(MINUTE * 2), &[]),
                 working(Reason::Creating).no_token().list_after(ago(MINUTE * 2)),
             ),
             (
                 "the list began at the same time",
-                |w| w.recorded(ago(MINUTE * 3), &[]),
+                |w| w.record_intent(ago(MINUTE * 3), &[]),
                 working(Reason::Creating).no_token().list_after(ago(MINUTE * 3)),
             ),
             (
@@ -105,7 +105,7 @@ fn an_intent_is_recorded_then_graph_is_searched_then_the_token_is_created() {
                 |w| {
                     w.distinct(&["t2"]);
                     w.tokens = vec![older("t2")];
-                    w.recorded(ago(MINUTE * 4), &["t2"]);
+                    w.record_intent(ago(MINUTE * 4), &["t2"]);
                 },
                 working(Reason::Creating).step(Step::Create).no_token(),
             ),
@@ -267,7 +267,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
             (
                 "this process recorded another intent, for the same file",
                 |w| {
-                    w.recorded(ago(MINUTE * 5), &[]);
+                    w.record_intent(ago(MINUTE * 5), &[]);
                     w.attempts.unsent_intent.as_mut().unwrap().since = ago(MINUTE * 6);
                 },
                 waiting(Reason::CreateOutcomeUnknown).no_token(),
@@ -406,7 +406,7 @@ fn a_create_that_is_tried_again_keeps_reporting_what_failed() {
     let plan_ = plan(&world.observe());
     assert!(matches!(plan_.step, Some(Step::RecordIntent(_))));
     assert_eq!(conditions(&plan_), "GraphRefused");
-    world.recorded(ago(MINUTE * 4), &[]);
+    world.record_intent(ago(MINUTE * 4), &[]);
     let plan_ = plan(&world.observe());
     assert_eq!((plan_.step.as_ref(), conditions(&plan_).as_str()), (Some(&Step::Create), "GraphRefused"));
 }
@@ -417,7 +417,7 @@ fn an_intent_after_a_token_has_vanished_remembers_its_tenant() {
     world.tokens.clear();
     world.gone = vec![(OURS.into(), ago(SECOND))];
     assert_eq!(plan(&world.observe()).status.tenant, None);
-    world.recorded(ago(MINUTE), &[]);
+    world.record_intent(ago(MINUTE), &[]);
     assert_eq!(plan(&world.observe()).status.tenant, Some(identity()));
 }
 
@@ -430,9 +430,9 @@ fn nothing_is_created_while_the_schedule_is_wrong() {
     ] {
         let mut world = World::new_object();
         world.schedule(schedule);
-        let held = plan(&world.observe());
-        assert_eq!((held.step, held.blockers[0].reason), (None, reason), "{schedule}");
-        assert_eq!(held.status.pending_create, None, "{schedule}");
+        let stalled = plan(&world.observe());
+        assert_eq!((stalled.step, stalled.blockers[0].reason), (None, reason), "{schedule}");
+        assert_eq!(stalled.status.pending_create, None, "{schedule}");
         world.schedule("0 6,18 * * *");
         let step = plan(&world.observe()).step;
         assert!(matches!(step, Some(Step::RecordIntent(_))), "{schedule}: {step:?}");

@@ -221,7 +221,7 @@ fn a_deletion_first_resolves_a_create_of_unknown_outcome() {
             ),
             ("not found yet", |_| {}, waits(&[Reason::CreateOutcomeUnknown]).requeue_after(MINUTE * 10)),
             ("several", |w| w.tokens = vec![token("t2"), token("t3")], stalled(Reason::AmbiguousMatch).no_token()),
-            ("not sent at all", |w| w.recorded(ago(MINUTE * 5), &[]), waits(&[]).step(Step::AbandonIntent)),
+            ("not sent at all", |w| w.record_intent(ago(MINUTE * 5), &[]), waits(&[]).step(Step::AbandonIntent)),
             (
                 "not found in the window and three lists",
                 |w| {

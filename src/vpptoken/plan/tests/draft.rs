@@ -125,7 +125,7 @@ fn a_passing_trouble_shows_only_when_a_write_is_due_or_it_lasts_three_polls() {
             (
                 "a create was refused, and the next one waits for a list",
                 |w| {
-                    w.recorded(ago(MINUTE * 2), &[]);
+                    w.record_intent(ago(MINUTE * 2), &[]);
                     w.failed(StepKind::Create, ErrorKind::Refused).not_before = now();
                 },
                 stalled(Reason::GraphRefused).no_token().list_after(ago(MINUTE * 2)),
@@ -133,7 +133,7 @@ fn a_passing_trouble_shows_only_when_a_write_is_due_or_it_lasts_three_polls() {
             (
                 "a create was refused, and the next one is sent",
                 |w| {
-                    w.recorded(ago(MINUTE * 4), &[]);
+                    w.record_intent(ago(MINUTE * 4), &[]);
                     w.failed(StepKind::Create, ErrorKind::Refused).not_before = now();
                 },
                 stalled(Reason::GraphRefused).step(Step::Create).no_token(),

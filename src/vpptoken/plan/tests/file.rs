@@ -267,12 +267,12 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
 #[test]
 fn what_is_wrong_with_a_file_names_its_secret() {
     let mut world = renewal();
-    let said = |world: &World| plan(&world.observe()).blockers[0].message.clone();
+    let message_of = |world: &World| plan(&world.observe()).blockers[0].message.clone();
     world.file().expiration = ago(SECOND);
-    assert!(said(&world).contains("Secret \"berlin-vpp\" expired"), "{}", said(&world));
+    assert!(message_of(&world).contains("Secret \"berlin-vpp\" expired"), "{}", message_of(&world));
     world.file().expiration = in_(DAY);
-    assert!(said(&world).contains("Secret \"berlin-vpp\" expires"), "{}", said(&world));
+    assert!(message_of(&world).contains("Secret \"berlin-vpp\" expires"), "{}", message_of(&world));
     world.file().organization_name = "Fabrikam".into();
     world.file().expiration = in_(DAY * 365);
-    assert!(said(&world).contains("Secret \"berlin-vpp\" is of organization"), "{}", said(&world));
+    assert!(message_of(&world).contains("Secret \"berlin-vpp\" is of organization"), "{}", message_of(&world));
 }

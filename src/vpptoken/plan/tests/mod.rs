@@ -213,12 +213,14 @@ impl World {
 
     /// A step failed a second ago, and may be tried again in a minute.
     fn failed(&mut self, kind: StepKind, error: ErrorKind) -> &mut Failure {
+        let ours = self.tokens.iter().find(|token| token.id == OURS);
         let failure = Failure {
             kind: error,
             message: "It failed.".into(),
             since: ago(SECOND),
             began: ago(SECOND),
             began_wall: ago(SECOND),
+            last_sync: ours.and_then(|token| token.last_sync),
             at: ago(SECOND),
             count: 1,
             not_before: in_(MINUTE),
@@ -252,7 +254,7 @@ impl World {
     }
 
     /// An intent was recorded by this process, and its create was not sent.
-    fn recorded(&mut self, since: Timestamp, known_ids: &[&str]) {
+    fn record_intent(&mut self, since: Timestamp, known_ids: &[&str]) {
         self.pending(since, known_ids);
         self.attempts.unsent_intent = Some(UnsentIntent { since, list_after: since });
     }
@@ -316,7 +318,7 @@ impl World {
 /// A new object whose intent was recorded by this process, before the last list.
 fn recorded() -> World {
     let mut world = World::new_object();
-    world.recorded(ago(MINUTE * 4), &[]);
+    world.record_intent(ago(MINUTE * 4), &[]);
     world
 }
 

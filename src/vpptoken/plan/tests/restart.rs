@@ -9,24 +9,24 @@ fn a_start_of_the_operator_takes_nothing_back() {
     let mut world = World::new_object();
     world.tokens = vec![older("t2")];
     world.observed.status = plan(&world.observe()).status;
-    let said = world.status.clone();
-    assert!(find(&said.conditions, ConditionType::Stalled).is_some());
+    let before = world.status.clone();
+    assert!(find(&before.conditions, ConditionType::Stalled).is_some());
     let message = "It is being looked for.".to_owned();
     let not_looked_for = TenantState::Unusable { reason: Reason::TenantNotRead, message };
     let tenant = std::mem::replace(&mut world.observed.tenant, not_looked_for);
-    assert_eq!(plan(&world.observe()).status, said);
+    assert_eq!(plan(&world.observe()).status, before);
     world.observed.tenant = tenant;
     world.lists.clear();
-    assert_eq!(plan(&world.observe()).status, said);
+    assert_eq!(plan(&world.observe()).status, before);
     world.problem(ErrorKind::Unreachable, ago(SECOND));
-    assert_eq!(plan(&world.observe()).status, said);
+    assert_eq!(plan(&world.observe()).status, before);
     world.known().unwrap().view.opened = ago(MINUTE * 15 + SECOND);
     let status = plan(&world.observe()).status;
     let reasons: Vec<&str> = status.conditions.iter().map(|condition| condition.reason.as_str()).collect();
     assert_eq!(reasons, ["SnapshotStale"], "but not for ever");
     // The conditions of another manifest do not stay.
     world.status.observed_generation = Some(2);
-    assert_ne!(plan(&world.observe()).status, said);
+    assert_ne!(plan(&world.observe()).status, before);
 }
 
 #[test]

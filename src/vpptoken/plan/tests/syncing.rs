@@ -366,16 +366,26 @@ fn a_lost_answer_of_a_sync_that_runs_counts_as_carried_out() {
 }
 
 #[test]
-fn a_sync_whose_answer_was_lost_is_not_sent_again_when_graph_shows_it() {
-    let mut world = World::ready();
-    world.observed.object.sync_request = Some("now".into());
-    world.failed(StepKind::Sync, ErrorKind::OutcomeUnknown);
-    let failure = world.observed.attempts.failures.get_mut(&StepKind::Sync).unwrap();
-    (failure.maybe_executed, failure.began, failure.at) = (true, ago(MINUTE * 5), ago(MINUTE * 5));
-    failure.began_wall = failure.began;
-    (failure.not_before, failure.inputs.sync_request) = (ago(MINUTE * 4), Some("now".into()));
-    assert!(matches!(plan(&world.observe()).step, Some(Step::Sync { .. })), "nothing shows it");
-    world.token().last_sync = Some(ago(MINUTE * 4));
-    let plan = plan(&world.observe());
-    assert_eq!((plan.step, plan.status.last_handled_sync_request.as_deref()), (None, Some("now")));
+fn a_sync_whose_answer_was_lost_is_not_sent_again_when_graph_shows_it_whatever_its_clock() {
+    // Graph's clock, compared with ours.
+    for ahead in [SignedDuration::ZERO, HOUR, -HOUR] {
+        let mut world = requested();
+        world.token().last_sync = Some(ago(MINUTE * 10) + ahead);
+        let failure = world.failed(StepKind::Sync, ErrorKind::OutcomeUnknown);
+        (failure.began, failure.began_wall, failure.at) = (ago(MINUTE * 5), ago(MINUTE * 5), ago(MINUTE * 5));
+        failure.not_before = ago(MINUTE * 4);
+        assert!(matches!(plan(&world.observe()).step, Some(Step::Sync { .. })), "nothing shows it: {ahead}");
+        world.token().last_sync = Some(ago(MINUTE * 4) + ahead);
+        let plan = plan(&world.observe());
+        assert_eq!(
+            (plan.step, plan.status.last_handled_sync_request.as_deref()),
+            (None, Some("now")),
+            "Graph shows it: {ahead}"
+        );
+    }
+    let mut world = requested();
+    world.token().last_sync = None;
+    world.failed(StepKind::Sync, ErrorKind::OutcomeUnknown).at = ago(MINUTE * 5);
+    world.token().last_sync = Some(ago(DAY));
+    assert_eq!(plan(&world.observe()).step, None, "the first sync ever");
 }

@@ -74,8 +74,8 @@ fn what_was_last_known_of_a_token_stays_reported_while_it_can_not_be_read() {
     world.observed.status = plan(&world.observe()).status;
     world.tenant = TenantState::NotFound;
     let conditions = plan(&world.observe()).status.conditions;
-    let said = |type_| find(&conditions, type_).map(|it| format!("{} {}", it.status, it.reason));
-    assert_eq!(said(ConditionType::Ready).as_deref(), Some("False TenantNotFound"));
-    assert_eq!(said(ConditionType::TokenValid).as_deref(), Some("True ExpiringSoon"));
-    assert_eq!(said(ConditionType::Synced).as_deref(), Some("True SyncCompleted"));
+    let shown = |type_| find(&conditions, type_).map(|it| format!("{} {}", it.status, it.reason));
+    assert_eq!(shown(ConditionType::Ready).as_deref(), Some("False TenantNotFound"));
+    assert_eq!(shown(ConditionType::TokenValid).as_deref(), Some("True ExpiringSoon"));
+    assert_eq!(shown(ConditionType::Synced).as_deref(), Some("True SyncCompleted"));
 }

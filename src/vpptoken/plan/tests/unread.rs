@@ -49,7 +49,7 @@ fn nothing_is_created_or_taken_over_while_a_namespace_was_never_read() {
 
 #[test]
 fn an_intent_that_was_not_sent_is_abandoned_when_a_namespace_appears_that_can_not_be_read() {
-    let plan = plan_unread(World::new_object(), |world| world.recorded(ago(MINUTE * 4), &[]));
+    let plan = plan_unread(World::new_object(), |world| world.record_intent(ago(MINUTE * 4), &[]));
     assert_eq!(plan.step, Some(Step::AbandonIntent));
 }
 

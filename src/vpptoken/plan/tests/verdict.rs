@@ -250,17 +250,17 @@ fn a_renewal_tells_its_three_stages_apart() {
 fn what_someone_did_in_the_portal_is_reported_with_what_to_do() {
     let mut world = World::ready();
     world.token().expiration = Some(in_(DAY * 360));
-    let said = |world: &World| {
+    let message_of = |world: &World| {
         let conditions = plan(&world.observe()).status.conditions;
         find(&conditions, ConditionType::Ready).unwrap().message.clone()
     };
     for part in ["2027-11-16T12:00:00Z", "2027-06-09T12:00:00Z", "Secret \"berlin-vpp\"", "newer file"] {
-        assert!(said(&world).contains(part), "{}", said(&world));
+        assert!(message_of(&world).contains(part), "{}", message_of(&world));
     }
     world.token().expiration = Some(in_(DAY * 100));
     world.uploaded().shown = true;
     for part in ["2027-03-01T12:00:00Z", "2027-06-09T12:00:00Z", "vpptoken.io/upload-requested-at"] {
-        assert!(said(&world).contains(part), "{}", said(&world));
+        assert!(message_of(&world).contains(part), "{}", message_of(&world));
     }
     let valid = |world: &World| {
         let conditions = plan(&world.observe()).status.conditions;
@@ -278,14 +278,14 @@ fn what_someone_did_in_the_portal_is_reported_with_what_to_do() {
 fn a_failed_sync_is_not_given_the_time_of_the_last_one_that_completed() {
     let mut world = World::ready();
     world.token().last_sync_status = Some("failed".into());
-    let said = |world: &World| {
+    let message_of = |world: &World| {
         let conditions = plan(&world.observe()).status.conditions;
         find(&conditions, ConditionType::Synced).unwrap().message.clone()
     };
-    let message = said(&world);
+    let message = message_of(&world);
     assert!(!message.contains("failed at") && message.contains("completed at 2026-11-21T09:00:00Z"), "{message}");
     world.token().last_sync = None;
-    assert!(!said(&world).contains("completed"), "{}", said(&world));
+    assert!(!message_of(&world).contains("completed"), "{}", message_of(&world));
 }
 
 #[test]
@@ -305,14 +305,22 @@ fn how_to_renew_depends_on_who_renews() {
     world.token().expiration = Some(in_(DAY));
     world.uploaded().expiration_date_time = in_(DAY);
     world.file().expiration = in_(DAY);
-    let said = |world: &World| {
+    let message_of = |world: &World| {
         let conditions = plan(&world.observe()).status.conditions;
         find(&conditions, ConditionType::TokenValid).unwrap().message.clone()
     };
-    assert!(said(&world).ends_with("Download a new file from Apple and replace the Secret."), "{}", said(&world));
+    assert!(
+        message_of(&world).ends_with("Download a new file from Apple and replace the Secret."),
+        "{}",
+        message_of(&world)
+    );
     world.spec.management_policy = ManagementPolicy::Observe;
     world.spec.token_id = Some(OURS.into());
-    assert!(said(&world).ends_with("Download a new file from Apple and upload it in Intune."), "{}", said(&world));
+    assert!(
+        message_of(&world).ends_with("Download a new file from Apple and upload it in Intune."),
+        "{}",
+        message_of(&world)
+    );
 }
 
 #[test]
