@@ -350,7 +350,7 @@ impl Judge {
         let is_too_new = self.created.get(&entity.id).is_some_and(|(at, _)| world.now().duration_since(*at) < lag);
         let is_named = || world.api.objects("VppToken").iter().any(|it| text(&it["status"]["tokenId"]) == entity.id);
         // By the intent that it was created from.
-        let is_announced = || {
+        let is_intended = || {
             let created_at = self.created.get(&entity.id).map(|(at, _)| *at);
             world.api.objects("VppToken").iter().any(|it| {
                 let pending = &it["status"]["pendingCreate"];
@@ -359,7 +359,7 @@ impl Judge {
             })
         };
         let is_hidden = self.hidden.contains(&entity.id) && !self.owned.contains(&entity.id);
-        !(is_hidden || is_too_new && creator(&entity.id) != creator(created) && !is_named() && !is_announced())
+        !(is_hidden || is_too_new && creator(&entity.id) != creator(created) && !is_named() && !is_intended())
     }
 
     /// Of one location: the inner tokens of our files begin with its name.

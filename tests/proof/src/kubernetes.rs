@@ -1,5 +1,5 @@
-//! The operator's way to Kubernetes: kube's own client, with production's timeouts and retry layer, over the API server in
-//! memory, with the faults of the history between them.
+//! The operator's way to Kubernetes: kube's own client, with the read timeouts and the retry layer that it has in a cluster,
+//! over the API server in memory, with the faults of the history between them. No connection is made, so none takes time.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -27,7 +27,7 @@ use crate::fault::{CallKind, Fault};
 use crate::process::Process;
 use crate::world::{Begun, SYSTEM, World, path};
 
-/// Each way takes so long.
+/// A request, and an answer that the API server made, takes so long on its way.
 const LATENCY: Duration = Duration::from_millis(2);
 /// The user that the operator is.
 pub const USER: &str = "system:serviceaccount:vpptoken-system:vpptoken-operator";
@@ -189,28 +189,31 @@ impl Way {
                     json!({ "metadata": { "annotations": { "example.com/note": world.call_count().to_string() } } });
                 world.patch("VppToken", &call.namespace, &call.name, &patch);
             }
-            Fault::Restored if call.plural == "vpptokens" => restore(world, &call.namespace, &call.name),
+            Fault::Restored if call.plural == "vpptokens" => restore(world, "VppToken", &call.namespace, &call.name),
+            Fault::Restored if call.plural == "clustergraphtenants" => {
+                restore(world, "ClusterGraphTenant", "", &call.name);
+            }
             _ => {}
         }
     }
 }
 
 /// A backup tool puts back the status of two writes ago.
-pub fn restore(world: &World, namespace: &str, name: &str) {
+pub fn restore(world: &World, kind: &str, namespace: &str, name: &str) {
     let older: Vec<Value> = world
         .api
         .writes()
         .iter()
-        .filter(|write| write.kind == "VppToken" && (&*write.namespace, &*write.name) == (namespace, name))
+        .filter(|write| write.kind == kind && (&*write.namespace, &*write.name) == (namespace, name))
         .filter_map(|write| write.new.as_ref().map(|new| new["status"].clone()))
         .collect();
     let status = older.iter().rev().nth(2).or_else(|| older.first()).cloned();
-    let Some(mut object) = world.api.get("VppToken", namespace, name) else { return };
+    let Some(mut object) = world.api.get(kind, namespace, name) else { return };
     object["status"] = status.unwrap_or_default();
     if let Some(metadata) = object["metadata"].as_object_mut() {
         metadata.remove("managedFields");
     }
-    let path = format!("{}/status?fieldManager=backup", path("VppToken", namespace, name));
+    let path = format!("{}/status?fieldManager=backup", path(kind, namespace, name));
     world.judge().restored();
     world.request("PUT", &path, "application/json", &object);
 }
@@ -275,7 +278,7 @@ struct Delivery {
     stream: WatchStream,
     fault: Option<Fault>,
     process: Arc<Process>,
-    held: VecDeque<Bytes>,
+    first: VecDeque<Bytes>,
     is_over: bool,
     read_timeout: Duration,
 }
@@ -297,8 +300,7 @@ fn deliver(
         ))]),
         _ => VecDeque::new(),
     };
-    let delivery =
-        Delivery { stream, fault, process, held: first, is_over: fault == Some(Fault::WatchGone), read_timeout };
+    let delivery = Delivery { stream, fault, process, first, is_over: fault == Some(Fault::WatchGone), read_timeout };
     stream::unfold(delivery, |mut delivery| async move {
         let next = delivery.next().await;
         next.map(|next| (next, delivery))
@@ -308,7 +310,7 @@ fn deliver(
 
 impl Delivery {
     async fn next(&mut self) -> Option<Result<Bytes, BoxError>> {
-        if let Some(line) = self.held.pop_front() {
+        if let Some(line) = self.first.pop_front() {
             return Some(Ok(line));
         }
         if self.is_over {

@@ -2,8 +2,9 @@
 //! The operator itself in virtual time, on one thread: its calls fail, its processes die, people interfere, clocks jump, and a
 //! judge who sees only what the API server and Graph saw says whether a rule was broken.
 //!
-//! Nothing of the operator is written a second time here. `main` starts it by `operator::run`, a simulation by
-//! `operator::run_with`, and the only differences are the Kubernetes client, Graph's transport, the clock and the generator.
+//! Nothing of the operator is written a second time here. A cluster runs `operator::run`, which makes the Kubernetes client,
+//! Graph's transport, the clock and the generator, and calls `operator::run_with`; a simulation calls that with its own.
+//! There is no listener in a simulation: `tests/it` and `src/operator/tests.rs` look at health and metrics.
 
 pub mod explore;
 pub mod fault;

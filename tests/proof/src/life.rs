@@ -83,7 +83,7 @@ async fn done_as(world: &World, name: &str, file: &TokenFile) -> Result<(), Stri
             // With a status from before the token, and a newer file, nobody can tell whose the token is.
             let is_forgotten = || world.struck().values().any(|fault| *fault == Fault::Restored);
             world.is_done(name, file)
-                || world.was_renewed_outside() && (is_ready(world, name) || is_told(world, name))
+                || world.was_renewed_outside() && (is_ready(world, name) || needs_a_person(world, name))
                 || world.condition(name, "Stalled").1 == "SimilarTokenExists" && is_forgotten()
                 || world.condition(name, "Stalled").1 == "AmbiguousMatch" && was_hidden(world)
         })
@@ -101,7 +101,7 @@ pub(crate) fn was_hidden(world: &World) -> bool {
     world.struck().values().any(|fault| *fault == Fault::Hidden)
 }
 
-pub(crate) fn is_told(world: &World, name: &str) -> bool {
+pub(crate) fn needs_a_person(world: &World, name: &str) -> bool {
     matches!(
         world.condition(name, "Stalled").1.as_str(),
         "TokenFileOlder"
@@ -122,7 +122,7 @@ pub(crate) async fn create(world: &World, name: &str) -> Result<(), String> {
 
 /// Drift is noticed and put back: whoever was forgotten would not.
 pub(crate) async fn still_cares(world: &World, name: &str) -> Result<(), String> {
-    if is_told(world, name) {
+    if needs_a_person(world, name) {
         return Ok(());
     }
     let object = world.token(name);
@@ -135,7 +135,7 @@ pub(crate) async fn still_cares(world: &World, name: &str) -> Result<(), String>
         .await?;
     world
         .until(&format!("{name} is ready again"), LIMIT, |world| {
-            world.condition(name, "Ready").0 == "True" || world.was_renewed_outside() && is_told(world, name)
+            world.condition(name, "Ready").0 == "True" || world.was_renewed_outside() && needs_a_person(world, name)
         })
         .await
 }
@@ -171,7 +171,7 @@ async fn adopt(world: &World) -> Result<(), String> {
     tokio::time::sleep(world.climate.list_lag).await;
     create(world, "t0").await?;
     let has_another = world.token("t0")["status"]["tokenId"] != id.as_str();
-    if has_another && !is_told(world, "t0") && !was_hidden(world) {
+    if has_another && !needs_a_person(world, "t0") && !was_hidden(world) {
         return Err("always_arrives: another token was taken than the one in Graph".into());
     }
     still_cares(world, "t0").await
@@ -247,10 +247,10 @@ async fn one_file_for_two(world: &World) -> Result<(), String> {
     }
     world.start_process();
     world
-        .until("one has the token and the other is held", LIMIT, |world| {
+        .until("one has the token and the other is stalled", LIMIT, |world| {
             let ready = ["t0", "t1"].map(|name| world.is_done(name, &shared));
-            let held = ["t0", "t1"].map(|name| world.condition(name, "Stalled").1 == "ClaimedByAnother");
-            (ready[0] && held[1]) || (ready[1] && held[0]) || world.was_renewed_outside()
+            let stalled = ["t0", "t1"].map(|name| world.condition(name, "Stalled").1 == "ClaimedByAnother");
+            (ready[0] && stalled[1]) || (ready[1] && stalled[0]) || world.was_renewed_outside()
         })
         .await?;
     if world.was_renewed_outside() {
@@ -292,7 +292,7 @@ async fn restore(world: &World) -> Result<(), String> {
     create(world, "t0").await?;
     world.put_file("t0", &file("t0", 400));
     done(world, "t0", 400).await?;
-    crate::kubernetes::restore(world, DEVICES, "t0");
+    crate::kubernetes::restore(world, "VppToken", DEVICES, "t0");
     tokio::time::sleep(Duration::from_secs(5)).await;
     done(world, "t0", 400).await?;
     still_cares(world, "t0").await

@@ -1,4 +1,5 @@
-//! One process of the operator: started as `main` starts it, on the ways outside that the simulation gives it.
+//! One process of the operator: `operator::run_with`, with the client, the transport, the clock and the generator of the
+//! simulation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use vpptoken_operator::tenant::Timings;
 use crate::world::{SYSTEM, World};
 use crate::{graph, kubernetes};
 
-/// A process, which lives until it is killed.
+/// A process, which lives until it is stopped or killed.
 pub struct Process {
     /// Counts from 0.
     pub number: u32,
@@ -46,10 +47,10 @@ impl Process {
         let (world, running) = (world.clone(), Arc::clone(&process));
         let task = tokio::spawn(async move {
             let outcome = run_with(settings, SYSTEM.into(), outside, None, stopped).await;
-            let was_told = *running.stop.borrow();
+            let was_stopped = *running.stop.borrow();
             if let Err(error) = outcome {
                 world.judge().fail(format!("runs: process {number} ended by itself: {error}"));
-            } else if !was_told {
+            } else if !was_stopped {
                 world.judge().fail(format!("runs: process {number} ended by itself"));
             }
             running.is_dead.store(true, Ordering::SeqCst);

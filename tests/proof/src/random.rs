@@ -98,14 +98,14 @@ fn has_arrived(world: &World, name: &str, file: &TokenFile) -> bool {
     }
     let is_current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
     let stalled = world.condition(name, "Stalled");
-    let is_told = stalled.0 == "True" && ADMITTED.contains(&stalled.1.as_str());
+    let needs_a_person = stalled.0 == "True" && ADMITTED.contains(&stalled.1.as_str());
     let (ready, reason) = world.condition(name, "Ready");
     let entity = world.graph.entity(TENANT, object["status"]["tokenId"].as_str().unwrap_or_default());
     let has_file = entity.is_some_and(|entity| {
         let is_newer = entity.expiration_date_time.is_some_and(|expires| expires > file.expires());
         entity.token_sha256 == Some(sha256(&file.text())) || reason == "NewerTokenInIntune" && is_newer
     });
-    is_current && (ready == "True" && has_file || is_told)
+    is_current && (ready == "True" && has_file || needs_a_person)
 }
 
 struct People<'a> {
