@@ -62,6 +62,8 @@ pub enum Fault {
     KubeOutage,
     /// Somebody else writes to the object just before.
     Touched,
+    /// A person suspends the VppToken just before it is read, and ends the suspension five minutes later.
+    Suspends,
     /// Another field manager restores the status that the object had some writes ago.
     Restored,
     /// Graph's lists and GETs hide all tokens for two minutes.
@@ -70,6 +72,8 @@ pub enum Fault {
     PortalRenews,
     /// A person changes a setting in the portal.
     PortalEdits,
+    /// A person uploads the file of a VppToken that has no token yet in the portal.
+    PortalCreates,
     /// The stream of a watch breaks.
     WatchBroken,
     /// A watch is told that its version is too old.
@@ -82,7 +86,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::NotConnected,
         Self::LostBefore,
         Self::LostAfter,
@@ -103,10 +107,12 @@ impl Fault {
         Self::GraphOutage,
         Self::KubeOutage,
         Self::Touched,
+        Self::Suspends,
         Self::Restored,
         Self::Hidden,
         Self::PortalRenews,
         Self::PortalEdits,
+        Self::PortalCreates,
         Self::WatchBroken,
         Self::WatchGone,
         Self::WatchLate,
@@ -134,6 +140,8 @@ impl Fault {
             Self::KubeOutage => matches!(kind, KubeRead | KubeWrite),
             Self::ClockBack | Self::ClockGlitch | Self::ClockDip => matches!(kind, KubeWrite | GraphWrite | GraphRead),
             Self::Touched | Self::Restored => kind == KubeWrite,
+            Self::Suspends => kind == KubeRead,
+            Self::PortalCreates => matches!(kind, KubeWrite | GraphRead | GraphWrite),
             Self::Hidden | Self::PortalRenews | Self::PortalEdits => matches!(kind, GraphRead | GraphWrite),
             Self::WatchBroken | Self::WatchGone | Self::WatchLate | Self::WatchSilent => kind == Watch,
         }

@@ -83,6 +83,7 @@ async fn send(world: World, process: Arc<Process>, request: reqwest::Request) ->
                 world.upload_in_portal(&entity.id, &newer);
             }
         }
+        Some(Fault::PortalCreates) => world.create_twin_in_portal(),
         Some(Fault::PortalEdits) => {
             if let Some(entity) = world.graph.entities(TENANT).first() {
                 world.edit_in_portal(&entity.id, "us");

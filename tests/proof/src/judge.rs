@@ -6,6 +6,7 @@
 //! `truthful`, `runs`, and, from the lives, `always_arrives` and `stays`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use api_server::Verb;
 use graph_emulator::{By, Effect, Entity, Operation, TokenFile, sha256};
@@ -73,14 +74,20 @@ pub struct Judge {
     asked: BTreeMap<String, Timestamp>,
     /// When a process was last told by Graph to wait.
     throttled: BTreeMap<u32, Timestamp>,
+    /// When each process last read something, and whether that showed that nothing may be written.
+    reads: BTreeMap<(u32, String), (Timestamp, bool)>,
     /// The process whose request Graph carries out.
     process: u32,
     /// When a token was created, and by which process.
     created: BTreeMap<String, (Timestamp, u32)>,
+    /// When people created tokens that VppTokens were about to create.
+    twins: BTreeMap<String, Timestamp>,
     /// Tokens that were in a status once.
     owned: BTreeSet<String>,
     uploads: BTreeMap<(String, String), usize>,
     updates: BTreeMap<(String, Vec<String>), usize>,
+    /// Updates that changed nothing.
+    needless: usize,
     syncs: BTreeMap<String, usize>,
     sync_causes: BTreeMap<String, BTreeSet<String>>,
     /// Tokens that got a file from the operator and no sync since.
@@ -150,6 +157,11 @@ impl Judge {
         }
     }
 
+    /// A person created a token that a VppToken was about to create.
+    pub fn created_in_portal(&mut self, id: String, at: Timestamp) {
+        self.twins.insert(id, at);
+    }
+
     /// A person uploaded a file in the portal; when the Secret has it, too, it is synced.
     pub fn uploaded_in_portal(&mut self, id: &str, digest: &str) {
         self.sync_causes.entry(id.to_owned()).or_default().insert(format!("portal {digest}"));
@@ -168,6 +180,14 @@ impl Judge {
 
     // What it sees.
 
+    /// The API server answers a read of a process.
+    pub fn read(&mut self, world: &World, process: u32, key: &str) {
+        let object = key.strip_prefix("GET vpptokens/").and_then(|rest| rest.split_once('/'));
+        let object = object.and_then(|(namespace, name)| world.api.get("VppToken", namespace, name));
+        let forbids = object.is_some_and(|object| forbids_writes(&object["spec"]));
+        self.reads.insert((process, key.to_owned()), (world.now(), forbids));
+    }
+
     /// Graph answers a request of a process with 429.
     pub fn throttled(&mut self, process: u32, at: Timestamp) {
         self.throttled.insert(process, at);
@@ -185,7 +205,7 @@ impl Judge {
             self.fail(format!("heeds: {key} is sent although Graph asked to wait"));
         }
         match id {
-            Some(id) if key.starts_with("DELETE") => self.may_delete(world, id),
+            Some(id) if key.starts_with("DELETE") => self.may_delete(world, process, id),
             Some(id) if key.starts_with("GET") => {
                 self.step("Confirm");
                 self.asked.insert(id.to_owned(), world.now());
@@ -245,7 +265,18 @@ impl Judge {
     }
 
     /// Graph DELETE only with `deletionPolicy: Delete`, a deletion timestamp and the id in the status.
-    fn may_delete(&mut self, world: &World, id: &str) {
+    fn may_delete(&mut self, world: &World, process: u32, id: &str) {
+        let is_live = |start: &str| {
+            self.reads.range((process, start.to_owned())..).next().is_some_and(|((reader, key), (at, _))| {
+                *reader == process
+                    && key.starts_with(start)
+                    && world.now().duration_since(*at) < SignedDuration::from_mins(1)
+            })
+        };
+        let of_definition = "GET customresourcedefinitions/vpptokens.vpptoken.io";
+        if let Some(unread) = ["GET vpptokens/", of_definition].into_iter().find(|start| !is_live(start)) {
+            self.fail(format!("never_wipe: the token {id} is deleted, and no {unread} came right before"));
+        }
         let definition = world.api.get("CustomResourceDefinition", "", "vpptokens.vpptoken.io").unwrap_or_default();
         if !definition["metadata"]["deletionTimestamp"].is_null() {
             self.fail("never_wipe: a token is deleted while the definition is".into());
@@ -313,17 +344,23 @@ impl Judge {
         }
     }
 
-    /// Nothing is written to a token while its VppToken says so, once that was said for longer than a request takes.
+    /// Nothing is written to a token while its VppToken says so: as its process has read right before, or once that was said for
+    /// longer than a request takes.
     fn may_write(&mut self, world: &World, id: &str) {
+        for object in world.api.objects("VppToken").iter().filter(|object| object["status"]["tokenId"] == id) {
+            let [namespace, name] = ["namespace", "name"].map(|field| text(&object["metadata"][field]));
+            let read = self.reads.get(&(self.process, format!("GET vpptokens/{namespace}/{name}")));
+            if read.is_some_and(|(_, forbids)| *forbids) {
+                self.fail(format!("obeys: {id} is written to, although its VppToken was read to forbid that"));
+            }
+        }
         let is_new = self.person_acted.is_some_and(|at| world.now().duration_since(at) < SignedDuration::from_mins(2));
         let was_struck = self.struck.iter().any(|(fault, _)| matches!(fault, Fault::WatchLate | Fault::WatchSilent));
         if is_new || was_struck {
             return;
         }
         for object in world.api.objects("VppToken") {
-            let spec = &object["spec"];
-            let only_reads = spec["suspend"] == true || spec["managementPolicy"] == "Observe";
-            if only_reads && object["status"]["tokenId"] == id {
+            if forbids_writes(&object["spec"]) && object["status"]["tokenId"] == id {
                 self.fail(format!("obeys: {id} is written to, although its VppToken forbids that"));
             }
         }
@@ -358,6 +395,12 @@ impl Judge {
                 pending["sha256"].as_str() == entity.token_sha256.as_deref() && since.is_some() && since <= created_at
             })
         };
+        // Only a list that begins after the intent is looked through for certain.
+        if let Some(at) = self.twins.get(&entity.id).and_then(|at| at.checked_add(lag).ok()) {
+            let pending = world.api.objects("VppToken").into_iter().map(|it| it["status"]["pendingCreate"].clone());
+            let mut intents = pending.filter_map(|pending| text(&pending["since"]).parse::<Timestamp>().ok());
+            return intents.all(|since| at < since);
+        }
         let is_hidden = self.hidden.contains(&entity.id) && !self.owned.contains(&entity.id);
         !(is_hidden || is_too_new && creator(&entity.id) != creator(created) && !is_named() && !is_intended())
     }
@@ -411,6 +454,7 @@ impl Judge {
             }
         } else {
             self.step("Update");
+            self.needless_update(world, id, before, after);
             let values = vec![
                 after.country_or_region.clone().unwrap_or_default(),
                 after.apple_id.clone().unwrap_or_default(),
@@ -422,6 +466,23 @@ impl Judge {
             if *count > tries + self.hidden_effects() + self.portal_acts {
                 self.fail(format!("never_fight: the same settings are sent to {id} for ever"));
             }
+        }
+    }
+
+    /// Settings that Graph has already are not sent, once lists show what was written before.
+    fn needless_update(&mut self, world: &World, id: &str, before: &Entity, after: &Entity) {
+        let settings = |entity: &Entity| {
+            (entity.country_or_region.clone(), entity.apple_id.clone(), entity.automatically_update_apps)
+        };
+        let is_refused = !world.graph.settings().not_kept.is_empty();
+        // Drift is judged a minute after the last write; what lists show later than that looks like drift.
+        let lags = world.climate.list_lag > Duration::from_secs(30);
+        if settings(before) != settings(after) || is_refused || lags {
+            return;
+        }
+        self.needless += 1;
+        if self.needless > self.hidden_effects() + self.portal_acts {
+            self.fail(format!("no_needless_write: settings are sent to {id} that it has already"));
         }
     }
 
@@ -583,13 +644,23 @@ impl Judge {
     }
 
     fn digest_of(&self, secret: &Value) -> Option<String> {
+        self.file_of(secret).map(|file| sha256(&file.text()))
+    }
+
+    /// The token file that a Secret has.
+    pub fn file_of(&self, secret: &Value) -> Option<TokenFile> {
         let encoded = text(&secret["data"]["token"]);
-        self.files.iter().find(|(_, file)| base64(file.text().as_bytes()) == encoded).map(|(digest, _)| digest.clone())
+        self.files.values().find(|file| base64(file.text().as_bytes()) == encoded).cloned()
     }
 
     fn step(&mut self, name: &'static str) {
         *self.steps.entry(name).or_default() += 1;
     }
+}
+
+/// Suspended, or an observer.
+fn forbids_writes(spec: &Value) -> bool {
+    spec["suspend"] == true || spec["managementPolicy"] == "Observe"
 }
 
 fn digest_organization<'a>(files: &'a BTreeMap<String, TokenFile>, digest: &str) -> Option<&'a str> {

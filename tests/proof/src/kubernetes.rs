@@ -116,6 +116,11 @@ impl Way {
         }
         let answer = self.world.api.call(request, USER);
         self.world.judge().kube_call(&self.world);
+        if call.kind == CallKind::KubeRead
+            && matches!(&answer, Answer::Once(response) if response.status().is_success())
+        {
+            self.world.judge().read(&self.world, self.process.number, &call.key());
+        }
         match answer {
             Answer::Watch(stream) => {
                 self.world.answered(number, "200, a stream");
@@ -184,6 +189,8 @@ impl Way {
             Fault::ClockGlitch => world.step_wall_clock_for_a_minute(SignedDuration::from_hours(48)),
             Fault::ClockDip => world.step_wall_clock_for_a_minute(SignedDuration::from_hours(-1)),
             Fault::KubeOutage => world.outage(false),
+            Fault::PortalCreates => world.create_twin_in_portal(),
+            Fault::Suspends if call.plural == "vpptokens" && !call.name.is_empty() => suspend(world, call),
             Fault::Touched if call.plural == "vpptokens" => {
                 let patch =
                     json!({ "metadata": { "annotations": { "example.com/note": world.call_count().to_string() } } });
@@ -196,6 +203,25 @@ impl Way {
             _ => {}
         }
     }
+}
+
+/// A person suspends a VppToken for five minutes, unless it is suspended, or an observer, by its manifest.
+fn suspend(world: &World, call: &Target) {
+    let Some(object) = world.api.get("VppToken", &call.namespace, &call.name) else { return };
+    let spec = &object["spec"];
+    if spec["suspend"] == true || spec["managementPolicy"] == "Observe" {
+        return;
+    }
+    let (namespace, name, set) =
+        (call.namespace.clone(), call.name.clone(), |is: bool| json!({ "spec": { "suspend": is } }));
+    world.patch("VppToken", &namespace, &name, &set(true));
+    let world = world.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        if world.api.get("VppToken", &namespace, &name).is_some() {
+            world.patch("VppToken", &namespace, &name, &set(false));
+        }
+    });
 }
 
 /// A backup tool puts back the status of two writes ago.

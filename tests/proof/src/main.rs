@@ -41,6 +41,9 @@ struct Lives {
     /// Only this life.
     #[arg(long)]
     life: Option<String>,
+    /// Only this kind of fault.
+    #[arg(long)]
+    fault: Option<Fault>,
     /// Lags of Graph's lists, in seconds.
     #[arg(long, value_delimiter = ',', default_value = "0,20,90")]
     list_lags: Vec<u64>,
@@ -218,6 +221,9 @@ fn lives(arguments: &Lives) -> Result<bool, String> {
             let calm = base.run();
             let mut tally = run_all(std::slice::from_ref(&base), 1, Duration::MAX.min(Duration::from_secs(3600)));
             let mut singles = one_more(&base, &calm);
+            if let Some(only) = arguments.fault {
+                singles.retain(|history| history.faults.0.values().all(|fault| *fault == only));
+            }
             if let Some(most) = arguments.singles {
                 singles = share(&singles, most, usize::try_from(*lag).unwrap_or_default());
             }
@@ -244,7 +250,7 @@ fn lives(arguments: &Lives) -> Result<bool, String> {
     }
     let reached_all = report(&whole, began.elapsed(), arguments.all);
     // One life, or a share of its histories, need not reach all.
-    let is_whole = arguments.life.is_none() && arguments.singles.is_none();
+    let is_whole = arguments.life.is_none() && arguments.fault.is_none() && arguments.singles.is_none();
     Ok(whole.broken.is_empty() && (reached_all || !is_whole))
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use graph_emulator::Permission;
+use graph_emulator::{By, Operation, Permission};
 use serde_json::{Value, json};
 
 use crate::fault::Fault;
@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(2 * 3600);
 /// Another Entra tenant.
 const OTHER_TENANT: &str = "3c1f7a52-6b0e-4a37-8f7d-2a9f5f0f6a10";
 
-/// Waits until a condition has a reason; when a person renewed the token in the portal meanwhile, anything may come.
+/// Waits until a condition has a reason; when a person renewed or created the token in the portal, anything may come.
 pub(crate) async fn says(world: &World, name: &str, reason: &str) -> Result<(), String> {
     world
         .until(&format!("{name} says {reason}"), LIMIT, |world| {
@@ -23,13 +23,17 @@ pub(crate) async fn says(world: &World, name: &str, reason: &str) -> Result<(), 
             let says = conditions.is_some_and(|all| all.iter().any(|condition| condition["reason"] == reason));
             says && object["status"]["observedGeneration"] == object["metadata"]["generation"]
                 || world.was_renewed_outside()
+                || world.has_twin()
         })
         .await
 }
 
 /// Nothing is in Graph while the manifest or its file is wrong.
 fn nothing_is_created(world: &World) -> Result<(), String> {
-    match world.graph.entities(TENANT).len() {
+    let effects = world.graph.effects();
+    let created =
+        effects.iter().filter(|effect| effect.operation == Operation::Create && matches!(effect.by, By::Request(_)));
+    match created.count() {
         0 => Ok(()),
         count => Err(format!("always_arrives: {count} tokens were created from a wrong manifest")),
     }
@@ -200,8 +204,9 @@ pub(crate) async fn ambiguous(world: &World) -> Result<(), String> {
     world.start_process();
     world
         .until("t0 says AmbiguousMatch, if it can see both", LIMIT, |world| {
-            let was_disturbed =
-                world.struck().values().any(|fault| matches!(fault, Fault::Hidden | Fault::PortalRenews));
+            let was_disturbed = [Fault::Hidden, Fault::PortalRenews, Fault::PortalCreates]
+                .into_iter()
+                .any(|fault| world.has_struck(fault));
             world.condition("t0", "Ready").1 == "AmbiguousMatch" || was_disturbed
         })
         .await?;
@@ -210,7 +215,8 @@ pub(crate) async fn ambiguous(world: &World) -> Result<(), String> {
     }
     world.delete_in_portal(&first);
     done(world, "t0", 200).await?;
-    let was_disturbed = world.struck().values().any(|fault| matches!(fault, Fault::Hidden | Fault::PortalRenews));
+    let was_disturbed =
+        [Fault::Hidden, Fault::PortalRenews, Fault::PortalCreates].into_iter().any(|fault| world.has_struck(fault));
     if was_disturbed {
         // It may have taken over the one that was deleted, which then is missed for a quarter of an hour.
         tokio::time::sleep(Duration::from_secs(20 * 60)).await;

@@ -298,6 +298,11 @@ impl World {
         self.record().struck.clone()
     }
 
+    /// Whether a fault struck.
+    pub fn has_struck(&self, fault: Fault) -> bool {
+        self.record().struck.values().any(|struck| *struck == fault)
+    }
+
     /// The judge, who is asked and told.
     pub fn judge(&self) -> MutexGuard<'_, Judge> {
         self.judge.lock().unwrap_or_else(PoisonError::into_inner)
@@ -568,6 +573,30 @@ impl World {
         self.graph.create_by_hand(TENANT, new).id
     }
 
+    /// A person uploads the file of the first VppToken that has no token yet.
+    pub fn create_twin_in_portal(&self) {
+        for object in self.api.objects("VppToken").iter().filter(|object| object["status"]["tokenId"].is_null()) {
+            let (namespace, secret) =
+                (text(&object["metadata"]["namespace"]), text(&object["spec"]["tokenSecretRef"]["name"]));
+            let file = self.api.get("Secret", namespace, secret).and_then(|secret| self.judge().file_of(&secret));
+            if let Some(file) = file {
+                let id = self.create_in_portal(text(&object["spec"]["appleId"]), &file, "de");
+                self.judge().created_in_portal(id, self.now());
+                return;
+            }
+        }
+    }
+
+    /// Whether a person created a token in the portal that a VppToken was about to create.
+    pub fn has_twin(&self) -> bool {
+        self.has_struck(Fault::PortalCreates)
+    }
+
+    /// The id of the token that a VppToken has.
+    pub fn token_id(&self, name: &str) -> String {
+        text(&self.token(name)["status"]["tokenId"]).to_owned()
+    }
+
     /// A person changes the country in the portal.
     pub fn edit_in_portal(&self, id: &str, country: &str) {
         self.judge().portal_acted(self.now());
@@ -587,7 +616,7 @@ impl World {
 
     /// Whether the fault struck in which a person uploads a newer file in the portal.
     pub fn was_renewed_outside(&self) -> bool {
-        self.record().struck.values().any(|fault| *fault == Fault::PortalRenews)
+        self.has_struck(Fault::PortalRenews)
     }
 
     /// A person deletes a token in the portal.
