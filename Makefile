@@ -57,12 +57,16 @@ bench: announce ## Measure how long a new object and a replaced Secret take to r
 	cargo build --locked --workspace --bins
 	@$(CONTROL_PLANE) run -- cargo bench --locked --profile dev --bench latency
 
-# ONLY=src/schedule.rs for one file, ONLY=next_after for one function. The settings are in .cargo/mutants.toml.
+# ONLY=src/schedule.rs for one file, ONLY=next_after for one function. The settings are in .cargo/mutants.toml. The second pass
+# has the mutants that the first one missed.
+MUTANTS := cargo mutants --output $(TARGET) $(if $(ONLY),--re '$(ONLY)')
 mutants: ## Change the code in small ways and see that the tests notice (needs cargo-mutants)
 	@command -v cargo-mutants >/dev/null || { echo "cargo-mutants is missing: cargo install --locked cargo-mutants" >&2; exit 1; }
 	@mkdir -p $(TARGET)
-	@PROPTEST_CASES=$${PROPTEST_CASES:-32} cargo mutants --output $(TARGET) $(if $(ONLY),--re '$(ONLY)'); status=$$?; \
-	  cd $(TARGET)/mutants.out && caught=$$(cat caught.txt timeout.txt | wc -l) && missed=$$(cat missed.txt | wc -l) && \
+	@PROPTEST_CASES=$${PROPTEST_CASES:-32} $(MUTANTS) --cargo-arg=--lib; status=$$?; \
+	  [ $$status -ne 2 ] || { $(MUTANTS) --iterate --test-package proof --cargo-arg=--test=short; status=$$?; }; \
+	  cd $(TARGET)/mutants.out && touch previously_caught.txt && \
+	  caught=$$(cat caught.txt timeout.txt previously_caught.txt | sort -u | wc -l) && missed=$$(cat missed.txt | wc -l) && \
 	  total=$$((caught + missed)) && { [ $$total -eq 0 ] || echo "caught $$caught of $$total: $$((100 * caught / total)) %"; } && \
 	  cat missed.txt; exit $$status
 
