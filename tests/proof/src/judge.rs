@@ -80,6 +80,8 @@ pub struct Judge {
     process: u32,
     /// When a token was created, and by which process.
     created: BTreeMap<String, (Timestamp, u32)>,
+    /// When the intent of each VppToken that has one was written.
+    intents: BTreeMap<String, Timestamp>,
     /// When people created tokens that VppTokens were about to create.
     twins: BTreeMap<String, Timestamp>,
     /// Tokens that were in a status once.
@@ -397,9 +399,7 @@ impl Judge {
         };
         // Only a list that begins after the intent is looked through for certain.
         if let Some(at) = self.twins.get(&entity.id).and_then(|at| at.checked_add(lag).ok()) {
-            let pending = world.api.objects("VppToken").into_iter().map(|it| it["status"]["pendingCreate"].clone());
-            let mut intents = pending.filter_map(|pending| text(&pending["since"]).parse::<Timestamp>().ok());
-            return intents.all(|since| at < since);
+            return self.intents.values().all(|written| at <= *written);
         }
         let is_hidden = self.hidden.contains(&entity.id) && !self.owned.contains(&entity.id);
         !(is_hidden || is_too_new && creator(&entity.id) != creator(created) && !is_named() && !is_intended())
@@ -561,9 +561,15 @@ impl Judge {
             *self.reasons.entry(text(&condition["reason"]).to_owned()).or_default() += 1;
         }
         let old_status = old.map(|old| &old["status"]);
+        if new["status"]["pendingCreate"].is_null() {
+            self.intents.remove(text(&new["metadata"]["uid"]));
+        }
         let is_pending = |status: Option<&Value>| status.is_some_and(|status| status["pendingCreate"].is_object());
         match (is_pending(old_status), is_pending(Some(&new["status"]))) {
-            (false, true) => self.step("RecordIntent"),
+            (false, true) => {
+                self.step("RecordIntent");
+                self.intents.insert(text(&new["metadata"]["uid"]).to_owned(), world.now());
+            }
             (true, false) if new["status"]["tokenId"].is_null() => self.step("AbandonIntent"),
             _ => {}
         }
