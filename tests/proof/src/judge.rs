@@ -269,11 +269,8 @@ impl Judge {
     /// Graph DELETE only with `deletionPolicy: Delete`, a deletion timestamp and the id in the status.
     fn may_delete(&mut self, world: &World, process: u32, id: &str) {
         let is_live = |start: &str| {
-            self.reads.range((process, start.to_owned())..).next().is_some_and(|((reader, key), (at, _))| {
-                *reader == process
-                    && key.starts_with(start)
-                    && world.now().duration_since(*at) < SignedDuration::from_mins(1)
-            })
+            let mut read = self.reads.iter().filter(|((reader, key), _)| *reader == process && key.starts_with(start));
+            read.any(|(_, (at, _))| world.now().duration_since(*at) < SignedDuration::from_mins(1))
         };
         let of_definition = "GET customresourcedefinitions/vpptokens.vpptoken.io";
         if let Some(unread) = ["GET vpptokens/", of_definition].into_iter().find(|start| !is_live(start)) {
