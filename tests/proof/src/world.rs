@@ -88,6 +88,7 @@ struct Record {
     clock_reads: (Duration, usize),
     forbidden: BTreeSet<(String, String)>,
     is_graph_down: bool,
+    hidden_until: Duration,
     is_api_server_down: bool,
     is_over: bool,
     has_ended: bool,
@@ -106,6 +107,7 @@ impl Record {
             clock_reads: (Duration::ZERO, 0),
             forbidden: BTreeSet::new(),
             is_graph_down: false,
+            hidden_until: Duration::ZERO,
             is_api_server_down: false,
             is_over: false,
             has_ended: false,
@@ -625,9 +627,15 @@ impl World {
         self.graph.remove(TENANT, id);
     }
 
-    /// Graph shows no token for a while.
+    /// Graph shows no token for a while, or for longer if it is hiding them already.
     pub fn hide_all(&self, duration: Duration) {
         self.judge().portal_acted(self.now());
+        let until = self.elapsed() + duration;
+        let hidden_until = std::mem::replace(&mut self.record().hidden_until, until);
+        if hidden_until > until {
+            self.record().hidden_until = hidden_until;
+            return;
+        }
         let entities = self.graph.entities(TENANT);
         for entity in &entities {
             self.graph.hide(TENANT, &entity.id, duration);
