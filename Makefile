@@ -50,8 +50,8 @@ in-control-plane:
 PROOF := $(TARGET)/proof/proof
 proof: ## The operator itself in virtual time: its calls fail, its processes die, people interfere; no rule is ever broken
 	cargo build --locked --profile proof -p proof
-	$(PROOF) lives $(if $(LIFE),--life $(LIFE)) --pairs-seconds $(if $(FULL),28800,720)
-	$(if $(LIFE),,$(PROOF) random --histories 100000 $(if $(FULL),,--seconds 600))
+	$(PROOF) lives $(if $(LIFE),--life $(LIFE)) --pairs-seconds $(if $(FULL),28800,480)
+	$(if $(LIFE),,$(PROOF) random --histories 100000 $(if $(FULL),,--seconds 420))
 
 bench: announce ## Measure how long a new object and a replaced Secret take to reach Graph
 	cargo build --locked --workspace --bins
