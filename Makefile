@@ -64,11 +64,13 @@ mutants: ## Change the code in small ways and see that the tests notice (needs c
 	@command -v cargo-mutants >/dev/null || { echo "cargo-mutants is missing: cargo install --locked cargo-mutants" >&2; exit 1; }
 	@mkdir -p $(TARGET)
 	@PROPTEST_CASES=$${PROPTEST_CASES:-32} $(MUTANTS) --cargo-arg=--lib; status=$$?; \
-	  case $$status in 2 | 3) $(MUTANTS) --iterate --test-package proof --cargo-arg=--test=short; status=$$? ;; esac; \
-	  cd $(TARGET)/mutants.out && touch previously_caught.txt && \
-	  caught=$$(cat caught.txt timeout.txt previously_caught.txt | sort -u | wc -l) && missed=$$(cat missed.txt | wc -l) && \
-	  total=$$((caught + missed)) && { [ $$total -eq 0 ] || echo "caught $$caught of $$total: $$((100 * caught / total)) %"; } && \
-	  cat missed.txt; exit $$status
+	  out=$(TARGET)/mutants.out; first=0; \
+	  case $$status in 2 | 3) first=$$(cat $$out/caught.txt | wc -l); \
+	    $(MUTANTS) --iterate --timeout 180 --test-package proof --cargo-arg=--test=short; status=$$? ;; esac; \
+	  case $$status in 0 | 2 | 3) ;; *) exit $$status ;; esac; \
+	  caught=$$((first + $$(cat $$out/caught.txt $$out/timeout.txt | wc -l))); missed=$$(cat $$out/missed.txt | wc -l); \
+	  total=$$((caught + missed)); [ $$total -eq 0 ] || echo "caught $$caught of $$total: $$((100 * caught / total)) %"; \
+	  cat $$out/missed.txt; [ $$missed -eq 0 ]
 
 generate: announce ## Write the CustomResourceDefinitions from src/api into crds/ and the chart
 	cargo build --locked --workspace --bins

@@ -196,6 +196,18 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// The defaults of the flags are those that the tests and the simulation run with.
+    #[test]
+    fn the_default_times_are_those_of_the_library() {
+        let Ok(Cli { command: Command::Run(run), .. }) = Cli::try_parse_from(["vpptoken-operator", "run"]) else {
+            panic!("run needs nothing");
+        };
+        let timings = Timings::default();
+        assert_eq!(run.settling_time, timings.settling);
+        assert_eq!(run.unknown_outcome_time, timings.unknown_outcome);
+        assert_eq!(run.vanished_time, timings.vanished_after);
+    }
+
     #[test]
     fn an_endpoint_is_a_url() {
         assert_eq!(endpoint("http://127.0.0.1:8090/"), Ok("http://127.0.0.1:8090".to_owned()));

@@ -108,16 +108,31 @@ impl GraphError {
         self
     }
 
+    /// No connection: the request was not sent.
+    pub fn not_connected() -> Self {
+        Self::new(ErrorKind::Unreachable, "no connection could be made")
+    }
+
+    /// The request may have been sent, and there is no answer, or half of one.
+    pub fn connection_broken() -> Self {
+        Self::new(ErrorKind::OutcomeUnknown, "the connection broke before the answer was complete")
+    }
+
+    /// The request may have been sent, and the time for an answer is over.
+    pub(super) fn timed_out() -> Self {
+        Self::new(ErrorKind::OutcomeUnknown, "there was no answer in time")
+    }
+
     /// A request without an answer. The text does not name the URL, which is not for every reader.
     pub(super) fn of_transport(error: &reqwest::Error) -> Self {
         if error.is_connect() {
-            Self::new(ErrorKind::Unreachable, "no connection could be made")
+            Self::not_connected()
         } else if error.is_timeout() {
-            Self::new(ErrorKind::OutcomeUnknown, "there was no answer in time")
+            Self::timed_out()
         } else if error.is_builder() {
             Self::new(ErrorKind::Unreachable, "the request could not be built")
         } else {
-            Self::new(ErrorKind::OutcomeUnknown, "the connection broke before the answer was complete")
+            Self::connection_broken()
         }
     }
 

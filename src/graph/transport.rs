@@ -87,7 +87,7 @@ impl Transport {
             Kind::InProcess { exchange, .. } => {
                 let request = request.build().map_err(|error| GraphError::of_transport(&error))?;
                 let answered = tokio::time::timeout(REQUEST_TIMEOUT, exchange(request)).await;
-                answered.map_err(|_| GraphError::new(ErrorKind::OutcomeUnknown, "there was no answer in time"))??
+                answered.map_err(|_| GraphError::timed_out())??
             }
         };
         if received.status == StatusCode::SERVICE_UNAVAILABLE {

@@ -104,7 +104,8 @@ pub fn one_more(base: &History, outcome: &Outcome) -> Vec<History> {
     let later = later.filter(|call| call.kind != CallKind::Watch || call.address.nth < 3);
     let mut histories = Vec::new();
     for call in later {
-        for fault in Fault::ALL.into_iter().filter(|fault| fault.strikes(call.kind)) {
+        let faults = Fault::ALL.into_iter().filter(|fault| fault.strikes(call.kind) && fault.strikes_in_lives());
+        for fault in faults {
             histories.push(base.with(base.faults.and(call.address.clone(), fault)));
         }
     }

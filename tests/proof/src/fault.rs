@@ -22,7 +22,7 @@ pub enum CallKind {
 /// What goes wrong at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
-    /// No connection: the request never leaves.
+    /// No connection: the request never leaves, and Graph's client knows that. (kube's tells no difference.)
     NotConnected,
     /// The connection breaks before the request arrives.
     LostBefore,
@@ -64,6 +64,8 @@ pub enum Fault {
     Touched,
     /// A person suspends the VppToken just before it is read, and ends the suspension five minutes later.
     Suspends,
+    /// A person deletes the VppToken and makes it again just before it is read or written.
+    Remade,
     /// Another field manager restores the status that the object had some writes ago.
     Restored,
     /// Graph's lists and GETs hide all tokens for two minutes.
@@ -86,7 +88,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::NotConnected,
         Self::LostBefore,
         Self::LostAfter,
@@ -108,6 +110,7 @@ impl Fault {
         Self::KubeOutage,
         Self::Touched,
         Self::Suspends,
+        Self::Remade,
         Self::Restored,
         Self::Hidden,
         Self::PortalRenews,
@@ -124,8 +127,8 @@ impl Fault {
         use CallKind::{GraphRead, GraphWrite, KubeRead, KubeWrite, Watch};
         match self {
             // A read has no effect: that it is lost before or after is one.
-            Self::NotConnected
-            | Self::Failed
+            Self::NotConnected => matches!(kind, GraphRead | GraphWrite),
+            Self::Failed
             | Self::Unavailable
             | Self::Throttled
             | Self::LostBefore
@@ -141,25 +144,34 @@ impl Fault {
             Self::ClockBack | Self::ClockGlitch | Self::ClockDip => matches!(kind, KubeWrite | GraphWrite | GraphRead),
             Self::Touched | Self::Restored => kind == KubeWrite,
             Self::Suspends => kind == KubeRead,
+            Self::Remade => matches!(kind, KubeRead | KubeWrite),
             Self::PortalCreates => matches!(kind, KubeWrite | GraphRead | GraphWrite),
             Self::Hidden | Self::PortalRenews | Self::PortalEdits => matches!(kind, GraphRead | GraphWrite),
             Self::WatchBroken | Self::WatchGone | Self::WatchLate | Self::WatchSilent => kind == Watch,
         }
     }
 
-    /// Whether it may hide from the operator that a write of its own had its effect.
-    pub fn hides_an_effect(self) -> bool {
-        matches!(
-            self,
-            Self::LostAfter
-                | Self::Late
-                | Self::UnavailableAfter
-                | Self::HalfBody
-                | Self::KillBefore
-                | Self::KillAfter
-                | Self::KillLate
-                | Self::Overlap
-        )
+    /// Whether it strikes in lives, too: what a script expects of a VppToken need not come of one that is made anew, so random
+    /// histories alone have that.
+    pub fn strikes_in_lives(self) -> bool {
+        self != Self::Remade
+    }
+
+    /// Whether it may hide from the operator that a write of its own had its effect: a process that dies at any call may do so.
+    pub fn hides_an_effect(self, kind: CallKind) -> bool {
+        let is_write = matches!(kind, CallKind::KubeWrite | CallKind::GraphWrite);
+        (self != Self::HalfBody || is_write)
+            && matches!(
+                self,
+                Self::LostAfter
+                    | Self::Late
+                    | Self::UnavailableAfter
+                    | Self::HalfBody
+                    | Self::KillBefore
+                    | Self::KillAfter
+                    | Self::KillLate
+                    | Self::Overlap
+            )
     }
 }
 

@@ -9,14 +9,14 @@ use http::{Request, Response};
 use jiff::SignedDuration;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
-use vpptoken_operator::graph::{ErrorKind, GraphError, Received, Transport};
+use vpptoken_operator::graph::{GraphError, Received, Transport};
 
 use crate::fault::{CallKind, Fault};
 use crate::process::Process;
 use crate::world::{Begun, TENANT, World, file};
 
 /// What a 429 asks to wait, in seconds.
-const RETRY_AFTER: &str = "7";
+pub const RETRY_AFTER: u16 = 7;
 /// Each way takes so long.
 const LATENCY: Duration = Duration::from_millis(20);
 
@@ -43,10 +43,8 @@ async fn send(world: World, process: Arc<Process>, request: reqwest::Request) ->
     tokio::time::sleep(LATENCY + delay).await;
     let is_down = world.is_graph_down().then_some(Fault::NotConnected);
     match is_down.or(fault) {
-        Some(Fault::NotConnected) => {
-            return Err(GraphError::new(ErrorKind::Unreachable, "no connection could be made"));
-        }
-        Some(Fault::LostBefore) => return Err(broke()),
+        Some(Fault::NotConnected) => return Err(GraphError::not_connected()),
+        Some(Fault::LostBefore) => return Err(GraphError::connection_broken()),
         Some(Fault::Throttled) => {
             world.judge().throttled(process.number, world.now());
             return Ok(refusal(429, Some(RETRY_AFTER)));
@@ -73,14 +71,15 @@ async fn send(world: World, process: Arc<Process>, request: reqwest::Request) ->
         Some(Fault::ClockDip) => world.step_wall_clock_for_a_minute(SignedDuration::from_hours(-1)),
         Some(Fault::GraphOutage) => {
             world.outage(true);
-            return Err(GraphError::new(ErrorKind::Unreachable, "no connection could be made"));
+            return Err(GraphError::not_connected());
         }
         Some(Fault::Hidden) => world.hide_all(Duration::from_secs(120)),
         Some(Fault::PortalRenews) => {
             if let Some(entity) = world.graph.entities(TENANT).first() {
-                let newer = file("portal", 700);
+                let location = world.judge().location(entity).unwrap_or_else(|| "portal".into());
+                let newer = file(&location, 700);
                 world.judge().file_seen(&newer);
-                world.upload_in_portal(&entity.id, &newer);
+                world.renew_in_portal(&entity.id, &newer);
             }
         }
         Some(Fault::PortalCreates) => world.create_twin_in_portal(),
@@ -107,15 +106,13 @@ async fn send(world: World, process: Arc<Process>, request: reqwest::Request) ->
     let received = received(answer);
     world.answered(number, received.as_ref().map_or_else(|_| "closed".into(), |all| all.status.as_u16().to_string()));
     match fault {
-        Some(Fault::LostAfter) => Err(broke()),
+        Some(Fault::LostAfter) => Err(GraphError::connection_broken()),
         Some(Fault::UnavailableAfter) => Ok(refusal(503, None)),
-        Some(Fault::HalfBody) => received.map(|received| Received { body: Err(broke()), ..received }),
+        Some(Fault::HalfBody) => {
+            received.map(|received| Received { body: Err(GraphError::connection_broken()), ..received })
+        }
         _ => received,
     }
-}
-
-fn broke() -> GraphError {
-    GraphError::new(ErrorKind::OutcomeUnknown, "the connection broke before the answer was complete")
 }
 
 /// The request arrives although nobody waits for its answer any more.
@@ -130,10 +127,10 @@ fn later(world: &World, process: u32, request: Request<Bytes>, id: Option<String
     });
 }
 
-fn refusal(code: u16, retry_after: Option<&'static str>) -> Received {
+fn refusal(code: u16, retry_after: Option<u16>) -> Received {
     let mut headers = HeaderMap::new();
     if let Some(wait) = retry_after {
-        headers.insert("retry-after", http::HeaderValue::from_static(wait));
+        headers.insert("retry-after", http::HeaderValue::from(wait));
     }
     let body = br#"{"error":{"code":"Fault","message":"a fault"}}"#.to_vec();
     Received { status: StatusCode::from_u16(code).unwrap_or_default(), headers, body: Ok(body) }
@@ -149,8 +146,8 @@ fn convert(request: reqwest::Request) -> Request<Bytes> {
 }
 
 fn received(answer: Result<Response<AnswerBody>, Closed>) -> Result<Received, GraphError> {
-    let (parts, body) = answer.map_err(|_| broke())?.into_parts();
-    let body = body.into_bytes().map(|bytes| bytes.to_vec()).map_err(|_| broke());
+    let (parts, body) = answer.map_err(|_| GraphError::connection_broken())?.into_parts();
+    let body = body.into_bytes().map(|bytes| bytes.to_vec()).map_err(|_| GraphError::connection_broken());
     Ok(Received { status: parts.status, headers: parts.headers, body })
 }
 

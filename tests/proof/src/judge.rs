@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api_server::Verb;
 use graph_emulator::{By, Effect, Entity, Operation, TokenFile, sha256};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::fault::Fault;
+use crate::fault::{CallKind, Fault};
+use crate::graph::RETRY_AFTER;
 use crate::kubernetes::USER;
 use crate::world::{CLIENT_SECRET, TENANT, World, condition, text};
 
@@ -24,10 +24,13 @@ const MAX_SAME_CALLS: usize = 200;
 /// A value that Graph does not keep is sent this often by a process, which counts in memory.
 const MAX_TRIES: usize = 3;
 
-/// What a 429 of the simulation asks to wait.
-const PAUSE: SignedDuration = SignedDuration::from_secs(7);
+/// Runs of a schedule are never closer together.
+const MIN_SYNC_INTERVAL: SignedDuration = SignedDuration::from_mins(15);
 /// What began at the same moment as the answer to another request arrived could not know of it.
 const SAME_MOMENT: SignedDuration = SignedDuration::from_millis(50);
+
+/// What is read right before a write, is read so long before at the most.
+const RIGHT_BEFORE: SignedDuration = SignedDuration::from_mins(1);
 
 /// The steps of the plan, each as it shows from outside.
 pub const STEPS: [&str; 16] = [
@@ -53,7 +56,7 @@ pub const STEPS: [&str; 16] = [
 #[derive(Default)]
 pub struct Judge {
     broken: Option<String>,
-    struck: Vec<(Fault, Timestamp)>,
+    struck: Vec<(Fault, CallKind)>,
     person_acted: Option<Timestamp>,
     portal_acted: Option<Timestamp>,
     portal_acts: usize,
@@ -70,8 +73,8 @@ pub struct Judge {
     hidden: BTreeSet<String>,
     /// The token that was asked for last.
     confirmed: String,
-    /// When each token was last asked for by its id.
-    asked: BTreeMap<String, Timestamp>,
+    /// When each process last asked for a token by its id.
+    asked: BTreeMap<(u32, String), Timestamp>,
     /// When a process was last told by Graph to wait.
     throttled: BTreeMap<u32, Timestamp>,
     /// When each process last read something, and whether that showed that nothing may be written.
@@ -130,8 +133,8 @@ impl Judge {
     // What it is told of the history.
 
     /// A fault struck.
-    pub fn struck(&mut self, fault: Fault, at: Timestamp) {
-        self.struck.push((fault, at));
+    pub fn struck(&mut self, fault: Fault, kind: CallKind) {
+        self.struck.push((fault, kind));
     }
 
     /// A person used kubectl.
@@ -139,10 +142,25 @@ impl Judge {
         self.person_acted = Some(at);
     }
 
-    /// A person used the portal, or Graph showed something else than it has.
+    /// A person used the portal.
     pub fn portal_acted(&mut self, at: Timestamp) {
         self.portal_acted = Some(at);
         self.portal_acts += 1;
+    }
+
+    /// Graph was away, or showed something else than it has.
+    pub fn graph_disturbed(&mut self, at: Timestamp) {
+        self.portal_acted = Some(at);
+    }
+
+    /// Whether Graph hid a token.
+    pub fn has_hidden(&self) -> bool {
+        !self.hidden.is_empty()
+    }
+
+    /// Whether a person created a token that a VppToken was about to create.
+    pub fn has_twins(&self) -> bool {
+        !self.twins.is_empty()
     }
 
     /// Graph shows these tokens to nobody for a while.
@@ -200,17 +218,20 @@ impl Judge {
         self.look_at_graph(world);
         let is_to_wait = self.throttled.get(&process).is_some_and(|at| {
             let since = world.now().duration_since(*at);
-            since > SAME_MOMENT && since < PAUSE
+            since > SAME_MOMENT && since < SignedDuration::from_secs(RETRY_AFTER.into())
         });
         // Access tokens come from another host.
         if is_to_wait && key != "POST token" {
             self.fail(format!("heeds: {key} is sent although Graph asked to wait"));
         }
+        if key == "POST vppTokens" && self.intents.is_empty() {
+            self.fail("never_two: a create is sent, and no VppToken has an intent on record".into());
+        }
         match id {
             Some(id) if key.starts_with("DELETE") => self.may_delete(world, process, id),
             Some(id) if key.starts_with("GET") => {
                 self.step("Confirm");
-                self.asked.insert(id.to_owned(), world.now());
+                self.asked.insert((process, id.to_owned()), world.now());
                 self.confirmed = id.to_owned();
             }
             _ => {}
@@ -244,7 +265,7 @@ impl Judge {
 
     /// How many writes may have had an effect that the operator could not know of, or forgot.
     fn hidden_effects(&self) -> usize {
-        self.struck.iter().filter(|(fault, _)| fault.hides_an_effect()).count() + self.restores + self.doubles
+        self.struck.iter().filter(|(fault, kind)| fault.hides_an_effect(*kind)).count() + self.restores + self.doubles
     }
 
     /// A call begins.
@@ -268,12 +289,20 @@ impl Judge {
 
     /// Graph DELETE only with `deletionPolicy: Delete`, a deletion timestamp and the id in the status.
     fn may_delete(&mut self, world: &World, process: u32, id: &str) {
+        let objects = world.api.objects("VppToken");
+        let of_objects = objects.iter().filter(|object| text(&object["status"]["tokenId"]).eq_ignore_ascii_case(id));
+        let of_object = of_objects.map(|object| {
+            let [namespace, name] = ["namespace", "name"].map(|field| text(&object["metadata"][field]));
+            format!("GET vpptokens/{namespace}/{name}")
+        });
+        let of_object = of_object.last().unwrap_or_else(|| "GET vpptokens/".into());
         let is_live = |start: &str| {
             let mut read = self.reads.iter().filter(|((reader, key), _)| *reader == process && key.starts_with(start));
-            read.any(|(_, (at, _))| world.now().duration_since(*at) < SignedDuration::from_mins(1))
+            read.any(|(_, (at, _))| world.now().duration_since(*at) < RIGHT_BEFORE)
         };
         let of_definition = "GET customresourcedefinitions/vpptokens.vpptoken.io";
-        if let Some(unread) = ["GET vpptokens/", of_definition].into_iter().find(|start| !is_live(start)) {
+        let tenants = "GET clustergraphtenants/";
+        if let Some(unread) = [of_object.as_str(), of_definition, tenants].into_iter().find(|start| !is_live(start)) {
             self.fail(format!("never_wipe: the token {id} is deleted, and no {unread} came right before"));
         }
         let definition = world.api.get("CustomResourceDefinition", "", "vpptokens.vpptoken.io").unwrap_or_default();
@@ -315,13 +344,14 @@ impl Judge {
         let By::Request(_) = effect.by else { return };
         let id = effect.id.clone();
         self.doubles += usize::from(world.processes_alive() > 1);
-        self.may_write(world, &id);
+        self.may_write(world, effect);
         match effect.operation {
             Operation::Create => {
                 self.step("Create");
                 self.unsynced.insert(id);
                 self.created.insert(effect.id.clone(), (effect.at, self.process));
                 if let Some(created) = &effect.after {
+                    self.may_be_created(world, created);
                     self.never_two(world, created);
                 }
             }
@@ -332,8 +362,12 @@ impl Judge {
                 let count = self.syncs.entry(id.clone()).or_default();
                 *count += 1;
                 let count = *count;
+                let causes = self.sync_causes.get(&id);
+                let scheduled = causes.map_or(0, |all| all.iter().filter(|it| it.starts_with("schedule")).count());
+                let runs = 1 + world.elapsed().as_secs() / MIN_SYNC_INTERVAL.as_secs().unsigned_abs();
+                let too_many = scheduled.saturating_sub(usize::try_from(runs).unwrap_or(usize::MAX));
                 // Who created a token or took it over syncs it, perhaps before its status tells.
-                let causes = self.sync_causes.get(&id).map_or(0, BTreeSet::len).max(1);
+                let causes = (causes.map_or(0, BTreeSet::len) - too_many).max(1);
                 // A schedule goes by the wall clock: what was due and is due again, or seems due, is synced.
                 let clock =
                     self.struck.iter().filter(|(fault, _)| matches!(fault, Fault::ClockGlitch | Fault::ClockDip));
@@ -348,8 +382,17 @@ impl Judge {
 
     /// Nothing is written to a token while its VppToken says so: as its process has read right before, or once that was said for
     /// longer than a request takes.
-    fn may_write(&mut self, world: &World, id: &str) {
-        for object in world.api.objects("VppToken").iter().filter(|object| object["status"]["tokenId"] == id) {
+    fn may_write(&mut self, world: &World, effect: &Effect) {
+        let id = effect.id.as_str();
+        let created = effect.after.as_ref().filter(|_| effect.operation == Operation::Create);
+        let created = created.and_then(|created| created.token_sha256.as_deref());
+        for object in world.api.objects("VppToken") {
+            let status = &object["status"];
+            let is_its =
+                status["tokenId"] == id || created.is_some() && status["pendingCreate"]["sha256"].as_str() == created;
+            if !is_its {
+                continue;
+            }
             let [namespace, name] = ["namespace", "name"].map(|field| text(&object["metadata"][field]));
             let read = self.reads.get(&(self.process, format!("GET vpptokens/{namespace}/{name}")));
             if read.is_some_and(|(_, forbids)| *forbids) {
@@ -368,8 +411,31 @@ impl Judge {
         }
     }
 
+    /// What is no token file, has expired, or is of another organization than the manifest names, creates nothing.
+    fn may_be_created(&mut self, world: &World, created: &Entity) {
+        let digest = created.token_sha256.clone().unwrap_or_default();
+        let Some(file) = self.files.get(&digest) else {
+            return self.fail(format!("never_rubbish: {} is created from what is no token file", created.id));
+        };
+        let (expires, organization) = (file.expires(), file.organization().to_owned());
+        if expires <= world.now() {
+            self.fail(format!("never_rubbish: {} is created from an expired file", created.id));
+        }
+        let others = world.api.objects("VppToken").into_iter().filter(|object| {
+            object["status"]["pendingCreate"]["sha256"] == digest.as_str()
+                && object["spec"]["organizationName"].as_str().is_some_and(|named| named != organization)
+        });
+        if others.count() > 0 {
+            self.fail(format!("never_rubbish: {} is created from a file of another organization", created.id));
+        }
+    }
+
     /// No second entry of a location.
     fn never_two(&mut self, world: &World, created: &Entity) {
+        if world.graph.entity(TENANT, &created.id).is_none() {
+            // In another tenant.
+            return;
+        }
         let twin = world
             .graph
             .entities(TENANT)
@@ -405,13 +471,16 @@ impl Judge {
         !(is_hidden || is_too_new && creator(&entity.id) != creator(created) && !is_named() && !is_intended())
     }
 
+    /// The location of the file that a token has.
+    pub fn location(&self, entity: &Entity) -> Option<String> {
+        let file = self.files.get(entity.token_sha256.as_deref().unwrap_or_default())?;
+        let (location, _) = file.inner().rsplit_once('-')?;
+        Some(location.trim_start_matches("inner-token-of-").to_owned())
+    }
+
     /// Of one location: the inner tokens of our files begin with its name.
     fn is_same_location(&self, one: &Entity, other: &Entity) -> bool {
-        let location = |entity: &Entity| {
-            let file = self.files.get(entity.token_sha256.as_deref().unwrap_or_default())?;
-            file.inner().rsplit_once('-').map(|(location, _)| location.to_owned())
-        };
-        match (location(one), location(other)) {
+        match (self.location(one), self.location(other)) {
             (Some(one), Some(other)) => one == other,
             _ => one.apple_id == other.apple_id,
         }
@@ -444,7 +513,8 @@ impl Judge {
                 |digest: Option<&String>| digest.and_then(|digest| self.files.get(digest)).map(TokenFile::expires);
             let (old, new) = (shown(before.token_sha256.as_ref()), shown(after.token_sha256.as_ref()));
             // What a person uploads after the operator asked, right before it sends, can't be seen by it.
-            let asked = self.asked.get(id).copied();
+            let asked = self.asked.get(&(self.process, id.to_owned())).copied();
+            let asked = asked.filter(|asked| effect.at.duration_since(*asked) < RIGHT_BEFORE);
             let is_raced = self.portal_acted.is_some_and(|at| asked.is_some_and(|asked| asked <= at));
             if old > new && !is_raced {
                 self.fail(format!("never_rubbish: an older file is uploaded onto {id}"));
@@ -498,6 +568,8 @@ impl Judge {
                 if write.new.is_some() {
                     self.object_names.insert(name)
                 } else {
+                    let uid = write.old.as_ref().map(|old| text(&old["metadata"]["uid"]).to_owned());
+                    self.intents.remove(&uid.unwrap_or_default());
                     self.object_names.remove(&name)
                 };
             }
@@ -512,7 +584,7 @@ impl Judge {
                 self.finalizers(write.old.as_deref(), write.new.as_deref());
                 continue;
             }
-            if write.is_noop && write.verb == Verb::Apply {
+            if write.is_noop {
                 self.noops += 1;
                 if self.noops > self.struck.len() {
                     self.fail(format!("never_spin: a status of {} is written without a change", write.name));
@@ -606,24 +678,26 @@ impl Judge {
             let id = text(&new["status"]["tokenId"]).to_owned();
             self.sync_causes.entry(id).or_default().insert(format!("schedule {next}"));
         }
-        if is("Ready") && new["status"]["observedGeneration"] == new["metadata"]["generation"] {
+        let after = |time: Option<Timestamp>| time.map_or(SignedDuration::MAX, |time| world.now().duration_since(time));
+        let watch_failed = self.struck.iter().any(|(fault, _)| {
+            matches!(fault, Fault::WatchBroken | Fault::WatchGone | Fault::WatchLate | Fault::WatchSilent)
+        });
+        let watch_delay = if watch_failed { SignedDuration::from_mins(12) } else { SignedDuration::from_secs(90) };
+        if after(self.person_acted) > watch_delay && after(self.portal_acted) > SignedDuration::from_mins(45) {
             self.ready(world, new);
         }
+    }
+
+    /// After a long quiet, what is Ready is so.
+    pub fn ready_after_quiet(&mut self, world: &World, object: &Value) {
+        self.ready(world, object);
     }
 
     /// Ready means that Graph has what the manifest and the Secret ask for, unless somebody changed it a moment ago.
     fn ready(&mut self, world: &World, object: &Value) {
         let spec = &object["spec"];
-        let now = world.now();
-        let watch_failed = self.struck.iter().any(|(fault, _)| {
-            matches!(fault, Fault::WatchBroken | Fault::WatchGone | Fault::WatchLate | Fault::WatchSilent)
-        });
-        let since = |time: Option<Timestamp>| time.map_or(SignedDuration::MAX, |time| now.duration_since(time));
-        let watch_delay = if watch_failed { SignedDuration::from_mins(12) } else { SignedDuration::from_secs(90) };
-        if since(self.person_acted) < watch_delay || since(self.portal_acted) < SignedDuration::from_mins(45) {
-            return;
-        }
-        if spec["managementPolicy"] == "Observe" || spec["suspend"] == true {
+        let is_current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+        if condition(object, "Ready").0 != "True" || !is_current || forbids_writes(spec) {
             return;
         }
         let name = text(&object["metadata"]["name"]);

@@ -74,7 +74,7 @@ impl Way {
         let Begun { number, fault, delay } = self.world.begin(&self.process, call.kind, call.key());
         tokio::time::sleep(LATENCY + delay).await;
         match fault {
-            Some(Fault::NotConnected | Fault::LostBefore) => {
+            Some(Fault::LostBefore) => {
                 self.world.answered(number, "the connection broke");
                 return Err("the connection broke".into());
             }
@@ -190,6 +190,7 @@ impl Way {
             Fault::ClockDip => world.step_wall_clock_for_a_minute(SignedDuration::from_hours(-1)),
             Fault::KubeOutage => world.outage(false),
             Fault::PortalCreates => world.create_twin_in_portal(),
+            Fault::Remade if call.plural == "vpptokens" && !call.name.is_empty() => remake(world, call),
             Fault::Suspends if call.plural == "vpptokens" && !call.name.is_empty() => suspend(world, call),
             Fault::Touched if call.plural == "vpptokens" => {
                 let patch =
@@ -203,6 +204,19 @@ impl Way {
             _ => {}
         }
     }
+}
+
+/// A person deletes a VppToken and applies its manifest again, unless a finalizer keeps it.
+fn remake(world: &World, call: &Target) {
+    let Some(object) = world.api.get("VppToken", &call.namespace, &call.name) else { return };
+    if object["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty()) {
+        return;
+    }
+    world.delete("VppToken", &call.namespace, &call.name);
+    world.apply(&json!({
+        "apiVersion": object["apiVersion"], "kind": object["kind"], "spec": object["spec"],
+        "metadata": { "name": call.name, "namespace": call.namespace, "annotations": object["metadata"]["annotations"] },
+    }));
 }
 
 /// A person suspends a VppToken for five minutes, unless it is suspended, or an observer, by its manifest.

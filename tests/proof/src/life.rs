@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::fault::Fault;
 use crate::meetings::{again, changed_mind, distinct, many_vanish, spared, unlisted, wrong_files};
 use crate::mistakes::{
-    ambiguous, another_id, mistakes, no_rights, not_allowed, refused, tenant_comes_and_goes, unavailable, verdicts,
+    ambiguous, another_id, mistakes, no_rights, not_allowed, refused, rotates, tenant_comes_and_goes, unavailable,
+    verdicts,
 };
 use crate::world::{DEVICES, SYSTEM, TENANT, World, condition, file, text};
 
@@ -62,6 +63,7 @@ lives!(
     ambiguous,
     another_id,
     no_rights,
+    rotates,
     spared,
     distinct,
     again,
@@ -98,7 +100,7 @@ pub(crate) fn is_ready(world: &World, name: &str) -> bool {
 
 /// What Graph hid from everybody for a while, nobody could find.
 pub(crate) fn was_hidden(world: &World) -> bool {
-    world.has_struck(Fault::Hidden)
+    world.judge().has_hidden()
 }
 
 pub(crate) fn needs_a_person(world: &World, name: &str) -> bool {
@@ -392,6 +394,9 @@ pub async fn stays(world: &World) -> Result<(), String> {
     let (before, was_ready) = (writes(), ready());
     tokio::time::sleep(Duration::from_secs(15 * 60)).await;
     let (after, is_ready) = (writes(), ready());
+    for object in world.api.objects("VppToken") {
+        world.judge().ready_after_quiet(world, &object);
+    }
     if !is_ready.is_superset(&was_ready) {
         return Err("stays: what was Ready is not any more".into());
     }

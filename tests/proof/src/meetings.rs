@@ -53,7 +53,8 @@ pub(crate) async fn distinct(world: &World) -> Result<(), String> {
     world.start_process();
     world
         .until("t0 says SimilarTokenExists, if it can see it", LIMIT, |world| {
-            world.condition("t0", "Stalled").1 == "SimilarTokenExists" || was_hidden(world) || world.has_twin()
+            let is_seen = !was_hidden(world) && !world.was_renewed_outside() && !world.has_twin();
+            world.condition("t0", "Stalled").1 == "SimilarTokenExists" || !is_seen
         })
         .await?;
     world.put_token("t0", json!({ "distinctFrom": [other] }));
@@ -102,7 +103,7 @@ pub(crate) async fn unlisted(world: &World) -> Result<(), String> {
     create(world, "t0").await?;
     let id = world.token_id("t0");
     let lag = |lag: Duration| {
-        world.judge().portal_acted(world.now());
+        world.judge().graph_disturbed(world.now());
         world.graph.settings_mut(|settings| settings.list_lag = lag);
     };
     lag(world.elapsed() + LONG);

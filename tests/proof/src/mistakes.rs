@@ -5,9 +5,8 @@ use std::time::Duration;
 use graph_emulator::{By, Operation, Permission};
 use serde_json::{Value, json};
 
-use crate::fault::Fault;
-use crate::life::{create, done, is_ready};
-use crate::world::{CLIENT, CLIENT_SECRET, DEVICES, TENANT, World, file};
+use crate::life::{create, done, is_ready, still_cares, was_hidden};
+use crate::world::{CLIENT, CLIENT_SECRET, DEVICES, SYSTEM, TENANT, World, file};
 
 /// A reason has to be said within this time.
 const LIMIT: Duration = Duration::from_secs(2 * 3600);
@@ -112,7 +111,7 @@ pub(crate) async fn verdicts(world: &World) -> Result<(), String> {
     create(world, "t0").await?;
     let id = world.token("t0")["status"]["tokenId"].as_str().unwrap_or_default().to_owned();
     let force = |state: Option<&str>| {
-        world.judge().portal_acted(world.now());
+        world.judge().graph_disturbed(world.now());
         world.graph.force_state(TENANT, &id, state)
     };
     for (state, reason) in [
@@ -127,6 +126,7 @@ pub(crate) async fn verdicts(world: &World) -> Result<(), String> {
     force(Some("unknown"));
     says(world, "t0", "Unknown").await?;
     says(world, "t0", "StateUnknown").await?;
+    world.until("t0 is ready with a state that nobody knows", LIMIT, |world| is_ready(world, "t0")).await?;
     force(None);
     world.until("t0 is ready", LIMIT, |world| is_ready(world, "t0")).await?;
     world.delete("VppToken", DEVICES, "t0");
@@ -193,6 +193,23 @@ pub(crate) async fn unavailable(world: &World) -> Result<(), String> {
     done(world, "t0", 200).await
 }
 
+/// The client secret is replaced in Entra, and later in Kubernetes.
+pub(crate) async fn rotates(world: &World) -> Result<(), String> {
+    create(world, "t0").await?;
+    let replaced = format!("{CLIENT_SECRET}-two");
+    world.graph.set_secret(TENANT, CLIENT, replaced.clone());
+    world.graph.revoke_access_tokens();
+    says(world, "t0", "CredentialsRefused").await?;
+    world.put_secret(SYSTEM, "graph", "clientSecret", &replaced);
+    done(world, "t0", 200).await?;
+    still_cares(world, "t0").await
+}
+
+/// Of what a life puts into Graph, something was hidden, renewed or doubled.
+fn was_disturbed(world: &World) -> bool {
+    was_hidden(world) || world.was_renewed_outside() || world.has_twin()
+}
+
 pub(crate) async fn ambiguous(world: &World) -> Result<(), String> {
     let shared = file("t0", 200);
     let [first, second] =
@@ -204,10 +221,7 @@ pub(crate) async fn ambiguous(world: &World) -> Result<(), String> {
     world.start_process();
     world
         .until("t0 says AmbiguousMatch, if it can see both", LIMIT, |world| {
-            let was_disturbed = [Fault::Hidden, Fault::PortalRenews, Fault::PortalCreates]
-                .into_iter()
-                .any(|fault| world.has_struck(fault));
-            world.condition("t0", "Ready").1 == "AmbiguousMatch" || was_disturbed
+            world.condition("t0", "Ready").1 == "AmbiguousMatch" || was_disturbed(world)
         })
         .await?;
     if world.condition("t0", "Ready").1 != "AmbiguousMatch" {
@@ -215,9 +229,7 @@ pub(crate) async fn ambiguous(world: &World) -> Result<(), String> {
     }
     world.delete_in_portal(&first);
     done(world, "t0", 200).await?;
-    let was_disturbed =
-        [Fault::Hidden, Fault::PortalRenews, Fault::PortalCreates].into_iter().any(|fault| world.has_struck(fault));
-    if was_disturbed {
+    if was_disturbed(world) {
         // It may have taken over the one that was deleted, which then is missed for a quarter of an hour.
         tokio::time::sleep(Duration::from_secs(20 * 60)).await;
     } else if world.token("t0")["status"]["tokenId"] != second.as_str() {

@@ -89,6 +89,7 @@ struct Record {
     forbidden: BTreeSet<(String, String)>,
     is_graph_down: bool,
     hidden_until: Duration,
+    was_renewed_outside: bool,
     is_api_server_down: bool,
     is_over: bool,
     has_ended: bool,
@@ -108,6 +109,7 @@ impl Record {
             forbidden: BTreeSet::new(),
             is_graph_down: false,
             hidden_until: Duration::ZERO,
+            was_renewed_outside: false,
             is_api_server_down: false,
             is_over: false,
             has_ended: false,
@@ -266,7 +268,7 @@ impl World {
         let mut judge = self.judge();
         judge.called(self, &key);
         if let Some(fault) = fault {
-            judge.struck(fault, at);
+            judge.struck(fault, kind);
         }
         drop(judge);
         Begun { number, fault, delay }
@@ -343,7 +345,7 @@ impl World {
     /// No connection to Graph can be made, or can be made again.
     pub fn take_graph_down(&self, is_down: bool) {
         self.record().is_graph_down = is_down;
-        self.judge().portal_acted(self.now());
+        self.judge().graph_disturbed(self.now());
     }
 
     /// Whether no connection to Graph can be made.
@@ -591,7 +593,7 @@ impl World {
 
     /// Whether a person created a token in the portal that a VppToken was about to create.
     pub fn has_twin(&self) -> bool {
-        self.has_struck(Fault::PortalCreates)
+        self.judge().has_twins()
     }
 
     /// The id of the token that a VppToken has.
@@ -616,9 +618,15 @@ impl World {
         });
     }
 
+    /// A person uploads a newer file in the portal, in the middle of a life that knows nothing of it.
+    pub fn renew_in_portal(&self, id: &str, file: &TokenFile) {
+        self.record().was_renewed_outside = true;
+        self.upload_in_portal(id, file);
+    }
+
     /// Whether the fault struck in which a person uploads a newer file in the portal.
     pub fn was_renewed_outside(&self) -> bool {
-        self.has_struck(Fault::PortalRenews)
+        self.record().was_renewed_outside
     }
 
     /// A person deletes a token in the portal.
@@ -629,7 +637,7 @@ impl World {
 
     /// Graph shows no token for a while, or for longer if it is hiding them already.
     pub fn hide_all(&self, duration: Duration) {
-        self.judge().portal_acted(self.now());
+        self.judge().graph_disturbed(self.now());
         let until = self.elapsed() + duration;
         let hidden_until = std::mem::replace(&mut self.record().hidden_until, until);
         if hidden_until > until {
