@@ -27,11 +27,11 @@ async fn each_write_that_was_carried_out_is_an_effect_with_before_and_after() {
     assert_eq!(world.delete(&id).await, 204);
 
     let effects = world.emulation.effects();
-    let told: Vec<_> =
+    let note: Vec<_> =
         effects.iter().map(|effect| (effect.sequence, effect.operation, effect.id.as_str(), effect.by)).collect();
     let (id, other) = (id.as_str(), by_hand.id.as_str());
     assert_eq!(
-        told,
+        note,
         [
             (1, Operation::Create, other, By::Hand),
             (2, Operation::Create, id, By::Request(2)),

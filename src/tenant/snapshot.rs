@@ -296,7 +296,7 @@ impl Snapshot {
     /// A token was asked for by its id, and found.
     pub fn record_found(&mut self, entity: Entity, began: Timestamp, now: Timestamp) {
         // Deleted while it was asked for.
-        if self.deleted.get(&entity.id).is_some_and(|gone| *gone >= began) {
+        if self.deleted.get(&entity.id).is_some_and(|deleted_at| *deleted_at >= began) {
             return;
         }
         self.deleted.remove(&entity.id);

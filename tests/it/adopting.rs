@@ -72,11 +72,11 @@ async fn a_file_renewed_while_the_status_was_lost_stops_and_a_token_id_brings_it
 
     let status = world.wait_reason("berlin", "SimilarTokenExists").await;
     assert_eq!(row(&status), STALLED);
-    let said = condition(&status, ConditionType::Ready).message;
+    let report = condition(&status, ConditionType::Ready).message;
     for part in [id.as_str(), EXPIRES.as_str(), "tokenId", "distinctFrom"] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(report.contains(part), "{part}: {report}");
     }
-    assert!(!said.contains(&other.id), "{said}");
+    assert!(!report.contains(&other.id), "{report}");
     assert_eq!((status.token_id, status.pending_create), (None, None));
     world.wait_lists(2).await;
     assert_eq!(world.written(), []);
@@ -160,11 +160,11 @@ async fn two_exact_matches_stop_until_a_token_id_says_which() {
     world.create("berlin", &file, json!({ "distinctFrom": [other.id] })).await;
     let status = world.wait_reason("berlin", "AmbiguousMatch").await;
     assert_eq!(row(&status), STALLED);
-    let said = condition(&status, ConditionType::Ready).message;
+    let report = condition(&status, ConditionType::Ready).message;
     for part in [first.id.as_str(), second.id.as_str(), EXPIRES.as_str(), "tokenId", "distinctFrom"] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(report.contains(part), "{part}: {report}");
     }
-    assert!(!said.contains(&other.id), "{said}");
+    assert!(!report.contains(&other.id), "{report}");
     world.wait_lists(2).await;
     assert_eq!(world.written(), []);
     world.wait_events("berlin", &["AmbiguousMatch"]).await;
@@ -187,9 +187,9 @@ async fn a_mistyped_apple_id_makes_no_second_token_and_once_corrected_the_token_
     world.create("berlin", &file, json!({ "appleId": "vpp.berlln@contoso.example" })).await;
     let status = world.wait_reason("berlin", "SimilarTokenExists").await;
     assert_eq!(row(&status), STALLED);
-    let said = condition(&status, ConditionType::Ready).message;
+    let report = condition(&status, ConditionType::Ready).message;
     for part in [there.id.as_str(), "vpp.berlin@contoso.example", "vpp.berlln@contoso.example", "mistyped"] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(report.contains(part), "{part}: {report}");
     }
     world.wait_lists(2).await;
     assert_eq!(world.written(), []);
@@ -214,9 +214,9 @@ async fn two_locations_whose_files_expire_in_the_same_second_have_a_token_each_a
     world.create("munich", &munich, same).await;
     let status = world.wait_reason("munich", "ClaimedByAnother").await;
     assert_eq!(row(&status), STALLED);
-    let said = condition(&status, ConditionType::Ready).message;
+    let report = condition(&status, ConditionType::Ready).message;
     for part in ["VppToken \"berlin\" in this namespace", &of_berlin, "distinctFrom"] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(report.contains(part), "{part}: {report}");
     }
     world.patch("munich", json!({ "spec": { "distinctFrom": [of_berlin] } })).await;
     let of_munich = world.wait_synced("munich").await.token_id.unwrap();
@@ -281,8 +281,8 @@ async fn a_token_id_that_this_tenant_does_not_have_or_has_no_more_is_reported_an
     for (name, id) in [("foreign", &foreign.id), ("bound", &bound.id)] {
         let status = world.wait_reason(name, "TokenNotFound").await;
         assert_eq!((row(&status), &status.token_id), (STALLED, &None), "{name}");
-        let said = condition(&status, ConditionType::Ready).message;
-        assert!(said.contains(id.as_str()), "{name}: {said}");
+        let report = condition(&status, ConditionType::Ready).message;
+        assert!(report.contains(id.as_str()), "{name}: {report}");
     }
     // It has a token, and its manifest names another one.
     world.patch("has-one", json!({ "spec": { "tokenId": foreign.id } })).await;

@@ -94,7 +94,7 @@ async fn what_only_beta_has_is_created_shown_and_put_back_one_by_one() {
             "from false to true",
         ),
     ];
-    for (field, edit, told) in edits {
+    for (field, edit, change) in edits {
         world.wait_lists(1).await;
         world.emulator.clear_requests();
         assert!(world.emulator.edit(&tenant.tenant_id, &id, edit));
@@ -104,7 +104,7 @@ async fn what_only_beta_has_is_created_shown_and_put_back_one_by_one() {
         assert_eq!(world.patched(), [[field]]);
         let there = crate::support::until(crate::support::LIMIT, || async {
             let notes = world.event_notes("berlin").await;
-            notes.iter().any(|(_, note)| note.contains(&format!("{field} {told}")))
+            notes.iter().any(|(_, note)| note.contains(&format!("{field} {change}")))
         })
         .await;
         assert!(there, "{field}: {:?}", world.event_notes("berlin").await);
@@ -121,9 +121,9 @@ async fn what_v1_does_not_have_is_reported_and_never_sent_until_the_tenant_objec
     let file = world.token("Contoso", &EXPIRES);
     world.create("berlin", &file, all_of_beta("own")).await;
     let status = world.wait_reason("berlin", "SettingUnknownToApi").await;
-    let said = condition(&status, ConditionType::Ready).message;
+    let report = condition(&status, ConditionType::Ready).message;
     for part in ONLY_BETA.into_iter().chain(["api: Beta", "Leave this out"]) {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(report.contains(part), "{part}: {report}");
     }
     // Nothing is created before that is corrected.
     world.wait_lists(2).await;

@@ -110,8 +110,8 @@ async fn a_schedule_that_is_wrong_is_reported_and_stalls_a_create_and_nothing_el
     for (name, _, reason, sentence) in &wrong {
         let status = world.wait_reason(name, reason).await;
         assert_eq!(row(&status), STALLED, "{name}");
-        let said = condition(&status, ConditionType::Ready).message.to_lowercase();
-        assert!(said.contains(&sentence.to_lowercase()), "{name}: {said}");
+        let report = condition(&status, ConditionType::Ready).message.to_lowercase();
+        assert!(report.contains(&sentence.to_lowercase()), "{name}: {report}");
         assert_eq!((status.token_id, status.pending_create), (None, None), "{name}");
         world.wait_event(name, reason).await;
     }

@@ -16,17 +16,17 @@ async fn world() -> World {
 /// It is stalled because another one of its namespace has the token, and names it.
 async fn is_stalled_by(world: &World, name: &str, id: &str, owner: &str) {
     let status = world.wait_reason(name, "ClaimedByAnother").await;
-    let said = condition(&status, ConditionType::Ready).message;
+    let report = condition(&status, ConditionType::Ready).message;
     let owner = format!("VppToken \"{owner}\" in this namespace");
-    assert!(said.contains(id) && said.contains(&owner), "{said}");
+    assert!(report.contains(id) && report.contains(&owner), "{report}");
 }
 
 /// It is stalled because another one has the token, and names neither that one nor its namespace.
 async fn is_stalled(world: &World, name: &str, id: &str, of_others: &[&str]) {
     let status = world.wait_reason(name, "ClaimedByAnother").await;
     assert_eq!(row(&status), STALLED, "{name}");
-    let said = condition(&status, ConditionType::Ready).message;
-    assert!(said.contains(id), "{name}: {said}");
+    let report = condition(&status, ConditionType::Ready).message;
+    assert!(report.contains(id), "{name}: {report}");
     world.wait_event(name, "ClaimedByAnother").await;
     let mut shown: Vec<String> = world.event_notes(name).await.into_iter().map(|(_, note)| note).collect();
     shown.extend(status.conditions.into_iter().map(|condition| condition.message));
@@ -235,8 +235,8 @@ async fn with_one_file_that_is_renewed_in_both_secrets_there_is_one_token_and_th
     world.wait_deleted("owner").await;
     let status = world.wait_reason("heir", "SimilarTokenExists").await;
     assert_eq!(row(&status), STALLED);
-    let said = condition(&status, ConditionType::Ready).message;
-    assert!(said.contains(&id) && said.contains("Set tokenId"), "{said}");
+    let report = condition(&status, ConditionType::Ready).message;
+    assert!(report.contains(&id) && report.contains("Set tokenId"), "{report}");
     world.wait_lists(2).await;
     // With the file that Graph has, it can.
     world.write_secret("heir", "token", &newest.text()).await;

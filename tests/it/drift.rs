@@ -88,9 +88,9 @@ async fn a_setting_that_graph_does_not_keep_is_sent_three_times_and_then_reporte
     world.create("berlin", &file, json!({ "vppTokenAccountType": "education", "countryOrRegion": "de" })).await;
     let status = world.wait_reason("berlin", "SettingNotAccepted").await;
     assert_eq!(row(&status), STALLED);
-    let said = condition(&status, ConditionType::Ready).message;
+    let report = condition(&status, ConditionType::Ready).message;
     for part in ["vppTokenAccountType", "education", "business", "leave the field out"] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(report.contains(part), "{part}: {report}");
     }
     assert_eq!(world.patched(), [["vppTokenAccountType"], ["vppTokenAccountType"], ["vppTokenAccountType"]]);
     // Not for ever, and not instead of anything else.
@@ -136,8 +136,8 @@ async fn a_token_renewed_in_the_portal_is_not_overwritten_by_the_older_file() {
     world.write_secret("berlin", "token", &older.text()).await;
     let status = world.wait_reason("berlin", "TokenFileOlder").await;
     assert_eq!(row(&status), STALLED);
-    let said = condition(&status, ConditionType::Ready).message;
-    assert!(said.contains(in_days(300).as_str()) && said.contains(RENEWED.as_str()), "{said}");
+    let report = condition(&status, ConditionType::Ready).message;
+    assert!(report.contains(in_days(300).as_str()) && report.contains(RENEWED.as_str()), "{report}");
     // That stops only the upload.
     world.emulator.edit(&world.tenant_id, &id, |entity| entity.country_or_region = Some("us".into()));
     world.wait_graph("the country put back", |seen| seen.count(Operation::Update) == 1).await;

@@ -17,7 +17,7 @@ use crate::support::{
 const TEN_MINUTES: SignedDuration = SignedDuration::from_mins(10);
 
 /// What an operator's events of an object contain that no namespace accepts any more.
-fn told(world: &World, name: &str) -> String {
+fn note(world: &World, name: &str) -> String {
     let about = format!("{}/{name}", world.elsewhere);
     let log = world.operator.log();
     log.lines().filter(|line| line.contains(&about) && line.contains("TokenRetained")).collect()
@@ -71,9 +71,9 @@ async fn a_namespace_ends_though_its_deletions_are_not_allowed_or_refused_for_ev
                 row(status) == expected && condition(status, ConditionType::Ready).message.contains(why)
             })
             .await;
-        let said = condition(&status, ConditionType::Ready);
-        assert_eq!(said.reason, reason, "{name}");
-        assert!(said.message.contains("deletionPolicy: Retain"), "{name}: {}", said.message);
+        let report = condition(&status, ConditionType::Ready);
+        assert_eq!(report.reason, reason, "{name}");
+        assert!(report.message.contains("deletionPolicy: Retain"), "{name}: {}", report.message);
     }
     // Not before its time.
     for name in ending {
@@ -84,7 +84,7 @@ async fn a_namespace_ends_though_its_deletions_are_not_allowed_or_refused_for_ev
     world.wait_lists(2).await;
     for name in ending {
         assert_eq!(world.finalizers(name).await, [FINALIZER], "{name}");
-        assert_eq!(told(&world, name.trim_start_matches("elsewhere/")), "");
+        assert_eq!(note(&world, name.trim_start_matches("elsewhere/")), "");
     }
     // Ten minutes and more.
     for name in ["not-allowed", ending[0], ending[1]] {
@@ -93,10 +93,10 @@ async fn a_namespace_ends_though_its_deletions_are_not_allowed_or_refused_for_ev
     let gone = until(LIMIT, || async { namespaces.get_opt(&world.elsewhere).await.unwrap().is_none() }).await;
     assert!(gone, "{:#?}\n{}", namespaces.get(&world.elsewhere).await, world.operator.log_end());
     for name in ["not-allowed", "refused"] {
-        let said = told(&world, name);
-        assert!(said.contains("The namespace is being deleted, so the token stays in Graph"), "{name}: {said}");
+        let report = note(&world, name);
+        assert!(report.contains("The namespace is being deleted, so the token stays in Graph"), "{name}: {report}");
     }
-    assert!(told(&world, "not-allowed").contains("does not allow Delete"));
+    assert!(note(&world, "not-allowed").contains("does not allow Delete"));
     assert_eq!((world.entities(), own.entities(&world)), before, "all of them stay in Graph");
 
     // In a namespace that is not deleted, a person can restore it, and the deletion waits.

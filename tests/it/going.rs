@@ -45,10 +45,10 @@ async fn retain_never_waits_and_delete_reports_what_is_missing_and_how_to_end_th
     for name in ["turned", "paused"] {
         let status = world.wait_reason(name, "Deleting").await;
         assert_eq!(row(&status), RECONCILING);
-        let said = condition(&status, ConditionType::Ready).message;
+        let report = condition(&status, ConditionType::Ready).message;
         let tenant = format!("ClusterGraphTenant \"{}\" is not there", world.tenant);
         for part in [tenant.as_str(), "deletionPolicy: Retain"] {
-            assert!(said.contains(part), "{part}: {said}");
+            assert!(report.contains(part), "{part}: {report}");
         }
         assert_eq!(world.finalizers(name).await, [FINALIZER]);
     }

@@ -349,8 +349,8 @@ async fn an_outage_of_graph_is_reported_only_when_it_matters() {
         })
         .await;
     assert_eq!(row(&status), ["Unknown", "–", "–"]);
-    let said = [("True", "UpToDate"), ("Unknown", "SnapshotStale")].map(|(a, b)| (a.to_owned(), b.to_owned()));
-    assert_eq!(seen.into_inner().unwrap(), BTreeSet::from(said));
+    let report = [("True", "UpToDate"), ("Unknown", "SnapshotStale")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    assert_eq!(seen.into_inner().unwrap(), BTreeSet::from(report));
 
     world.patch("berlin", json!({ "spec": { "countryOrRegion": "de" } })).await;
     let status = world.wait_reason("berlin", "GraphUnavailable").await;

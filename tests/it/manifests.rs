@@ -431,20 +431,20 @@ async fn kubectl_explains_the_fields() {
         ("vpptoken.spec.deletionPolicy", &["`Retain` leaves Intune alone", "`Delete` deletes it there too"]),
         ("clustergraphtenant.spec.allowedOperations", &["`Create`", "`Adopt`", "`Bind`", "`Delete`"]),
     ] {
-        let said = std::sync::Mutex::new(String::new());
+        let report = std::sync::Mutex::new(String::new());
         // The API server publishes the schema a moment after the definition is established.
         let explained = until(LIMIT, || async {
             let explained = plane.kubectl(&["explain", field]).await;
-            *said.lock().unwrap() = explained.stdout + &explained.stderr;
+            *report.lock().unwrap() = explained.stdout + &explained.stderr;
             explained.ok
         })
         .await;
-        let said = said.into_inner().unwrap();
-        assert!(explained, "{field}: {said}");
+        let report = report.into_inner().unwrap();
+        assert!(explained, "{field}: {report}");
         // Descriptions are broken into lines.
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
         for word in words {
-            assert!(said.contains(word), "{field} lacks {word}: {said}");
+            assert!(report.contains(word), "{field} lacks {word}: {report}");
         }
     }
 }

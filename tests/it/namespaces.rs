@@ -48,8 +48,8 @@ async fn a_watched_namespace_that_may_not_be_read_stops_no_other_and_comes_back(
     assert!(metrics.contains(&format!("vpptoken_watch_up{} 0\n", label("VppTokens"))), "{metrics}");
     let log = world.operator.log();
     let of_it = |line: &&str| line.contains("a watch failed") && line.contains(&world.elsewhere);
-    let said = log.lines().filter(of_it).filter(|line| line.contains("\"VppTokens\"")).count();
-    assert_eq!(said, 1, "{log}");
+    let report = log.lines().filter(of_it).filter(|line| line.contains("\"VppTokens\"")).count();
+    assert_eq!(report, 1, "{log}");
     assert!(!log.contains("watch list error with 403"), "each try is logged:\n{log}");
     assert_eq!(world.entities().len(), 2);
 

@@ -112,8 +112,8 @@ async fn delete_that_the_tenant_does_not_allow_is_reported_and_not_done() {
     let world = with(&["tenant.allowedOperations={Create,Adopt}"]).await;
     let file = world.token("Contoso", &EXPIRES);
     world.create("berlin", &file, json!({ "deletionPolicy": "Delete" })).await;
-    let said = message(&world, "berlin", "OperationNotAllowed").await;
-    assert!(said.contains("Delete") && said.contains("allowedOperations"), "{said}");
+    let report = message(&world, "berlin", "OperationNotAllowed").await;
+    assert!(report.contains("Delete") && report.contains("allowedOperations"), "{report}");
     // Nothing is created before that is corrected.
     world.wait_lists(2).await;
     assert_eq!(world.written(), []);
@@ -129,13 +129,13 @@ async fn delete_that_the_tenant_does_not_allow_is_reported_and_not_done() {
     let before = world.entities();
 
     world.delete("berlin").await;
-    let told =
+    let advises =
         |status: &VppTokenStatus| condition(status, ConditionType::Ready).message.contains("deletionPolicy: Retain");
     let status =
-        world.wait_status("berlin", "told how to let go", |status| row(status) == STALLED && told(status)).await;
-    let said = condition(&status, ConditionType::Stalled);
-    assert_eq!(said.reason, "OperationNotAllowed");
-    assert!(said.message.contains("does not allow Delete"), "{}", said.message);
+        world.wait_status("berlin", "told how to let go", |status| row(status) == STALLED && advises(status)).await;
+    let report = condition(&status, ConditionType::Stalled);
+    assert_eq!(report.reason, "OperationNotAllowed");
+    assert!(report.message.contains("does not allow Delete"), "{}", report.message);
     world.wait_event("berlin", "OperationNotAllowed").await;
     world.wait_lists(2).await;
     assert_eq!(world.entities(), before);
@@ -249,13 +249,13 @@ async fn a_token_is_taken_over_by_its_id() {
     // Another VppToken gets neither this one nor one that is not there, and nothing is created instead.
     let file = world.token("Contoso", &RENEWED);
     world.create("thief", &file, json!({ "tokenId": right.id })).await;
-    let said = message(&world, "thief", "ClaimedByAnother").await;
-    assert!(said.contains(&right.id) && said.contains("VppToken \"berlin\" in this namespace"), "{said}");
+    let report = message(&world, "thief", "ClaimedByAnother").await;
+    assert!(report.contains(&right.id) && report.contains("VppToken \"berlin\" in this namespace"), "{report}");
     let nowhere = uuid::Uuid::new_v4().to_string();
     let file = world.token("Contoso", &RENEWED);
     world.create("lost", &file, json!({ "tokenId": nowhere })).await;
-    let said = message(&world, "lost", "TokenNotFound").await;
-    assert!(said.contains(&nowhere), "{said}");
+    let report = message(&world, "lost", "TokenNotFound").await;
+    assert!(report.contains(&nowhere), "{report}");
     world.wait_lists(2).await;
     assert_eq!(world.emulator.count(Operation::Create), 0);
     assert_eq!(world.entities().len(), 2);
@@ -275,8 +275,8 @@ async fn what_the_tenant_does_not_allow_is_not_done() {
     ] {
         let file = world.token("Contoso", expires);
         world.create(name, &file, more).await;
-        let said = message(&world, name, "OperationNotAllowed").await;
-        assert!(said.contains(&format!("Have {operation} added to allowedOperations")), "{said}");
+        let report = message(&world, name, "OperationNotAllowed").await;
+        assert!(report.contains(&format!("Have {operation} added to allowedOperations")), "{report}");
     }
     world.wait_lists(2).await;
     assert_eq!(world.emulator.writes(), 0, "{:?}", world.emulator.counters());
@@ -300,8 +300,8 @@ async fn a_namespace_that_is_not_allowed_gets_nothing() {
     let world = with(&["tenant.allowedNamespaces.from=Names", "tenant.allowedNamespaces.names={elsewhere}"]).await;
     let file = world.token("Contoso", &EXPIRES);
     world.create("berlin", &file, json!({})).await;
-    let said = message(&world, "berlin", "NamespaceNotAllowed").await;
-    assert!(said.contains("allowedNamespaces") && !said.contains("elsewhere"), "{said}");
+    let report = message(&world, "berlin", "NamespaceNotAllowed").await;
+    assert!(report.contains("allowedNamespaces") && !report.contains("elsewhere"), "{report}");
     world.wait_lists(2).await;
     assert_eq!(world.emulator.writes(), 0, "{:?}", world.emulator.counters());
 
@@ -338,9 +338,9 @@ async fn a_similar_token_stalls_a_create_until_it_is_listed_as_another_location(
     let similar = world.by_hand("berlin", &EXPIRES);
     let file = world.token("Contoso", &RENEWED);
     world.create("berlin", &file, json!({})).await;
-    let said = message(&world, "berlin", "SimilarTokenExists").await;
+    let report = message(&world, "berlin", "SimilarTokenExists").await;
     for part in [similar.id.as_str(), EXPIRES.as_str(), "tokenId", "distinctFrom"] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(report.contains(part), "{part}: {report}");
     }
     world.wait_event("berlin", "SimilarTokenExists").await;
     world.wait_lists(2).await;

@@ -28,8 +28,8 @@ async fn what_graph_refuses_is_reported_and_sent_again_only_when_something_chang
                 .await;
             let status = world.wait_reason("berlin", "GraphRefused").await;
             assert_eq!(row(&status), STALLED);
-            let said = condition(&status, ConditionType::Ready).message;
-            assert!(said.contains("The property 'countryOrRegion' is required"), "{said}");
+            let report = condition(&status, ConditionType::Ready).message;
+            assert!(report.contains("The property 'countryOrRegion' is required"), "{report}");
         }
     };
     let file = world.token("Contoso", &EXPIRES);
@@ -109,10 +109,10 @@ async fn a_failing_object_waits_longer_and_longer_whatever_is_written_about_it_a
     assert!(fault.wait_hits(5, LIMIT).await);
     let failed = gaps(&world.requests(Operation::Update)[..5]);
     // The status shows what it waits for, and no single attempt.
-    let said = history.of("berlin").await;
-    let mut said: Vec<_> = said.iter().map(|status| condition(status, ConditionType::Ready).reason).collect();
-    said.dedup();
-    assert_eq!(said, ["UpToDate", "Updating", "GraphUnavailable"]);
+    let report = history.of("berlin").await;
+    let mut report: Vec<_> = report.iter().map(|status| condition(status, ConditionType::Ready).reason).collect();
+    report.dedup();
+    assert_eq!(report, ["UpToDate", "Updating", "GraphUnavailable"]);
     for (gap, doubled) in failed.iter().zip([1.0, 2.0, 4.0, 8.0]) {
         assert!(*gap >= 0.8 * doubled, "tried again too early: {failed:?}");
     }

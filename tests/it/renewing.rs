@@ -95,10 +95,10 @@ async fn a_renewal_shows_that_it_is_uploaded_then_that_graph_lags_then_that_it_i
             of(READY, "UpToDate", ["True", "Valid"], Some(late.expires())),
         ]
     );
-    let said =
+    let report =
         history.of("berlin").await.into_iter().map(|status| condition(&status, ConditionType::TokenValid).message);
-    let said: Vec<String> = said.filter(|message| message.contains("was uploaded")).collect();
-    assert!(said.iter().all(|message| message.contains(RENEWED.as_str())), "{said:?}");
+    let report: Vec<String> = report.filter(|message| message.contains("was uploaded")).collect();
+    assert!(report.iter().all(|message| message.contains(RENEWED.as_str())), "{report:?}");
 
     // Each: one PATCH of the file alone, then one sync, on the token that it had.
     world.wait_lists(1).await;
@@ -160,8 +160,8 @@ async fn a_file_that_is_newer_than_the_last_list_showed_and_older_than_what_grap
     let status = world.wait_reason("berlin", "TokenFileOlder").await;
     assert_eq!(row(&status), STALLED);
     assert_eq!(status.expiration_date_time, Some(newest.parse().unwrap()));
-    let said = condition(&status, ConditionType::Ready).message;
-    assert!(said.contains(&newest) && said.contains(RENEWED.as_str()), "{said}");
+    let report = condition(&status, ConditionType::Ready).message;
+    assert!(report.contains(&newest) && report.contains(RENEWED.as_str()), "{report}");
     assert_eq!(world.written(), []);
     assert_eq!(world.emulator.count(Operation::Get), 1);
 
@@ -201,17 +201,17 @@ async fn a_token_that_someone_renewed_or_replaced_in_the_portal_is_distinguished
     by_hand(RENEWED.clone());
     let status = world.wait_reason("berlin", "NewerTokenInIntune").await;
     assert_eq!(row(&status), READY);
-    let said = condition(&status, ConditionType::Ready).message;
-    assert!(said.contains(RENEWED.as_str()) && said.contains("Secret \"berlin\""), "{said}");
+    let report = condition(&status, ConditionType::Ready).message;
+    assert!(report.contains(RENEWED.as_str()) && report.contains("Secret \"berlin\""), "{report}");
 
     let soon = crate::support::in_days(16);
     by_hand(soon.clone());
     let status = world.wait_reason("berlin", "ReplacedInIntune").await;
     assert_eq!(row(&status), STALLED);
     assert_eq!(condition(&status, ConditionType::TokenValid).reason, "ExpiringSoon");
-    let said = condition(&status, ConditionType::Ready).message;
+    let report = condition(&status, ConditionType::Ready).message;
     for part in [soon.as_str(), EXPIRES.as_str(), "vpptoken.io/upload-requested-at"] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(report.contains(part), "{part}: {report}");
     }
     world.wait_events("berlin", &["Created", "ReplacedInIntune", "ExpiringSoon"]).await;
     world.wait_lists(2).await;

@@ -256,14 +256,14 @@ async fn refused_credentials_make_one_event_on_the_tenant_object() {
     world.emulator.revoke_access_tokens();
     // Kubernetes keeps the events of an object without a namespace in this one.
     let events: Api<Event> = Api::namespaced(world.client.clone(), "default");
-    let told = async || {
+    let events = async || {
         let mut all = events.list(&ListParams::default()).await.unwrap().items;
         all.retain(|event| event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(&world.tenant));
         all
     };
     let refused = |status: &Value| ready_reason(status) == "CredentialsRefused";
     wait_tenant(&world, "clustergraphtenant", &world.tenant, "refused", refused).await;
-    assert!(until(LIMIT, || async { !told().await.is_empty() }).await, "{}", world.operator.log_end());
+    assert!(until(LIMIT, || async { !events().await.is_empty() }).await, "{}", world.operator.log_end());
     // Several tries later.
     world
         .wait_graph("more tries", |seen| {
@@ -273,11 +273,11 @@ async fn refused_credentials_make_one_event_on_the_tenant_object() {
                 > 4
         })
         .await;
-    let told = told().await;
-    assert_eq!(told.len(), 1, "{told:#?}");
-    assert_eq!(told[0].reason.as_deref(), Some("CredentialsRefused"));
-    assert!(told[0].note.as_ref().unwrap().contains("AADSTS7000215"), "{told:#?}");
-    assert!(told[0].series.is_none(), "{told:#?}");
+    let events = events().await;
+    assert_eq!(events.len(), 1, "{events:#?}");
+    assert_eq!(events[0].reason.as_deref(), Some("CredentialsRefused"));
+    assert!(events[0].note.as_ref().unwrap().contains("AADSTS7000215"), "{events:#?}");
+    assert!(events[0].series.is_none(), "{events:#?}");
     let log = world.operator.log();
     let line = log.lines().find(|line| line.contains("can't be listed")).unwrap();
     assert!(line.contains(&format!("ClusterGraphTenant {}", world.tenant)), "{line}");

@@ -29,8 +29,8 @@ async fn are_missed(world: &World, names: &[&str], entities: &[Entity]) {
     for (name, entity) in names.iter().zip(entities) {
         let status = world.wait_reason(name, "ManyVanished").await;
         assert_eq!(row(&status), STALLED, "{name}");
-        let said = condition(&status, ConditionType::Ready).message;
-        assert!(said.contains("none is created again") && said.contains("delete their VppTokens"), "{said}");
+        let report = condition(&status, ConditionType::Ready).message;
+        assert!(report.contains("none is created again") && report.contains("delete their VppTokens"), "{report}");
         assert_eq!(status.token_id.as_ref(), Some(&entity.id), "{name}: it is not forgotten");
     }
 }

@@ -68,8 +68,8 @@ fn read(resource: &Resource, mut value: Value, strictness: Strictness, nulls: Nu
     let mut unknown = Vec::new();
     schema::prune(&resource.schema, &mut value, Path::Root, &mut unknown);
     if strictness == Strictness::Strict && !unknown.is_empty() {
-        let told: Vec<String> = unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect();
-        return Err(Failure::bad_request(format!("strict decoding error: {}", told.join(", "))));
+        let messages: Vec<String> = unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect();
+        return Err(Failure::bad_request(format!("strict decoding error: {}", messages.join(", "))));
     }
     schema::fill(&resource.schema, &mut value, nulls);
     let meta = metadata::object(&mut value);

@@ -109,10 +109,10 @@ impl Failure {
                 json!({ "reason": "FieldManagerConflict", "message": message, "field": field })
             })
             .collect();
-        let told: Vec<String> =
+        let messages: Vec<String> =
             conflicts.iter().map(|(manager, field)| format!("conflict with {manager}: {field}")).collect();
         let plural = if conflicts.len() == 1 { "" } else { "s" };
-        let message = format!("Apply failed with {} conflict{plural}: {}", conflicts.len(), told.join("\n"));
+        let message = format!("Apply failed with {} conflict{plural}: {}", conflicts.len(), messages.join("\n"));
         let mut failure = Self::new(409, "Conflict", message);
         failure.0.details = Some(json!({ "causes": causes }));
         failure
@@ -126,14 +126,14 @@ impl Failure {
 
     /// As the registry reports a version that is missing: with the resource where the kind should be.
     pub(crate) fn invalid_kind(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
-        let told: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.path, error.message)).collect();
-        let told = if let [one] = told.as_slice() { one.clone() } else { format!("[{}]", told.join(", ")) };
+        let messages: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.path, error.message)).collect();
+        let message = if let [one] = messages.as_slice() { one.clone() } else { format!("[{}]", messages.join(", ")) };
         let whose = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let causes: Vec<Value> = errors
             .iter()
             .map(|error| json!({ "reason": error.reason, "message": error.message, "field": error.path }))
             .collect();
-        let mut failure = Self::new(422, "Invalid", format!("{whose} \"{name}\" is invalid: {told}"));
+        let mut failure = Self::new(422, "Invalid", format!("{whose} \"{name}\" is invalid: {message}"));
         let mut details = json!({ "kind": kind, "causes": causes });
         if !name.is_empty() {
             details["name"] = name.into();
@@ -223,15 +223,15 @@ impl Failure {
 
     /// The Status object.
     pub(crate) fn status(&self) -> Value {
-        let told = &self.0;
+        let failure = &self.0;
         let mut status = json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": told.metadata.clone().unwrap_or_else(|| json!({})),
-            "status": "Failure", "message": told.message, "code": told.code,
+            "kind": "Status", "apiVersion": "v1", "metadata": failure.metadata.clone().unwrap_or_else(|| json!({})),
+            "status": "Failure", "message": failure.message, "code": failure.code,
         });
-        if !told.reason.is_empty() {
-            status["reason"] = told.reason.into();
+        if !failure.reason.is_empty() {
+            status["reason"] = failure.reason.into();
         }
-        if let Some(details) = &told.details {
+        if let Some(details) = &failure.details {
             status["details"] = details.clone();
         }
         status

@@ -314,8 +314,8 @@ fn update(
 /// Whether the write names this version, or none.
 fn check_version(call: &Call, existing: &Stored, new: &Value) -> Result<(), Failure> {
     let resource = &call.resource;
-    let wrong = |told: String| {
-        let errors = [FieldError::invalid("metadata.resourceVersion", told)];
+    let wrong = |message: String| {
+        let errors = [FieldError::invalid("metadata.resourceVersion", message)];
         Failure::invalid_kind(&resource.group, &resource.plural, call.name(), &errors)
     };
     match new["metadata"]["resourceVersion"].as_str() {

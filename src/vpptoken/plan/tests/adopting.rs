@@ -235,7 +235,7 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 |w| {
                     w.claimed("t2", ago(DAY), "uid-9");
                     w.others.files.insert("digest-1".into(), "t2".into());
-                    w.gone.push(("t2".into(), ago(SECOND)));
+                    w.confirmed_absent.push(("t2".into(), ago(SECOND)));
                 },
                 working(Reason::Creating).step(record_intent(&[])).no_token(),
             ),
@@ -499,7 +499,7 @@ fn a_token_that_the_manifest_names_is_bound_by_its_id() {
                 "it is not there",
                 |w| {
                     w.tokens.clear();
-                    w.gone = vec![(named().token().id.clone(), ago(SECOND))];
+                    w.confirmed_absent = vec![(named().token().id.clone(), ago(SECOND))];
                 },
                 stalled(Reason::TokenNotFound).no_token(),
             ),
@@ -507,9 +507,9 @@ fn a_token_that_the_manifest_names_is_bound_by_its_id() {
                 "it is still not there: not asked for again",
                 |w| {
                     w.tokens.clear();
-                    w.gone = vec![(named().token().id.clone(), ago(SECOND))];
+                    w.confirmed_absent = vec![(named().token().id.clone(), ago(SECOND))];
                     w.observed.status = plan(&w.observe()).status;
-                    w.gone.clear();
+                    w.confirmed_absent.clear();
                 },
                 stalled(Reason::TokenNotFound).no_token(),
             ),
@@ -542,7 +542,7 @@ fn a_token_that_the_manifest_names_is_bound_by_its_id() {
                 |w| {
                     w.spec.token_id = Some(OURS.into());
                     w.tokens.clear();
-                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                    w.confirmed_absent = vec![(OURS.into(), ago(SECOND))];
                 },
                 stalled(Reason::TokenNotFound).no_token(),
             ),

@@ -96,7 +96,7 @@ fn the_status_mirrors_graph_and_forgets_a_vanished_token() {
     assert_eq!(status.tenant, Some(identity()));
     world.status = status;
     world.tokens.clear();
-    world.gone = vec![(OURS.into(), ago(SECOND))];
+    world.confirmed_absent = vec![(OURS.into(), ago(SECOND))];
     let status = plan(&world.observe()).status;
     let forgotten = VppTokenStatus {
         observed_generation: Some(3),

@@ -415,7 +415,7 @@ fn a_create_that_is_tried_again_keeps_reporting_what_failed() {
 fn an_intent_after_a_token_has_vanished_remembers_its_tenant() {
     let mut world = World::ready();
     world.tokens.clear();
-    world.gone = vec![(OURS.into(), ago(SECOND))];
+    world.confirmed_absent = vec![(OURS.into(), ago(SECOND))];
     assert_eq!(plan(&world.observe()).status.tenant, None);
     world.record_intent(ago(MINUTE), &[]);
     assert_eq!(plan(&world.observe()).status.tenant, Some(identity()));

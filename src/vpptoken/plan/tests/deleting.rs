@@ -39,7 +39,7 @@ fn the_finalizer_follows_the_policy_before_there_is_anything_to_delete() {
                 |w| w.spec.deletion_policy = DeletionPolicy::Delete,
                 working(Reason::Finalizing).step(Step::AddFinalizer),
             ),
-            ("Retain again", |w| w.object.has_finalizer = true, ready().step(let_go())),
+            ("Retain again", |w| w.object.has_finalizer = true, ready().step(remove_finalizer())),
             (
                 "Delete is not allowed by the tenant",
                 |w| {
@@ -67,8 +67,16 @@ fn a_token_is_deleted_only_with_every_precondition_in_place() {
                 waits(&[]).step(delete()),
             ),
             ("lists lack the token: Graph will say", |w| w.tokens.clear(), waits(&[]).step(delete())),
-            ("it was deleted: done", |w| w.deleted = vec![(OURS.into(), ago(SECOND))], waits(&[]).step(let_go())),
-            ("it has vanished: done", |w| w.gone = vec![(OURS.into(), ago(SECOND))], waits(&[]).step(let_go())),
+            (
+                "it was deleted: done",
+                |w| w.deleted = vec![(OURS.into(), ago(SECOND))],
+                waits(&[]).step(remove_finalizer()),
+            ),
+            (
+                "it has vanished: done",
+                |w| w.confirmed_absent = vec![(OURS.into(), ago(SECOND))],
+                waits(&[]).step(remove_finalizer()),
+            ),
             (
                 "a GET did not find it just now: Graph is told to delete it all the same",
                 |w| w.missing = vec![(OURS.into(), ago(SECOND))],
@@ -77,7 +85,7 @@ fn a_token_is_deleted_only_with_every_precondition_in_place() {
             (
                 "deletionPolicy is Retain",
                 |w| w.spec.deletion_policy = DeletionPolicy::Retain,
-                waits(&[]).step(let_go()),
+                waits(&[]).step(remove_finalizer()),
             ),
             (
                 "Retain does not wait for a tenant",
@@ -85,7 +93,7 @@ fn a_token_is_deleted_only_with_every_precondition_in_place() {
                     w.spec.deletion_policy = DeletionPolicy::Retain;
                     w.tenant = TenantState::NotFound;
                 },
-                waits(&[]).step(let_go()),
+                waits(&[]).step(remove_finalizer()),
             ),
             (
                 "no id and no intent",
@@ -93,7 +101,7 @@ fn a_token_is_deleted_only_with_every_precondition_in_place() {
                     w.status.token_id = None;
                     w.status.observed_generation = Some(2);
                 },
-                waits(&[]).step(let_go()),
+                waits(&[]).step(remove_finalizer()),
             ),
             (
                 "its status was lost",

@@ -17,7 +17,7 @@ struct Loop {
     lag: SignedDuration,
     shown_from: Vec<(Timestamp, Entity)>,
     answers: Answers,
-    gone: bool,
+    object_deleted: bool,
 }
 
 /// What Graph answers to a change.
@@ -41,7 +41,7 @@ impl Loop {
             lag: SignedDuration::ZERO,
             shown_from: Vec::new(),
             answers: Answers::AsShown,
-            gone: false,
+            object_deleted: false,
         }
     }
 
@@ -87,7 +87,7 @@ impl Loop {
                 if let Some(done) = self.act(step) {
                     done.apply(&mut self.observed.status);
                 }
-                if self.gone {
+                if self.object_deleted {
                     return plan;
                 }
                 let plan = self.plan();
@@ -162,7 +162,7 @@ impl Loop {
             Step::RemoveFinalizer { .. } => {
                 self.steps.push("RemoveFinalizer");
                 self.observed.object.has_finalizer = false;
-                self.gone = self.observed.object.deleting.is_some();
+                self.object_deleted = self.observed.object.deleting.is_some();
                 None
             }
             Step::RecordIntent(pending) => {

@@ -277,6 +277,6 @@ fn settings_of_the_beta_api_are_kept_there_and_a_mistake_elsewhere() {
     );
     let mut gone = beta();
     gone.tokens.clear();
-    gone.gone = vec![(OURS.into(), ago(SECOND))];
+    gone.confirmed_absent = vec![(OURS.into(), ago(SECOND))];
     assert_eq!(plan(&gone.observe()).status.location_name, None);
 }

@@ -75,7 +75,7 @@ struct World {
     /// What this process wrote, and when that ended.
     written: Vec<(String, Field, String, Timestamp)>,
     /// What was missing for so long, until now, that it counts as vanished.
-    gone: Vec<(String, Timestamp)>,
+    confirmed_absent: Vec<(String, Timestamp)>,
     /// What a GET did not find at a time, and none has been asked for since.
     missing: Vec<(String, Timestamp)>,
     /// What we deleted.
@@ -174,7 +174,7 @@ impl World {
             tokens: Vec::new(),
             lists: vec![(ago(MINUTE * 8), BTreeSet::new()), (ago(MINUTE * 3), BTreeSet::new())],
             written: Vec::new(),
-            gone: Vec::new(),
+            confirmed_absent: Vec::new(),
             missing: Vec::new(),
             deleted: Vec::new(),
             asked: Vec::new(),
@@ -288,7 +288,7 @@ impl World {
             }
         }
         let vanished_after = self.timings.vanished_after;
-        for (id, at) in &self.gone {
+        for (id, at) in &self.confirmed_absent {
             snapshot.record_missing(id, *at - vanished_after, *at - vanished_after, vanished_after);
             snapshot.record_missing(id, *at, *at, vanished_after);
         }
@@ -460,7 +460,7 @@ fn delete() -> Step {
     Step::Delete { id: OURS.into() }
 }
 
-fn let_go() -> Step {
+fn remove_finalizer() -> Step {
     Step::RemoveFinalizer { warning: None }
 }
 

@@ -20,7 +20,7 @@ fn an_observed_token_is_shown_and_nothing_is_written() {
                 "it is not there",
                 |w| {
                     w.tokens.clear();
-                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                    w.confirmed_absent = vec![(OURS.into(), ago(SECOND))];
                 },
                 stalled(Reason::TokenNotFound).no_token(),
             ),
@@ -50,7 +50,7 @@ fn an_observed_token_is_shown_and_nothing_is_written() {
                 "it is gone: reported, not created",
                 |w| {
                     w.tokens.clear();
-                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                    w.confirmed_absent = vec![(OURS.into(), ago(SECOND))];
                 },
                 stalled(Reason::TokenNotFound).no_token(),
             ),
@@ -147,5 +147,5 @@ fn while_suspended_nothing_is_written_and_what_is_due_is_reported() {
     let step = plan(&world.observe()).step;
     assert!(matches!(&step, Some(Step::RemoveFinalizer { warning: Some(why) }) if why.contains("suspend")), "{step:?}");
     world.spec.deletion_policy = DeletionPolicy::Retain;
-    assert_eq!(plan(&world.observe()).step, Some(let_go()));
+    assert_eq!(plan(&world.observe()).step, Some(remove_finalizer()));
 }

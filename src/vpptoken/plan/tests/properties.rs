@@ -336,7 +336,7 @@ impl Change {
             }
             Self::Gone(id, age) => {
                 world.tokens.retain(|token| token.id != IDS[id]);
-                world.gone.push((IDS[id].into(), past(age)));
+                world.confirmed_absent.push((IDS[id].into(), past(age)));
             }
             Self::Missing(id, age) => {
                 world.tokens.retain(|token| token.id != IDS[id]);
@@ -820,7 +820,7 @@ proptest! {
     #[test]
     fn never_spin_the_next_requeue_is_ahead_and_a_list_is_never_requested_from_the_future(observed in world()) {
         let plan = plan(&observed);
-        prop_assert!(plan.requeue_after.is_none_or(|again| again >= SignedDuration::from_millis(100)));
+        prop_assert!(plan.requeue_after.is_none_or(|requeue_after| requeue_after >= SignedDuration::from_millis(100)));
         prop_assert!(plan.list_after.is_none_or(|after| after <= observed.now));
     }
 

@@ -22,7 +22,7 @@ fn what_is_sent_to_graph_fails_by_its_kind_and_what_changes_something_there_need
         (decline(), None, None),
         (Step::DeclineUpload { request: "now".into() }, None, None),
         (Step::AddFinalizer, None, None),
-        (let_go(), None, None),
+        (remove_finalizer(), None, None),
     ] {
         assert_eq!((step.kind(), step.priority()), (kind, priority), "{step:?}");
     }

@@ -33,7 +33,7 @@ fn nothing_is_created_or_taken_over_while_a_namespace_was_never_read() {
         }),
         ("a token that is gone", |world| {
             world.status = World::ready().observed.status;
-            world.gone = vec![(OURS.into(), ago(MINUTE))];
+            world.confirmed_absent = vec![(OURS.into(), ago(MINUTE))];
         }),
     ];
     for (what, change) in worlds {

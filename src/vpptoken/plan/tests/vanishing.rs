@@ -67,13 +67,13 @@ fn a_token_that_lists_lack_is_asked_for_and_only_then_created_again() {
             ),
             (
                 "it is gone: as for a new object",
-                |w| w.gone = vec![(OURS.into(), ago(SECOND))],
+                |w| w.confirmed_absent = vec![(OURS.into(), ago(SECOND))],
                 working(Reason::Vanished).step(record_intent(&[])).no_token(),
             ),
             (
                 "it is gone, and an exact match is there",
                 |w| {
-                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                    w.confirmed_absent = vec![(OURS.into(), ago(SECOND))];
                     w.tokens = vec![token("t2")];
                 },
                 working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
@@ -81,7 +81,7 @@ fn a_token_that_lists_lack_is_asked_for_and_only_then_created_again() {
             (
                 "it is gone, and the Secret too",
                 |w| {
-                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                    w.confirmed_absent = vec![(OURS.into(), ago(SECOND))];
                     w.file = Err(FileProblem::SecretNotFound);
                 },
                 waiting(Reason::SecretNotFound).no_token(),
@@ -89,7 +89,7 @@ fn a_token_that_lists_lack_is_asked_for_and_only_then_created_again() {
             (
                 "most are gone at once: a fault to report",
                 |w| {
-                    w.gone = vec![(OURS.into(), ago(SECOND))];
+                    w.confirmed_absent = vec![(OURS.into(), ago(SECOND))];
                     for id in ["a", "b", "c"] {
                         w.claimed(id, ago(DAY), id);
                     }
@@ -123,7 +123,7 @@ fn a_token_that_lists_lack_is_asked_for_and_only_then_created_again() {
 
 #[test]
 fn all_of_two_or_three_tokens_or_at_least_half_of_more_are_many() {
-    for (gone, there, are_many) in [
+    for (vanished, there, are_many) in [
         (1, 0, false),
         (2, 0, true),
         (3, 0, true),
@@ -139,8 +139,8 @@ fn all_of_two_or_three_tokens_or_at_least_half_of_more_are_many() {
     ] {
         let mut world = World::ready();
         world.tokens.clear();
-        world.gone = vec![(OURS.into(), ago(SECOND))];
-        for n in 1..gone {
+        world.confirmed_absent = vec![(OURS.into(), ago(SECOND))];
+        for n in 1..vanished {
             let id = format!("gone-{n}");
             world.claimed(&id, ago(DAY), &id);
         }
@@ -150,7 +150,7 @@ fn all_of_two_or_three_tokens_or_at_least_half_of_more_are_many() {
             world.tokens.push(Entity { apple_id: Some("other@contoso.example".into()), ..token(&id) });
         }
         let reason = plan(&world.observe()).blockers.first().map(|blocker| blocker.reason);
-        assert_eq!(reason == Some(Reason::ManyVanished), are_many, "{gone} gone and {there} there: {reason:?}");
+        assert_eq!(reason == Some(Reason::ManyVanished), are_many, "{vanished} gone and {there} there: {reason:?}");
     }
 }
 
@@ -167,7 +167,7 @@ fn while_a_missing_token_is_waited_for_the_message_says_until_when() {
 fn most_tokens_vanished_at_once_stay_reported_and_are_not_created_by_the_next_reconcile() {
     let mut world = World::ready();
     world.tokens.clear();
-    world.gone = vec![(OURS.into(), ago(SECOND))];
+    world.confirmed_absent = vec![(OURS.into(), ago(SECOND))];
     for id in ["a", "b", "c"] {
         world.claimed(id, ago(DAY), id);
     }

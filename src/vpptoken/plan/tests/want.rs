@@ -115,7 +115,9 @@ fn differences(base: fn() -> World, (name, change, want): &Row) -> Vec<String> {
         (None, true) => HOUR,
     };
     match want.requeue_after {
-        Some(again) => compare("the delay", format!("{:?}", plan.requeue_after), format!("{:?}", Some(again))),
+        Some(requeue_after) => {
+            compare("the delay", format!("{:?}", plan.requeue_after), format!("{:?}", Some(requeue_after)))
+        }
         None => compare("the delay", format!("{:?}", plan.requeue_after()), format!("{usual:?}")),
     }
     for (type_, wanted) in [

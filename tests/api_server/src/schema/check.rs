@@ -14,8 +14,8 @@ pub(crate) fn check(schema: &Schema, value: &Value, path: Path, errors: &mut Vec
         return;
     }
     if !has_type(schema.kind, value) {
-        let told = format!("{}: must be of type {}", shown(value), name(schema.kind));
-        errors.push(FieldError { reason: "FieldValueTypeInvalid", ..FieldError::invalid(path.told(), told) });
+        let message = format!("{}: must be of type {}", shown(value), name(schema.kind));
+        errors.push(FieldError { reason: "FieldValueTypeInvalid", ..FieldError::invalid(path.text(), message) });
         return;
     }
     check_value(schema, value, path, errors);
@@ -49,7 +49,7 @@ fn check_value(schema: &Schema, value: &Value, path: Path, errors: &mut Vec<Fiel
     if !rules.enumeration.is_empty() && !rules.enumeration.contains(value) {
         let supported: Vec<String> = rules.enumeration.iter().map(Value::to_string).collect();
         errors.push(FieldError {
-            path: path.told(),
+            path: path.text(),
             reason: "FieldValueNotSupported",
             message: format!("Unsupported value: {value}: supported values: {}", supported.join(", ")),
         });
@@ -63,22 +63,22 @@ fn check_value(schema: &Schema, value: &Value, path: Path, errors: &mut Vec<Fiel
                 && errors.len() == before
                 && !pattern.is_match(text)
             {
-                let told = format!("{value}: {path} in body should match '{}'", pattern.as_str());
-                errors.push(FieldError::invalid(path.told(), told));
+                let message = format!("{value}: {path} in body should match '{}'", pattern.as_str());
+                errors.push(FieldError::invalid(path.text(), message));
             }
             if let Some(format) = &rules.format
                 && !has_format(format, text)
             {
-                let told = format!("{value}: {path} in body must be of type {format}: {value}");
-                errors.push(FieldError::invalid(path.told(), told));
+                let message = format!("{value}: {path} in body must be of type {format}: {value}");
+                errors.push(FieldError::invalid(path.text(), message));
             }
         }
         Value::Number(_) => check_number(schema, value, path, errors),
         Value::Array(items) => {
             bounds(items.len() as u64, rules.items, "items", "TooMany", path, errors);
             if rules.unique_items && items.iter().enumerate().any(|(n, item)| items[..n].contains(item)) {
-                let told = format!("{}: {path} in body shouldn't contain duplicates", shown(value));
-                errors.push(FieldError::invalid(path.told(), told));
+                let message = format!("{}: {path} in body shouldn't contain duplicates", shown(value));
+                errors.push(FieldError::invalid(path.text(), message));
             }
         }
         Value::Object(object) => {
@@ -93,8 +93,8 @@ fn check_value(schema: &Schema, value: &Value, path: Path, errors: &mut Vec<Fiel
 
 fn check_number(schema: &Schema, value: &Value, path: Path, errors: &mut Vec<FieldError>) {
     let (rules, number) = (&schema.rules, value.as_f64().unwrap_or_default());
-    let mut wrong = |told: String| {
-        errors.push(FieldError::invalid(path.told(), format!("{value}: {path} in body should be {told}")));
+    let mut wrong = |message: String| {
+        errors.push(FieldError::invalid(path.text(), format!("{value}: {path} in body should be {message}")));
     };
     if let Some((minimum, exclusive)) = rules.minimum
         && (number < minimum || (exclusive && number == minimum))
@@ -127,7 +127,8 @@ fn check_junctors(schema: &Schema, value: &Value, path: Path, errors: &mut Vec<F
     for all in &rules.all_of {
         check(all, value, path, errors);
     }
-    let mut wrong = |told: &str| errors.push(FieldError::invalid(path.told(), format!("{}: {told}", shown(value))));
+    let mut wrong =
+        |message: &str| errors.push(FieldError::invalid(path.text(), format!("{}: {message}", shown(value))));
     if !rules.any_of.is_empty() && !rules.any_of.iter().any(fits) {
         wrong("must validate at least one schema (anyOf)");
     }
@@ -162,8 +163,8 @@ fn bounds(
     errors: &mut Vec<FieldError>,
 ) {
     if let Some(least) = least.filter(|least| count < *least) {
-        let told = format!("{path} in body should be at least {least} {what}");
-        errors.push(FieldError::invalid(path.told(), told));
+        let message = format!("{path} in body should be at least {least} {what}");
+        errors.push(FieldError::invalid(path.text(), message));
     }
     if let Some(most) = most.filter(|most| count > *most) {
         let (reason, message) = if reason == "TooLong" {
@@ -171,7 +172,7 @@ fn bounds(
         } else {
             ("FieldValueTooMany", format!("Too many: {count}: must have at most {most} {what}"))
         };
-        errors.push(FieldError { path: path.told(), reason, message });
+        errors.push(FieldError { path: path.text(), reason, message });
     }
 }
 

@@ -12,7 +12,7 @@ pub(crate) enum Path<'a> {
 
 impl Path<'_> {
     /// As errors name it: the object itself has a name, too.
-    pub(crate) fn told(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self {
             Self::Root => "<nil>".into(),
             path => path.to_string(),

@@ -232,10 +232,10 @@ fn every_write_is_in_the_log() {
     merge(&server, &format!("{WIDGETS}/w/status?fieldManager=me"), &json!({ "status": { "phase": "a" } }));
     delete(&server, &format!("{WIDGETS}/w"), &Value::Null);
     let writes = server.writes_from(before);
-    let told: Vec<_> =
+    let logged: Vec<_> =
         writes.iter().map(|it| (it.verb, it.subresource.as_str(), it.old.is_some(), it.new.is_some())).collect();
     use api_server::Verb::*;
-    assert_eq!(told, [(Create, "", false, true), (Patch, "status", true, true), (Delete, "", true, false)]);
+    assert_eq!(logged, [(Create, "", false, true), (Patch, "status", true, true), (Delete, "", true, false)]);
     assert!(writes.iter().all(|it| it.user == "test" && it.kind == "Widget" && it.name == "w" && !it.is_noop));
     assert_eq!(writes[1].new.as_ref().unwrap()["status"]["phase"], "a");
     assert_eq!(writes[2].revision, server.revision());

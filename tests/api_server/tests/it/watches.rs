@@ -18,7 +18,7 @@ fn watch(server: &ApiServer, query: &str) -> WatchStream {
 /// What there is already: kind, name, version.
 fn waiting(stream: &mut WatchStream) -> Vec<(String, String)> {
     let events = std::iter::from_fn(|| stream.try_next());
-    let told = events.map(|event| {
+    let message = events.map(|event| {
         let line: Value = serde_json::from_slice(&event.line).unwrap();
         assert!(event.line.ends_with(b"\n"));
         if event.event_type != EventType::Error {
@@ -26,10 +26,10 @@ fn waiting(stream: &mut WatchStream) -> Vec<(String, String)> {
         }
         (line["type"].as_str().unwrap().to_owned(), event.name)
     });
-    told.collect()
+    message.collect()
 }
 
-fn told(events: &[(&str, &str)]) -> Vec<(String, String)> {
+fn message(events: &[(&str, &str)]) -> Vec<(String, String)> {
     events.iter().map(|(kind, name)| ((*kind).to_owned(), (*name).to_owned())).collect()
 }
 
@@ -40,12 +40,12 @@ async fn a_watch_tells_what_happens_after_its_version() {
     let list = get(&server, WIDGETS).1;
     post(&server, WIDGETS, &widget("b", json!({})));
     let mut stream = watch(&server, &format!("resourceVersion={}", version(&list)));
-    assert_eq!(waiting(&mut stream), told(&[("ADDED", "b")]));
+    assert_eq!(waiting(&mut stream), message(&[("ADDED", "b")]));
     merge(&server, &format!("{WIDGETS}/a"), &json!({ "spec": { "size": 5 } }));
     merge(&server, &format!("{WIDGETS}/a"), &json!({ "spec": { "size": 5 } }));
     delete(&server, &format!("{WIDGETS}/a"), &Value::Null);
     post(&server, SECRETS, &secret("s"));
-    assert_eq!(waiting(&mut stream), told(&[("MODIFIED", "a"), ("DELETED", "a")]));
+    assert_eq!(waiting(&mut stream), message(&[("MODIFIED", "a"), ("DELETED", "a")]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,13 +55,13 @@ async fn without_a_version_a_watch_begins_with_what_there_is() {
     let then = server.revision();
     post(&server, WIDGETS, &widget("b", json!({})));
     for query in ["", "resourceVersion=0"] {
-        assert_eq!(waiting(&mut watch(&server, query)), told(&[("ADDED", "a"), ("ADDED", "b")]));
+        assert_eq!(waiting(&mut watch(&server, query)), message(&[("ADDED", "a"), ("ADDED", "b")]));
     }
     let lagging =
         server.call_at(request("GET", &format!("{WIDGETS}?watch=1&resourceVersion=0"), "", &Value::Null), "test", then);
     let Answer::Watch(mut lagging) = lagging else { panic!() };
     assert_eq!(lagging.next().await.map(|event| event.revision), Some(then));
-    assert_eq!(waiting(&mut lagging), told(&[("ADDED", "b")]), "it catches up");
+    assert_eq!(waiting(&mut lagging), message(&[("ADDED", "b")]), "it catches up");
     let initial = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
     let mut streaming = watch(&server, initial);
     let events: Vec<_> = std::iter::from_fn(|| streaming.try_next()).collect();
@@ -82,7 +82,7 @@ async fn leaving_a_selection_is_a_deletion_to_whoever_watches_it() {
     label(json!("yes"));
     label(json!("no"));
     label(json!("never"));
-    assert_eq!(waiting(&mut stream), told(&[("ADDED", "a"), ("DELETED", "a")]));
+    assert_eq!(waiting(&mut stream), message(&[("ADDED", "a"), ("DELETED", "a")]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,7 +143,7 @@ async fn a_version_that_is_forgotten_is_gone() {
         assert!(stream.next().await.is_none());
     }
     let mut current = watch(&server, &format!("resourceVersion={}", server.revision()));
-    assert_eq!(waiting(&mut current), told(&[]));
+    assert_eq!(waiting(&mut current), message(&[]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,9 +154,9 @@ async fn versions_are_forgotten_after_five_minutes() {
     advance(Duration::from_secs(200)).await;
     post(&server, WIDGETS, &widget("b", json!({})));
     advance(Duration::from_secs(200)).await;
-    assert_eq!(waiting(&mut watch(&server, &format!("resourceVersion={then}"))), told(&[("ADDED", "b")]));
+    assert_eq!(waiting(&mut watch(&server, &format!("resourceVersion={then}"))), message(&[("ADDED", "b")]));
     advance(Duration::from_secs(200)).await;
-    assert_eq!(waiting(&mut watch(&server, &format!("resourceVersion={then}"))), told(&[("ERROR", "")]));
+    assert_eq!(waiting(&mut watch(&server, &format!("resourceVersion={then}"))), message(&[("ERROR", "")]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,31 +56,31 @@ pub fn request(method: &str, uri: &str, content_type: &str, body: &Value) -> Req
 }
 
 pub fn get(server: &ApiServer, uri: &str) -> (u16, Value) {
-    told(&ask(server, "GET", uri, "", &Value::Null))
+    message(&ask(server, "GET", uri, "", &Value::Null))
 }
 
 pub fn post(server: &ApiServer, uri: &str, body: &Value) -> (u16, Value) {
-    told(&ask(server, "POST", uri, "application/json", body))
+    message(&ask(server, "POST", uri, "application/json", body))
 }
 
 pub fn put(server: &ApiServer, uri: &str, body: &Value) -> (u16, Value) {
-    told(&ask(server, "PUT", uri, "application/json", body))
+    message(&ask(server, "PUT", uri, "application/json", body))
 }
 
 pub fn merge(server: &ApiServer, uri: &str, body: &Value) -> (u16, Value) {
-    told(&ask(server, "PATCH", uri, "application/merge-patch+json", body))
+    message(&ask(server, "PATCH", uri, "application/merge-patch+json", body))
 }
 
 /// Server-side apply; the query has the field manager.
 pub fn apply(server: &ApiServer, uri: &str, body: &Value) -> (u16, Value) {
-    told(&ask(server, "PATCH", uri, "application/apply-patch+yaml", body))
+    message(&ask(server, "PATCH", uri, "application/apply-patch+yaml", body))
 }
 
 pub fn delete(server: &ApiServer, uri: &str, options: &Value) -> (u16, Value) {
-    told(&ask(server, "DELETE", uri, "application/json", options))
+    message(&ask(server, "DELETE", uri, "application/json", options))
 }
 
-fn told(answer: &Answer) -> (u16, Value) {
+fn message(answer: &Answer) -> (u16, Value) {
     (answer.status().as_u16(), answer.json())
 }
 

@@ -277,13 +277,13 @@ async fn without_the_archive_all_is_built_once_and_nothing_else_is_left_in_the_c
 #[tokio::test]
 async fn two_invocations_at_once_build_once() {
     let place = Place::bare().await.with_go();
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let hear = said.clone();
+    let report = Arc::new(Mutex::new(Vec::new()));
+    let hear = report.clone();
     let progress = Progress::to(move |line| hear.lock().unwrap().push(line.to_owned()));
     let (one, two) = tokio::join!(place.setting.ensure(&progress), place.setting.ensure(&progress));
     assert_eq!(one.unwrap(), two.unwrap());
     assert_eq!(place.builds().len(), 2, "Kubernetes once, helm once");
-    assert!(said.lock().unwrap().iter().any(|line| line.contains("another invocation")), "{said:?}");
+    assert!(report.lock().unwrap().iter().any(|line| line.contains("another invocation")), "{report:?}");
 }
 
 #[tokio::test]
