@@ -66,7 +66,8 @@ mutants: ## Change the code in small ways and see that the tests notice (needs c
 	@PROPTEST_CASES=$${PROPTEST_CASES:-32} $(MUTANTS) --cargo-arg=--lib; status=$$?; \
 	  out=$(TARGET)/mutants.out; first=0; \
 	  case $$status in 2 | 3) first=$$(cat $$out/caught.txt | wc -l); \
-	    $(MUTANTS) --iterate --timeout 180 --test-package proof --cargo-arg=--test=short; status=$$? ;; esac; \
+	    $(MUTANTS) --iterate --baseline skip --timeout 180 --test-package proof --cargo-arg=--lib -- --test short; \
+    status=$$? ;; esac; \
 	  case $$status in 0 | 2 | 3) ;; *) exit $$status ;; esac; \
 	  caught=$$((first + $$(cat $$out/caught.txt $$out/timeout.txt | wc -l))); missed=$$(cat $$out/missed.txt | wc -l); \
 	  total=$$((caught + missed)); [ $$total -eq 0 ] || echo "caught $$caught of $$total: $$((100 * caught / total)) %"; \
