@@ -544,9 +544,10 @@ impl Judge {
         let settings = |entity: &Entity| {
             (entity.country_or_region.clone(), entity.apple_id.clone(), entity.automatically_update_apps)
         };
-        let is_refused = !world.graph.settings().not_kept.is_empty();
+        let graph = world.graph.settings();
+        let is_refused = !graph.not_kept.is_empty();
         // Drift is judged a minute after the last write; what lists show later than that looks like drift.
-        let lags = world.climate.list_lag > Duration::from_secs(30);
+        let lags = graph.list_lag > Duration::from_secs(30);
         let is_raced =
             self.portal_acted.is_some_and(|at| world.now().duration_since(at) < SignedDuration::from_mins(1));
         if settings(before) != settings(after) || is_refused || lags || is_raced {
