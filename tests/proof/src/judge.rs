@@ -465,7 +465,8 @@ impl Judge {
         };
         // Only a list that begins after the intent is looked through for certain.
         if let Some(at) = self.twins.get(&entity.id).and_then(|at| at.checked_add(lag).ok()) {
-            return self.intents.values().all(|written| at <= *written);
+            // A create that arrives late may find its intent abandoned.
+            return !self.intents.is_empty() && self.intents.values().all(|written| at <= *written);
         }
         let is_hidden = self.hidden.contains(&entity.id) && !self.owned.contains(&entity.id);
         !(is_hidden || is_too_new && creator(&entity.id) != creator(created) && !is_named() && !is_intended())
@@ -548,8 +549,10 @@ impl Judge {
         let is_refused = !graph.not_kept.is_empty();
         // Drift is judged a minute after the last write; what lists show later than that looks like drift.
         let lags = graph.list_lag > Duration::from_secs(30);
+        // Who made the tenant object anew made a session that knows of no write.
+        let acts = [self.portal_acted, self.person_acted];
         let is_raced =
-            self.portal_acted.is_some_and(|at| world.now().duration_since(at) < SignedDuration::from_mins(1));
+            acts.into_iter().flatten().any(|at| world.now().duration_since(at) < SignedDuration::from_mins(1));
         if settings(before) != settings(after) || is_refused || lags || is_raced {
             return;
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use graph_emulator::{By, Operation, Permission};
 use serde_json::{Value, json};
 
+use crate::fault::Fault;
 use crate::life::{create, done, is_ready, still_cares, was_hidden};
 use crate::world::{CLIENT, CLIENT_SECRET, DEVICES, SYSTEM, TENANT, World, file};
 
@@ -187,7 +188,13 @@ pub(crate) async fn unavailable(world: &World) -> Result<(), String> {
     says(world, "t0", "SyncFailed").await?;
     world.graph.set_sync_failure(TENANT, &id, false);
     world.take_graph_down(true);
-    says(world, "t0", "SnapshotStale").await?;
+    // With a write due, which a person's edit makes, it is not the snapshot that is missed.
+    let is_edited = || world.has_struck(Fault::PortalEdits) && world.condition("t0", "Ready").1 == "GraphUnavailable";
+    world
+        .until("t0 says SnapshotStale", LIMIT, |world| {
+            world.condition("t0", "Ready").1 == "SnapshotStale" || is_edited() || world.was_renewed_outside()
+        })
+        .await?;
     world.take_graph_down(false);
     request("two");
     done(world, "t0", 200).await
