@@ -291,11 +291,11 @@ impl Judge {
     fn may_delete(&mut self, world: &World, process: u32, id: &str) {
         let objects = world.api.objects("VppToken");
         let of_objects = objects.iter().filter(|object| text(&object["status"]["tokenId"]).eq_ignore_ascii_case(id));
-        let of_object = of_objects.map(|object| {
+        let mut of_object = of_objects.map(|object| {
             let [namespace, name] = ["namespace", "name"].map(|field| text(&object["metadata"][field]));
             format!("GET vpptokens/{namespace}/{name}")
         });
-        let of_object = of_object.last().unwrap_or_else(|| "GET vpptokens/".into());
+        let of_object = of_object.next_back().unwrap_or_else(|| "GET vpptokens/".into());
         let is_live = |start: &str| {
             let mut read = self.reads.iter().filter(|((reader, key), _)| *reader == process && key.starts_with(start));
             read.any(|(_, (at, _))| world.now().duration_since(*at) < RIGHT_BEFORE)
