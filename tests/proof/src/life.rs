@@ -373,8 +373,9 @@ async fn late_secret(world: &World) -> Result<(), String> {
 /// # Errors
 /// Says what was written.
 pub async fn stays(world: &World) -> Result<(), String> {
-    // Faults whose effects are still on their way, and people's changes, settle first.
-    tokio::time::sleep(Duration::from_secs(25 * 60)).await;
+    // Faults whose effects are still on their way, and people's changes, settle first: a token that is gone is noticed at a
+    // poll, looked for during a quarter of an hour, and created again.
+    tokio::time::sleep(Duration::from_secs(40 * 60)).await;
     let writes = || {
         let ours = world.api.writes();
         let ours = ours.iter().filter(|write| write.user == crate::kubernetes::USER && write.kind == "VppToken");
