@@ -156,7 +156,7 @@ impl People<'_> {
             3 => world.put_file(name, &file(name, self.days[n] - 45)),
             4 => world.put_secret(DEVICES, name, "token", "this is no token file"),
             5 => {
-                let foreign = file_of("Fabrikam", "another", self.days[n]);
+                let foreign = file_of("Fabrikam", &format!("fabrikam_{name}"), self.days[n]);
                 world.put_file(name, &foreign);
             }
             6 => world.delete("Secret", DEVICES, name),
