@@ -470,10 +470,7 @@ impl Judge {
             // A create that arrives late may find its intent abandoned.
             return !self.intents.is_empty() && self.intents.values().all(|written| at <= *written);
         }
-        // Nobody can find what Graph hides, but by a status that names it; who is made anew has none.
-        let was_remade = self.struck.iter().any(|(fault, _)| *fault == Fault::Remade);
-        let is_forgotten = !self.owned.contains(&entity.id) || was_remade && !is_named();
-        let is_hidden = self.hidden.contains(&entity.id) && is_forgotten;
+        let is_hidden = self.hidden.contains(&entity.id) && !self.owned.contains(&entity.id);
         !(is_hidden || is_too_new && creator(&entity.id) != creator(created) && !is_named() && !is_intended())
     }
 
