@@ -89,8 +89,10 @@ pub struct Entry {
 }
 
 /// A token that a GET did not find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Missing {
+    /// The token as it was known before, if it was.
+    entry: Option<Entry>,
     /// When the first GET began that did not find it.
     since: Timestamp,
     /// When the last one ended.
@@ -162,9 +164,14 @@ impl Snapshot {
         self.entries.values().filter(|entry| entry.is_present())
     }
 
-    /// All tokens that are not known to be deleted or vanished, also those that the last list lacked.
+    /// All tokens that are not known to be deleted, vanished or missing, also those that the last list lacked.
     pub fn known(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()
+    }
+
+    /// Tokens that were known before a GET did not find them, and that are not missing for long enough to have vanished.
+    pub fn missing(&self) -> impl Iterator<Item = &Entry> {
+        self.missing.values().filter(|missing| !missing.has_vanished).filter_map(|missing| missing.entry.as_ref())
     }
 
     /// One token, also while it is to be confirmed whether it still exists.
@@ -315,9 +322,9 @@ impl Snapshot {
         if self.entries.get(id).is_some_and(|entry| entry.keeps_its_answer(began)) {
             return;
         }
-        self.entries.remove(id);
-        let missing =
-            self.missing.entry(id.to_owned()).or_insert(Missing { since: began, last: now, has_vanished: false });
+        let entry = self.entries.remove(id);
+        let missing = self.missing.entry(id.to_owned());
+        let missing = missing.or_insert(Missing { entry, since: began, last: now, has_vanished: false });
         missing.last = now;
         missing.has_vanished |= began >= after(missing.since, vanished_after);
     }
@@ -673,6 +680,7 @@ mod tests {
             list(&mut snapshot, began + 2, began + 3, &[]);
             assert_eq!(snapshot.is_confirmed_absent("a"), has_vanished, "{began}");
             assert_eq!(snapshot.missing_since("a"), Some(at(10)));
+            assert_eq!(ids(snapshot.missing()), if has_vanished { [].as_slice() } else { &["a"] }, "{began}");
         }
         list(&mut snapshot, 910 + 86_400, 910 + 86_401, &[]);
         assert_eq!(snapshot.missing_since("a"), Some(at(10)));

@@ -9,13 +9,17 @@ use super::equality::{Comparison, Identity, Likeness, same};
 use super::file::{file_may_be_sent, stall_on_file_problem, stall_on_incomplete_spec};
 use super::messages::{list_of, list_of_differences, time};
 use super::step::Step;
+use super::vanishing::wait_until_vanished;
 use crate::api::conditions::{ConditionType, find};
 use crate::api::{ClaimedByAnother, PendingCreate, Reason, Uploaded};
+use crate::graph::Entity;
 use crate::tenant::Entry;
 use crate::vpptoken::observed::{FileFacts, KnownTenant, Observed, Permission, StepKind};
 
 /// An object that waits for a lock is triggered when the lock is released; as a cache may be late, it is also requeued.
 const CREATE_LOCK_RECHECK: SignedDuration = SignedDuration::from_secs(2);
+/// A sync moves `lastModifiedDateTime`, too: Graph was seen to set it 3 ms after `lastSyncDateTime`.
+const MODIFIED_BY_SYNC: SignedDuration = SignedDuration::from_secs(1);
 /// What stalls a create until a person acts.
 const NEEDS_ACTION: [Reason; 5] = [
     Reason::AmbiguousMatch,
@@ -311,8 +315,25 @@ fn choose(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Option<S
         claimed_by_file(draft, &id, &advice);
     } else if !similar.is_empty() {
         stall_on_similar(draft, tenant, new, &similar);
+    } else {
+        wait_for_missing(draft, tenant, new);
     }
     None
+}
+
+/// A token that could be taken over, or that would stall the create, may only be hidden by Graph for a while: until it
+/// has vanished, none is created.
+fn wait_for_missing(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) {
+    let snapshot = &tenant.view.snapshot;
+    let claimed = &draft.observed.others.claimed;
+    let missing = snapshot.missing().map(|entry| (&entry.entity, Likeness::of(&entry.entity, new.identity())));
+    let mut missing = missing
+        .filter(|(entity, likeness)| likeness.is_similar() && !is_distinct(draft, &entity.id))
+        .filter(|(entity, likeness)| !claimed.contains_key(&entity.id) || likeness.is_exact())
+        .filter_map(|(entity, _)| Some((entity.id.clone(), snapshot.missing_since(&entity.id)?)));
+    if let Some((id, since)) = missing.next() {
+        wait_until_vanished(draft, &id, since);
+    }
 }
 
 /// A second entry for one location stops the syncing of both, so a person has to decide.
@@ -364,13 +385,16 @@ fn token_of_other(draft: &Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Opti
     Some(entry.entity.id.clone())
 }
 
-/// An exact match was not uploaded by us, so it counts as uploaded at its last sync, or now if it never synced.
+/// An exact match may have got its file at any time. It counts as uploaded at its last sync, or now if it never synced, or
+/// was changed since: by the upload, perhaps, which a sync has to follow.
 fn found_uploaded(draft: &Draft, file: &FileFacts, entry: &Entry) -> Uploaded {
+    let Entity { last_sync, last_modified, .. } = entry.entity;
+    let is_older = |synced: &Timestamp| last_modified.is_some_and(|at| at.duration_since(*synced) > MODIFIED_BY_SYNC);
     Uploaded {
         sha256: file.sha256.clone(),
         expiration_date_time: file.expiration,
         organization_name: file.organization_name.clone(),
-        time: entry.entity.last_sync.unwrap_or(draft.observed.wall),
+        time: last_sync.filter(|synced| !is_older(synced)).unwrap_or(draft.observed.wall),
         shown: false,
     }
 }
@@ -396,9 +420,11 @@ fn unclaimed<'a>(
 }
 
 /// The tokens that could be mistaken for the result of a create, now or when Graph shows more of them: also those that
-/// another VppToken has, which may give them up, and those that are known to be of other locations.
+/// another VppToken has, which may give them up, those that are missing, and those that are known to be of other locations.
 fn known_ids<'a>(tenant: &'a KnownTenant, identity: Identity<'a>) -> impl Iterator<Item = &'a String> {
-    compared(tenant, identity).filter(|(_, likeness)| likeness.may_be_similar()).map(|(entry, _)| &entry.entity.id)
+    let missing = tenant.view.snapshot.missing().map(|entry| &entry.entity);
+    let tokens = tenant.view.snapshot.known().map(|entry| &entry.entity).chain(missing);
+    tokens.filter(move |entity| Likeness::of(entity, identity).may_be_similar()).map(|entity| &entity.id)
 }
 
 /// What a token is created from.

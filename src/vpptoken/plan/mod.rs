@@ -70,8 +70,12 @@ impl Plan {
     }
 
     /// Whether its step is reported before it is taken: with a change that is due or in flight, an object is not ready,
-    /// and when Kubernetes or Graph refuses it, the attempt was reported.
+    /// and when Kubernetes or Graph refuses it, the attempt was reported. A token is deleted only when the status names
+    /// it, which may not have been written yet.
     pub fn is_reported_first(&self, observed: &Observed) -> bool {
+        if matches!(self.step, Some(Step::Delete { .. })) {
+            return true;
+        }
         let is_change = matches!(
             self.step,
             Some(Step::AddFinalizer | Step::ConfirmUpload { .. } | Step::Upload { .. } | Step::Update { .. })

@@ -23,28 +23,14 @@ pub(super) fn vanished(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> boo
     if snapshot.is_confirmed_absent(id) {
         return true;
     }
-    let timings = draft.observed.timings;
     if let Some(since) = snapshot.missing_since(id) {
-        let until = since.saturating_add(timings.vanished_after).unwrap_or(Timestamp::MAX);
-        draft.wait(
-            Reason::Vanished,
-            format!(
-                "The token {id} is missing in Graph since {}. It counts as gone when it is still missing at {}.",
-                time(since),
-                time(until)
-            ),
-        );
-        if draft.observed.now < until {
-            draft.requeue_at(until);
-        } else {
-            draft.try_step(Step::Confirm { id: id.to_owned() });
-        }
+        wait_until_vanished(draft, id, since);
         return false;
     }
     draft.wait(Reason::Vanished, format!("Graph's list lacks the token {id}; it is being looked for."));
     let written = draft.status.uploaded.as_ref().map(|uploaded| uploaded.time).max(draft.status.last_sync_trigger_time);
     let written = written.map(|at| draft.observed.at_wall(at));
-    let settled = written.and_then(|at| at.checked_add(timings.settling).ok()).unwrap_or(Timestamp::MIN);
+    let settled = written.and_then(|at| at.checked_add(draft.observed.timings.settling).ok()).unwrap_or(Timestamp::MIN);
     if draft.observed.now < settled {
         draft.requeue_at(settled);
     } else if snapshot.lists_since(settled) < LISTS_TO_VANISH {
@@ -53,6 +39,24 @@ pub(super) fn vanished(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> boo
         draft.try_step(Step::Confirm { id: id.to_owned() });
     }
     false
+}
+
+/// A GET did not find a token. Graph may hide it for a while, so it has vanished only when it is not found later either.
+pub(super) fn wait_until_vanished(draft: &mut Draft, id: &str, since: Timestamp) {
+    let until = since.saturating_add(draft.observed.timings.vanished_after).unwrap_or(Timestamp::MAX);
+    draft.wait(
+        Reason::Vanished,
+        format!(
+            "The token {id} is missing in Graph since {}. It counts as gone when it is still missing at {}.",
+            time(since),
+            time(until)
+        ),
+    );
+    if draft.observed.now < until {
+        draft.requeue_at(until);
+    } else {
+        draft.try_step(Step::Confirm { id: id.to_owned() });
+    }
 }
 
 /// Whether so many of the tenant's claimed tokens are missing that it looks like a fault. This token was asked for

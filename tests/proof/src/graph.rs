@@ -12,6 +12,7 @@ use reqwest::header::HeaderMap;
 use vpptoken_operator::graph::{GraphError, Received, Transport};
 
 use crate::fault::{CallKind, Fault};
+use crate::judge::Sent;
 use crate::process::Process;
 use crate::world::{Begun, TENANT, World, file};
 
@@ -37,6 +38,7 @@ async fn send(world: World, process: Arc<Process>, request: reqwest::Request) ->
         return std::future::pending().await;
     }
     let (kind, key, id) = target(&world, &request);
+    let sent = Sent { by: process.number, at: world.now() };
     let Begun { number, fault, delay } = world.begin(&process, kind, key.clone());
     world.judge().graph_call(&world, process.number, &key, id.as_deref());
     let request = convert(request);
@@ -53,11 +55,11 @@ async fn send(world: World, process: Arc<Process>, request: reqwest::Request) ->
         Some(Fault::Unavailable) => return Ok(refusal(503, None)),
         Some(Fault::Hang) => return std::future::pending().await,
         Some(Fault::Late) => {
-            later(&world, process.number, request, id, Duration::from_secs(45));
+            later(&world, sent, request, id, Duration::from_secs(45));
             return std::future::pending().await;
         }
         Some(Fault::KillLate) => {
-            later(&world, process.number, request, id, Duration::from_secs(4));
+            later(&world, sent, request, id, Duration::from_secs(4));
             world.kill(&process);
             return std::future::pending().await;
         }
@@ -94,7 +96,7 @@ async fn send(world: World, process: Arc<Process>, request: reqwest::Request) ->
         return std::future::pending().await;
     }
     let answer = world.graph.call(request).await;
-    world.judge().graph_answered(&world, process.number);
+    world.judge().graph_answered(&world, sent);
     if fault == Some(Fault::KillAfter) {
         world.kill(&process);
         return std::future::pending().await;
@@ -104,6 +106,11 @@ async fn send(world: World, process: Arc<Process>, request: reqwest::Request) ->
         return std::future::pending().await;
     }
     let received = received(answer);
+    if let (true, Some(id), Ok(answer)) = (key.starts_with("GET"), &id, &received)
+        && answer.status == StatusCode::NOT_FOUND
+    {
+        world.judge().not_found(id);
+    }
     world.answered(number, received.as_ref().map_or_else(|_| "closed".into(), |all| all.status.as_u16().to_string()));
     match fault {
         Some(Fault::LostAfter) => Err(GraphError::connection_broken()),
@@ -116,14 +123,14 @@ async fn send(world: World, process: Arc<Process>, request: reqwest::Request) ->
 }
 
 /// The request arrives although nobody waits for its answer any more.
-fn later(world: &World, process: u32, request: Request<Bytes>, id: Option<String>, wait: Duration) {
+fn later(world: &World, sent: Sent, request: Request<Bytes>, id: Option<String>, wait: Duration) {
     let world = world.clone();
     tokio::spawn(async move {
         tokio::time::sleep(wait).await;
         let id = id.unwrap_or_default();
         let was_synced = world.judge().is_synced(&id);
         let _ = world.graph.call(request).await;
-        world.judge().late_effect(&world, process, &id, was_synced);
+        world.judge().late_effect(&world, sent, &id, was_synced);
     });
 }
 

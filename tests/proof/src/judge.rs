@@ -52,6 +52,15 @@ pub const STEPS: [&str; 16] = [
     "Delete",
 ];
 
+/// A request of a process.
+#[derive(Clone, Copy, Default)]
+pub struct Sent {
+    /// The process.
+    pub by: u32,
+    /// When it was sent.
+    pub at: Timestamp,
+}
+
 /// What has been seen so far.
 #[derive(Default)]
 pub struct Judge {
@@ -75,12 +84,14 @@ pub struct Judge {
     confirmed: String,
     /// When each process last asked for a token by its id.
     asked: BTreeMap<(u32, String), Timestamp>,
+    /// Tokens that Graph answered a GET with 404 for.
+    not_found: BTreeSet<String>,
     /// When a process was last told by Graph to wait.
     throttled: BTreeMap<u32, Timestamp>,
     /// When each process last read something, and whether that showed that nothing may be written.
     reads: BTreeMap<(u32, String), (Timestamp, bool)>,
-    /// The process whose request Graph carries out.
-    process: u32,
+    /// The request that Graph carries out.
+    sent: Sent,
     /// When a token was created, and by which process.
     created: BTreeMap<String, (Timestamp, u32)>,
     /// When the intent of each VppToken that has one was written.
@@ -170,8 +181,8 @@ impl Judge {
 
     /// A request of a process that is gone had its effect: another one that gave the token the same file and synced it before
     /// can't know.
-    pub fn late_effect(&mut self, world: &World, process: u32, id: &str, was_synced: bool) {
-        self.graph_answered(world, process);
+    pub fn late_effect(&mut self, world: &World, sent: Sent, id: &str, was_synced: bool) {
+        self.graph_answered(world, sent);
         if was_synced {
             self.unsynced.remove(id);
         }
@@ -213,6 +224,11 @@ impl Judge {
         self.throttled.insert(process, at);
     }
 
+    /// Graph answers a GET with 404.
+    pub fn not_found(&mut self, id: &str) {
+        self.not_found.insert(id.to_lowercase());
+    }
+
     /// A request to Graph begins.
     pub fn graph_call(&mut self, world: &World, process: u32, key: &str, id: Option<&str>) {
         self.look_at_graph(world);
@@ -239,8 +255,8 @@ impl Judge {
     }
 
     /// Graph carried out a request of a process.
-    pub fn graph_answered(&mut self, world: &World, process: u32) {
-        self.process = process;
+    pub fn graph_answered(&mut self, world: &World, sent: Sent) {
+        self.sent = sent;
         self.look_at_graph(world);
     }
 
@@ -309,12 +325,10 @@ impl Judge {
         if !definition["metadata"]["deletionTimestamp"].is_null() {
             self.fail("never_wipe: a token is deleted while the definition is".into());
         }
-        // A process knows the token that it created itself also while the status can't be written.
-        let is_its_own = self.created.get(id).is_some_and(|(_, creator)| *creator == process);
         let is_meant = world.api.objects("VppToken").iter().any(|object| {
             object["spec"]["deletionPolicy"] == "Delete"
                 && object["metadata"]["deletionTimestamp"].is_string()
-                && (is_its_own || text(&object["status"]["tokenId"]).eq_ignore_ascii_case(id))
+                && text(&object["status"]["tokenId"]).eq_ignore_ascii_case(id)
         });
         let has_another = world.api.objects("VppToken").into_iter().any(|object| {
             object["metadata"]["deletionTimestamp"].is_null()
@@ -351,7 +365,7 @@ impl Judge {
             Operation::Create => {
                 self.step("Create");
                 self.unsynced.insert(id);
-                self.created.insert(effect.id.clone(), (effect.at, self.process));
+                self.created.insert(effect.id.clone(), (effect.at, self.sent.by));
                 if let Some(created) = &effect.after {
                     self.may_be_created(world, created);
                     self.never_two(world, created);
@@ -382,8 +396,8 @@ impl Judge {
         }
     }
 
-    /// Nothing is written to a token while its VppToken says so: as its process has read right before, or once that was said for
-    /// longer than a request takes.
+    /// Nothing is written to a token while its VppToken says so: as its process had read when it sent the request, or once that
+    /// was said for longer than a request takes.
     fn may_write(&mut self, world: &World, effect: &Effect) {
         let id = effect.id.as_str();
         let created = effect.after.as_ref().filter(|_| effect.operation == Operation::Create);
@@ -396,8 +410,8 @@ impl Judge {
                 continue;
             }
             let [namespace, name] = ["namespace", "name"].map(|field| text(&object["metadata"][field]));
-            let read = self.reads.get(&(self.process, format!("GET vpptokens/{namespace}/{name}")));
-            if read.is_some_and(|(_, forbids)| *forbids) {
+            let read = self.reads.get(&(self.sent.by, format!("GET vpptokens/{namespace}/{name}")));
+            if read.is_some_and(|(at, forbids)| *forbids && *at <= self.sent.at) {
                 self.fail(format!("obeys: {id} is written to, although its VppToken was read to forbid that"));
             }
         }
@@ -516,7 +530,7 @@ impl Judge {
                 |digest: Option<&String>| digest.and_then(|digest| self.files.get(digest)).map(TokenFile::expires);
             let (old, new) = (shown(before.token_sha256.as_ref()), shown(after.token_sha256.as_ref()));
             // What a person uploads after the operator asked, right before it sends, can't be seen by it.
-            let asked = self.asked.get(&(self.process, id.to_owned())).copied();
+            let asked = self.asked.get(&(self.sent.by, id.to_owned())).copied();
             let asked = asked.filter(|asked| effect.at.duration_since(*asked) < RIGHT_BEFORE);
             let is_raced = self.portal_acted.is_some_and(|at| asked.is_some_and(|asked| asked <= at));
             if old > new && !is_raced {
@@ -678,6 +692,10 @@ impl Judge {
         }
         if !is_token {
             return;
+        }
+        let named = text(&new["spec"]["tokenId"]).to_lowercase();
+        if condition(new, "Stalled").1 == "TokenNotFound" && !self.not_found.contains(&named) {
+            self.fail(format!("truthful: TokenNotFound is said of {named}, and Graph did not"));
         }
         let next = text(&new["status"]["nextSyncTime"]);
         if !next.is_empty() {

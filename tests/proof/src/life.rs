@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::fault::Fault;
 use crate::meetings::{again, changed_mind, distinct, many_vanish, spared, unlisted, wrong_files};
 use crate::mistakes::{
-    ambiguous, another_id, mistakes, no_rights, not_allowed, refused, rotates, tenant_comes_and_goes, unavailable,
-    verdicts,
+    ambiguous, another_id, deletion_stalls, mistakes, no_rights, not_allowed, refused, refused_at_restart, rotates,
+    tenant_comes_and_goes, unavailable, verdicts,
 };
 use crate::world::{DEVICES, SYSTEM, TENANT, World, condition, file, text};
 
@@ -71,6 +71,8 @@ lives!(
     unlisted,
     many_vanish,
     wrong_files,
+    refused_at_restart,
+    deletion_stalls,
 );
 
 /// Ready and synced with its file; or, if a person uploaded a newer one meanwhile, whatever that leads to: it is not
@@ -227,9 +229,13 @@ async fn delete(world: &World) -> Result<(), String> {
     done(world, "t0", 200).await?;
     world.delete("VppToken", DEVICES, "t0");
     world.until("the VppToken is gone", LIMIT, |world| world.token("t0").is_null()).await?;
+    all_is_deleted(world)
+}
+
+/// The token of a VppToken that is gone is deleted in Graph.
+pub(crate) fn all_is_deleted(world: &World) -> Result<(), String> {
     let left = world.graph.entities(TENANT).len();
-    // Who is told 404 in answer to a DELETE may let go.
-    // So may who is suspended meanwhile.
+    // Who is told 404 in answer to a DELETE may let go. So may who is suspended meanwhile.
     if left > 0 && !was_hidden(world) && !world.has_twin() && !world.has_struck(Fault::Suspends) {
         return Err(format!("always_arrives: {left} tokens are left in Graph"));
     }

@@ -6,8 +6,8 @@ use graph_emulator::{By, Operation, Permission};
 use serde_json::{Value, json};
 
 use crate::fault::Fault;
-use crate::life::{create, done, is_ready, still_cares, was_hidden};
-use crate::world::{CLIENT, CLIENT_SECRET, DEVICES, SYSTEM, TENANT, World, file};
+use crate::life::{all_is_deleted, create, done, is_ready, still_cares, was_hidden};
+use crate::world::{CLIENT, CLIENT_SECRET, DEVICES, SYSTEM, TENANT, World, condition, file};
 
 /// A reason has to be said within this time.
 const LIMIT: Duration = Duration::from_secs(2 * 3600);
@@ -210,6 +210,64 @@ pub(crate) async fn rotates(world: &World) -> Result<(), String> {
     world.put_secret(SYSTEM, "graph", "clientSecret", &replaced);
     done(world, "t0", 200).await?;
     still_cares(world, "t0").await
+}
+
+/// How often an event was written for a reason.
+fn events(world: &World, reason: &str) -> usize {
+    let writes = world.api.writes();
+    let events = writes.iter().filter(|write| write.kind == "Event").filter_map(|write| write.new.as_deref());
+    events.filter(|event| event["reason"] == reason && event["type"] == "Warning").count()
+}
+
+fn is_stalled_by(world: &World, reason: &str) -> bool {
+    world.condition("t0", "Stalled") == ("True".into(), reason.into())
+}
+
+/// The operator starts again while its credentials are refused: that needs a person as before, and is no news.
+pub(crate) async fn refused_at_restart(world: &World) -> Result<(), String> {
+    const REASON: &str = "CredentialsRefused";
+    create(world, "t0").await?;
+    world.graph.set_secret_expired(TENANT, CLIENT, true);
+    world.graph.revoke_access_tokens();
+    world.until("t0 is stalled", LIMIT, |world| is_stalled_by(world, REASON) || world.was_renewed_outside()).await?;
+    let (events_before, writes_before) = (events(world, REASON), world.api.writes().len());
+    world.restart();
+    tokio::time::sleep(Duration::from_secs(15 * 60)).await;
+    if world.is_calm() {
+        if events(world, REASON) > events_before {
+            return Err("truthful: after a restart an event says again what it had said".into());
+        }
+        let statuses = world.api.writes_from(writes_before);
+        let mut statuses = statuses.iter().filter(|write| write.kind == "VppToken").filter_map(|it| it.new.as_deref());
+        if statuses.any(|object| condition(object, "Stalled").0 != "True") {
+            return Err("truthful: after a restart t0 is not stalled for a while".into());
+        }
+    }
+    world
+        .until("t0 is stalled still", LIMIT, |world| is_stalled_by(world, REASON) || world.was_renewed_outside())
+        .await?;
+    world.graph.set_secret_expired(TENANT, CLIENT, false);
+    done(world, "t0", 200).await
+}
+
+/// A VppToken is deleted after its tenant object, and no process remembers that one: a person is told, and can help.
+pub(crate) async fn deletion_stalls(world: &World) -> Result<(), String> {
+    world.put_file("t0", &file("t0", 200));
+    world.put_token("t0", json!({ "deletionPolicy": "Delete" }));
+    world.start_process();
+    done(world, "t0", 200).await?;
+    world.restart();
+    world.delete("ClusterGraphTenant", "", "default");
+    world.delete("VppToken", DEVICES, "t0");
+    let is_gone = |world: &World| world.token("t0").is_null();
+    world
+        .until("the deletion is stalled", LIMIT, |world| is_stalled_by(world, "TenantNotFound") || is_gone(world))
+        .await?;
+    let is_told = |world: &World| events(world, "TenantNotFound") > 0 || !world.is_calm();
+    world.until("an event says why the deletion is stalled", LIMIT, is_told).await?;
+    put_tenant(world, TENANT, &json!({ "from": "All" }), &ALL_OPERATIONS);
+    world.until("the VppToken is gone", LIMIT, is_gone).await?;
+    all_is_deleted(world)
 }
 
 /// Of what a life puts into Graph, something was hidden, renewed or doubled.

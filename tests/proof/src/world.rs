@@ -402,6 +402,14 @@ impl World {
         });
     }
 
+    /// All processes are gone, at once; the next one starts two seconds later.
+    pub fn restart(&self) {
+        let processes = self.record().processes.clone();
+        for process in processes.iter().filter(|process| process.is_alive()) {
+            self.kill(process);
+        }
+    }
+
     /// A second process starts; ten seconds later the first is told to stop, and then it is gone. One at a time is replaced.
     pub fn replace(&self, process: Arc<Process>) {
         if self.processes_alive() > 1 {
@@ -653,14 +661,18 @@ impl World {
 
     // Waiting.
 
+    /// Whether there is no fault in this history.
+    pub fn is_calm(&self) -> bool {
+        self.faults.0.is_empty() && self.one_in.is_none()
+    }
+
     /// Waits until something holds, looking again after each call and every five seconds.
     ///
     /// # Errors
     /// Says what did not come in time.
     pub async fn until(&self, what: &str, limit: Duration, mut holds: impl FnMut(&Self) -> bool) -> Result<(), String> {
         // Without a fault nothing takes long: a trigger that is lost must not be made up for by the next hour's requeue.
-        let is_calm = self.faults.0.is_empty() && self.one_in.is_none();
-        let limit = if is_calm { limit.min(MAX_CALM_WAIT) } else { limit };
+        let limit = if self.is_calm() { limit.min(MAX_CALM_WAIT) } else { limit };
         let deadline = Instant::now() + limit;
         loop {
             let changed = self.changed.notified();

@@ -31,6 +31,16 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 working(Reason::Creating).step(adopt("t2", now())).no_token(),
             ),
             (
+                "one that was changed after its last sync counts as uploaded now",
+                |w| w.tokens = vec![Entity { last_modified: Some(ago(HOUR * 3 - SECOND * 2)), ..token("t2") }],
+                working(Reason::Creating).step(adopt("t2", now())).no_token(),
+            ),
+            (
+                "a sync itself changes it a moment later",
+                |w| w.tokens = vec![Entity { last_modified: Some(ago(HOUR * 3 - SECOND)), ..token("t2") }],
+                working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
+            ),
+            (
                 "Apple ID and organization are compared without case",
                 |w| {
                     w.tokens = vec![Entity {

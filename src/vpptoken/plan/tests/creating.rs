@@ -157,6 +157,71 @@ fn an_intent_is_recorded_then_graph_is_searched_then_the_token_is_created() {
 }
 
 #[test]
+fn none_is_created_while_a_token_that_could_be_of_the_location_may_only_be_hidden() {
+    fn hidden(w: &mut World, token: Entity, since: Timestamp) {
+        w.missing = vec![(token.id.clone(), since)];
+        w.tokens.push(token);
+    }
+    let confirm_t2 = Step::Confirm { id: "t2".into() };
+    let wait = || waiting(Reason::Vanished).no_token();
+    check(
+        World::new_object,
+        &[
+            ("a similar one", |w| hidden(w, older("t2"), ago(MINUTE * 10)), wait().requeue_after(MINUTE * 5)),
+            ("an exact match", |w| hidden(w, token("t2"), ago(MINUTE * 10)), wait().requeue_after(MINUTE * 5)),
+            (
+                "for a quarter of an hour: asked for again",
+                |w| hidden(w, older("t2"), ago(MINUTE * 15)),
+                wait().step(confirm_t2),
+            ),
+            (
+                "it has vanished",
+                |w| {
+                    w.tokens = vec![older("t2")];
+                    w.confirmed_absent = vec![("t2".into(), ago(SECOND))];
+                },
+                working(Reason::Creating).step(record_intent(&[])).no_token(),
+            ),
+            (
+                "one of another location is only known beforehand",
+                |w| {
+                    hidden(w, older("t2"), ago(MINUTE));
+                    w.distinct(&["t2"]);
+                },
+                working(Reason::Creating).step(record_intent(&["t2"])).no_token(),
+            ),
+            (
+                "another VppToken's, with another file, is only known beforehand",
+                |w| {
+                    hidden(w, older("t2"), ago(MINUTE));
+                    w.claimed("t2", ago(DAY), "uid-1");
+                },
+                working(Reason::Creating).step(record_intent(&["t2"])).no_token(),
+            ),
+            (
+                "another VppToken's that matches the file",
+                |w| {
+                    hidden(w, token("t2"), ago(MINUTE * 10));
+                    w.claimed("t2", ago(DAY), "uid-1");
+                },
+                wait().requeue_after(MINUTE * 5),
+            ),
+            (
+                "and another one is there that matches",
+                |w| {
+                    hidden(w, token("t2"), ago(MINUTE));
+                    w.tokens.push(token("t3"));
+                },
+                working(Reason::Creating).step(adopt("t3", ago(HOUR * 3))).no_token(),
+            ),
+        ],
+    );
+    let mut world = recorded();
+    hidden(&mut world, older("t2"), ago(MINUTE));
+    assert_eq!(plan(&world.observe()).step, Some(Step::AbandonIntent), "it was hidden after the intent was recorded");
+}
+
+#[test]
 fn after_an_unknown_outcome_what_is_not_known_is_ours() {
     check(
         unknown,

@@ -150,6 +150,16 @@ fn a_schedule_is_followed_and_a_missed_run_caught_up_once() {
                 ready().requeue_after(HOUR * 6),
             ),
             (
+                "a sync was noted for the day after tomorrow, while the wall clock was wrong",
+                |w| w.status.last_sync_trigger_time = Some(in_(DAY * 2)),
+                ready().requeue_after(HOUR * 6),
+            ),
+            (
+                "the next run was shown for the day after tomorrow, while the wall clock was wrong",
+                |w| w.status.next_sync_time = w.status.next_sync_time.map(|at| at + DAY * 2),
+                ready().requeue_after(HOUR * 6),
+            ),
+            (
                 "new: it begins now, whatever was synced when",
                 |w| {
                     w.missed();
