@@ -42,11 +42,11 @@ pub async fn observe(context: &Context, object: &VppToken, freshness: Freshness)
     let state = context.local_state.object_state(uid);
     let tenant = tenant(context, object)?;
     let encoding = tenant.as_ref().and_then(Option::as_ref).map_or_else(TokenEncoding::default, |found| found.encoding);
-    let file = file(context, object, encoding, &state, freshness).await?;
-    let identity = tenant.as_ref().and_then(Option::as_ref).map(|tenant| &tenant.identity);
-    let others = identity.map(|identity| others(context, object, identity, file.as_ref().ok()));
+    let identity = tenant.as_ref().and_then(Option::as_ref).map(|tenant| tenant.identity.clone());
+    let file = file(context, object, encoding, &state, freshness);
+    let (file, tenant) = futures::try_join!(file, tenant_state(context, object, tenant, freshness))?;
+    let others = identity.map(|identity| others(context, object, &identity, file.as_ref().ok()));
     let others = others.transpose()?.unwrap_or_default();
-    let tenant = tenant_state(context, object, tenant, freshness).await?;
     let status = state.status_with_outcomes(object.status.clone());
     let deleting = object.metadata.deletion_timestamp.as_ref().map(|time| time.0);
     let has_finalizer = object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);

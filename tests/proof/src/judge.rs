@@ -101,6 +101,8 @@ pub struct Judge {
     /// Tokens that were in a status once.
     owned: BTreeSet<String>,
     uploads: BTreeMap<(String, String), usize>,
+    /// When a file was last uploaded onto a token.
+    uploaded: BTreeMap<String, Timestamp>,
     updates: BTreeMap<(String, Vec<String>), usize>,
     /// Updates that changed nothing.
     needless: usize,
@@ -533,6 +535,9 @@ impl Judge {
             let asked = self.asked.get(&(self.sent.by, id.to_owned())).copied();
             let asked = asked.filter(|asked| effect.at.duration_since(*asked) < RIGHT_BEFORE);
             let is_raced = self.portal_acted.is_some_and(|at| asked.is_some_and(|asked| asked <= at));
+            // Nor can what another process uploads after this one has sent.
+            let before_this = self.uploaded.insert(id.to_owned(), effect.at);
+            let is_raced = is_raced || before_this.is_some_and(|at| at > self.sent.at);
             if old > new && !is_raced {
                 self.fail(format!("never_rubbish: an older file is uploaded onto {id}"));
             }
