@@ -54,7 +54,7 @@ where
     if !has_other_managers(metadata) {
         return Some((parameters.force(), Patch::Apply(patch)));
     }
-    patch["status"] = change(&from.cloned().unwrap_or_default(), to);
+    patch["status"] = merge_of(&from.cloned().unwrap_or_default(), to);
     Some((parameters, Patch::Merge(patch)))
 }
 
@@ -69,7 +69,7 @@ pub fn is_of_other_manager(entry: &ManagedFieldsEntry) -> bool {
 }
 
 /// The merge patch that changes one status into another. Conditions of other types than ours stay.
-fn change<S: Status>(from: &S, to: &S) -> Value {
+fn merge_of<S: Status>(from: &S, to: &S) -> Value {
     let (mut from, mut to) = (from.clone(), to.clone());
     let others = from.conditions_mut().iter().filter(|condition| !conditions::is_ours(condition));
     to.conditions_mut().extend(others.cloned());
@@ -137,7 +137,7 @@ mod tests {
             (of(&["Stalled"]), json!({}), json!({ "conditions": null })),
         ] {
             let [before, after] = [&from, &to].map(|it| status::<VppTokenStatus>(it.clone()));
-            assert_eq!(change(&before, &after), expected, "{from} {to}");
+            assert_eq!(merge_of(&before, &after), expected, "{from} {to}");
         }
         for (from, to, expected) in [
             (json!({ "tokens": 7 }), json!({ "tokens": 1 }), json!({ "tokens": 1 })),
@@ -145,7 +145,7 @@ mod tests {
             (of(&["Stalled", "Ready", "Others"]), of(&["Ready"]), of(&["Ready", "Others"])),
         ] {
             let [before, after] = [&from, &to].map(|it| status::<TenantStatus>(it.clone()));
-            assert_eq!(change(&before, &after), expected, "{from} {to}");
+            assert_eq!(merge_of(&before, &after), expected, "{from} {to}");
         }
     }
 

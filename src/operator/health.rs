@@ -84,7 +84,7 @@ fn ready(has_started: bool, is_stopping: bool, watches: &[WatchState], now: Time
 
 /// What the answers are made from.
 #[derive(Clone)]
-pub(super) struct Vitals {
+pub(super) struct ProbeState {
     pub(super) heartbeat: Heartbeat,
     pub(super) has_started: watch::Receiver<bool>,
     pub(super) stop: watch::Receiver<bool>,
@@ -97,13 +97,13 @@ pub(super) struct Vitals {
 /// Serves on a thread of its own until what is returned is dropped. One of the tasks ends if it can't.
 pub(super) fn serve(
     listener: TcpListener,
-    vitals: impl FnOnce(Heartbeat) -> Vitals,
+    state: impl FnOnce(Heartbeat) -> ProbeState,
     tasks: &mut JoinSet<&'static str>,
 ) -> Result<oneshot::Sender<()>, std::io::Error> {
     let listener = listener.into_std()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let heartbeat = Heartbeat::new();
-    let vitals = vitals(heartbeat.clone());
+    let state = state(heartbeat.clone());
     let (stop, stopped) = oneshot::channel();
     let (end, ended) = oneshot::channel::<()>();
     std::thread::Builder::new().name("health".into()).spawn(move || {
@@ -111,7 +111,7 @@ pub(super) fn serve(
             tokio::select! {
                 biased;
                 _ = stopped => {}
-                Err(error) = answer(listener, vitals) => {
+                Err(error) = answer(listener, state) => {
                     tracing::error!(%error, "health and metrics can't be served any more");
                 }
             }
@@ -126,22 +126,22 @@ pub(super) fn serve(
     Ok(stop)
 }
 
-async fn answer(listener: std::net::TcpListener, vitals: Vitals) -> Result<(), std::io::Error> {
+async fn answer(listener: std::net::TcpListener, state: ProbeState) -> Result<(), std::io::Error> {
     let router = Router::new()
         .route("/healthz", get(show_health))
         .route("/readyz", get(show_readiness))
         .route("/metrics", get(show_metrics))
-        .with_state(vitals);
+        .with_state(state);
     axum::serve(TcpListener::from_std(listener)?, router).await
 }
 
-async fn show_health(State(vitals): State<Vitals>) -> Response {
-    probe(healthy(vitals.heartbeat.age()))
+async fn show_health(State(state): State<ProbeState>) -> Response {
+    probe(healthy(state.heartbeat.age()))
 }
 
-async fn show_readiness(State(vitals): State<Vitals>) -> Response {
-    let (has_started, is_stopping) = (*vitals.has_started.borrow(), *vitals.stop.borrow());
-    probe(ready(has_started, is_stopping, &vitals.watches.borrow(), vitals.clock.now()))
+async fn show_readiness(State(state): State<ProbeState>) -> Response {
+    let (has_started, is_stopping) = (*state.has_started.borrow(), *state.stop.borrow());
+    probe(ready(has_started, is_stopping, &state.watches.borrow(), state.clock.now()))
 }
 
 fn probe(outcome: Result<(), impl std::fmt::Display>) -> Response {
@@ -151,8 +151,8 @@ fn probe(outcome: Result<(), impl std::fmt::Display>) -> Response {
     }
 }
 
-async fn show_metrics(State(vitals): State<Vitals>) -> Response {
-    let text = vitals.metrics.encode(&vitals.caches, &vitals.watches.borrow());
+async fn show_metrics(State(state): State<ProbeState>) -> Response {
+    let text = state.metrics.encode(&state.caches, &state.watches.borrow());
     match text {
         Ok(text) => {
             let type_ = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -97,9 +97,9 @@ const MAX_START_DELAY: Duration = Duration::from_secs(30);
 /// Reconciles that read or write Kubernetes at a time.
 const MAX_CONCURRENT_READS: usize = 64;
 
-/// The connections to the outside: what a simulation replaces, and nothing else.
+/// What the operator needs of the world around it: what a simulation replaces, and nothing else.
 #[derive(Clone)]
-pub struct Outside {
+pub struct Environment {
     /// Kubernetes, for requests.
     pub client: Client,
     /// Kubernetes, for watches, whose answers take longer.
@@ -132,8 +132,8 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), 
     let address = listener.local_addr().map_err(|error| StartError::Listen { address: settings.listen, error })?;
     tracing::info!(health = %format!("http://{address}/healthz"), "listening");
     let transport = Transport::network()?;
-    let outside = Outside { client, watching, transport, clock: Clock::system(), random: Random::system() };
-    run_with(settings, namespace, outside, Some(listener), stop).await
+    let environment = Environment { client, watching, transport, clock: Clock::system(), random: Random::system() };
+    run_with(settings, namespace, environment, Some(listener), stop).await
 }
 
 /// Runs with the given connections; health and metrics are served if there is a listener. `namespace` holds the Secrets
@@ -144,11 +144,11 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), 
 pub async fn run_with(
     settings: Settings,
     namespace: String,
-    outside: Outside,
+    environment: Environment,
     listener: Option<tokio::net::TcpListener>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), StartError> {
-    let Outside { client, watching, transport, clock, random } = outside;
+    let Environment { client, watching, transport, clock, random } = environment;
     let metrics = Arc::new(Metrics::default());
     let watches = Watches::new(Arc::clone(&metrics), clock.clone());
     let (started, has_started) = watch::channel(false);
@@ -162,7 +162,7 @@ pub async fn run_with(
     );
     let mut tasks = JoinSet::new();
     let (caches, tenants, sources) = watches::start(&watching, &scopes, &namespace, &watches, &mut tasks);
-    let vitals = |heartbeat| health::Vitals {
+    let probe_state = |heartbeat| health::ProbeState {
         heartbeat,
         has_started: has_started.clone(),
         stop: stop.clone(),
@@ -172,7 +172,7 @@ pub async fn run_with(
         caches: caches.clone(),
     };
     // Serves until it is dropped.
-    let _server = listener.map(|listener| health::serve(listener, vitals, &mut tasks)).transpose()?;
+    let _server = listener.map(|listener| health::serve(listener, probe_state, &mut tasks)).transpose()?;
 
     let local_state = LocalState::default();
     let registry = Arc::new(TenantRegistry::default());

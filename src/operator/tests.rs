@@ -210,7 +210,7 @@ impl World {
         let start = self.start;
         let elapsed = move || start.elapsed();
         let wall = move || Timestamp::from_second(EPOCH).unwrap() + SignedDuration::try_from(start.elapsed()).unwrap();
-        let outside = Outside {
+        let environment = Environment {
             client: self.client(),
             watching: self.client(),
             transport: self.transport(),
@@ -226,7 +226,7 @@ impl World {
             timings: Timings::default(),
         };
         let (stop, stopped) = watch::channel(false);
-        Process { stop, task: tokio::spawn(run_with(settings, SYSTEM.into(), outside, listener, stopped)) }
+        Process { stop, task: tokio::spawn(run_with(settings, SYSTEM.into(), environment, listener, stopped)) }
     }
 }
 

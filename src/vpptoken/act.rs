@@ -240,9 +240,9 @@ impl Actor<'_> {
         // The create may be sent from here on: any interruption leaves its outcome unknown.
         self.context.local_state.change(self.uid, |state| state.attempts.unsent_intent = None);
         let began = self.context.clock.now();
-        let sending = Sending { context: self.context, uid: self.uid };
+        let guard = CreateGuard { context: self.context, uid: self.uid };
         let outcome = self.session.create(permit, &token, &written).await;
-        drop(sending);
+        drop(guard);
         self.record_result(StepKind::Create, &outcome, began, None);
         match outcome {
             Ok(entity) => {
@@ -391,12 +391,12 @@ impl Actor<'_> {
 }
 
 /// Marks a create as in flight until its answer, or until it is interrupted; then its outcome is unknown.
-struct Sending<'a> {
+struct CreateGuard<'a> {
     context: &'a Context,
     uid: &'a str,
 }
 
-impl Drop for Sending<'_> {
+impl Drop for CreateGuard<'_> {
     fn drop(&mut self) {
         self.context.local_state.set_create_in_flight(self.uid, false);
     }

@@ -177,7 +177,7 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
         // This may take long, and other reconciles run meanwhile. What the write depends on is read after it, and not
         // from a cache.
         let mut waiting = Box::pin(acquire_permit(&context, &object, priority));
-        let mut given = tokio::time::timeout(QUIET_PERMIT_WAIT, &mut waiting).await;
+        let mut given = tokio::time::timeout(UNREPORTED_PERMIT_WAIT, &mut waiting).await;
         if given.is_err() {
             if plan.is_first_try(&observed) {
                 // The status shows what it waits for.
@@ -234,7 +234,7 @@ pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<A
 }
 
 /// A longer wait for a permit is reported in the status.
-const QUIET_PERMIT_WAIT: Duration = Duration::from_secs(1);
+const UNREPORTED_PERMIT_WAIT: Duration = Duration::from_secs(1);
 /// A reconcile that has waited this long for a permit is requeued. It is longer than the time after which a waiting
 /// write counts as urgent.
 const MAX_PERMIT_WAIT: Duration = Duration::from_secs(90);

@@ -45,7 +45,7 @@ pub async fn report(
         let written = write(&api, &object, &plan.status).await;
         match written {
             Ok(written) => {
-                settle(context, &uid, &plan, &result.outcome, &observed);
+                record_reported(context, &uid, &plan, &result.outcome, &observed);
                 // After the outcome is recorded, because publishing an event may take long.
                 publish(context, &object, result.event).await;
                 if let Some(written) = written {
@@ -138,7 +138,7 @@ async fn write(
 }
 
 /// The status is written: the outcomes in it need not be remembered any more.
-fn settle(context: &Context, uid: &str, plan: &Plan, outcome: &Option<Outcome>, observed: &Observed) {
+fn record_reported(context: &Context, uid: &str, plan: &Plan, outcome: &Option<Outcome>, observed: &Observed) {
     if let Some(Outcome::IntentRecorded(pending, _)) = outcome {
         // Other operators can read it only now.
         act::remember_intent(context, uid, pending);

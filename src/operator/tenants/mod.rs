@@ -27,7 +27,7 @@ use crate::schedule::duration;
 use crate::tenant::{Change, Session, SessionSettings, Tenant, TenantKey, TenantRegistry, Unusable, WriteRateLimiters};
 use crate::vpptoken::{Context, TokenCache, tenant_key};
 use objects::TenantObject;
-use status::Write;
+use status::WriteOutcome;
 
 /// Statuses of tenants are written at most this often: while many tokens are created, their number changes all the time.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 const REOPEN_DELAY: Duration = Duration::from_secs(10);
 
 /// How often the tenant of a deleted object is listed, while nothing needs it.
-const QUIET: Duration = Duration::from_secs(365 * 24 * 3600);
+const NO_POLL: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A session and what it was opened with.
 struct OpenSession {
@@ -219,7 +219,7 @@ impl SessionManager {
             .any(|object| is_finalized(&object, key) && object.metadata.deletion_timestamp.is_some());
         let mut settings = self.session_settings(&open.connection);
         if !is_needed {
-            settings.poll_interval = QUIET;
+            settings.poll_interval = NO_POLL;
         }
         open.session.set_settings(settings);
     }
@@ -407,7 +407,7 @@ impl SessionManager {
             if let Some(object) = objects::find(&self.caches, &key) {
                 let was_released = released.contains(&key);
                 let is_unused = was_released || self.sees_all_users(&key);
-                if status::write_unused(&self.context, &key, &object, is_unused).await == Write::Failed {
+                if status::write_unused(&self.context, &key, &object, is_unused).await == WriteOutcome::Failed {
                     all_written = false;
                     // The next try has to know that the status is of our session.
                     self.released.extend(was_released.then_some(key));
@@ -421,7 +421,7 @@ impl SessionManager {
                 let session = tenant.session.map(|session| session.view());
                 let warning = self.open_sessions.get(&key).and_then(|open| open.warning.as_deref());
                 let written = status::write(&self.context, &key, &object, session, warning, &claimed).await;
-                all_written &= written != Write::Failed;
+                all_written &= written != WriteOutcome::Failed;
             }
         }
         all_written

@@ -31,7 +31,7 @@ pub(super) fn claimed(caches: &Caches, identity: &VppTokenTenant) -> BTreeSet<St
 
 /// How the write of a status ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Write {
+pub(super) enum WriteOutcome {
     /// There was nothing to write.
     Unchanged,
     /// It is written.
@@ -48,12 +48,12 @@ pub(super) async fn write(
     session: Result<TenantView, Unusable>,
     warning: Option<&str>,
     claimed: &BTreeSet<String>,
-) -> Write {
+) -> WriteOutcome {
     let mut status = TenantStatus { observed_generation: Some(object.generation()), ..object.status.clone() };
     let is_starting = session.as_ref().is_ok_and(|view| view.problem.is_none() && view.snapshot.read_at().is_none());
     if is_starting && conditions::find(&object.status.conditions, ConditionType::Ready).is_some() {
         // A restart of the operator changes nothing about the tenant.
-        return Write::Unchanged;
+        return WriteOutcome::Unchanged;
     }
     let update = match session {
         Err(Unusable { reason, message }) => ready(ConditionStatus::False, reason, message),
@@ -69,7 +69,7 @@ pub(super) async fn write(
     let now = context.clock.wall();
     status.conditions = conditions::merge(&object.status.conditions, &[update], object.generation(), now);
     let written = write_if_new(context, key, object, &status).await;
-    if written == Write::Written
+    if written == WriteOutcome::Written
         && let Some(refusal) = new_refusal(&object.status, &status)
     {
         publish(context, key, object, refusal).await;
@@ -80,7 +80,12 @@ pub(super) async fn write(
 /// For a tenant object that no VppToken uses, the status only shows that it was seen, so that nobody waits for it for
 /// ever. If another operator, with other namespaces, may use it, an existing status of this generation stays: otherwise
 /// two operators would overwrite it for ever.
-pub(super) async fn write_unused(context: &Context, key: &TenantKey, object: &TenantObject, is_certain: bool) -> Write {
+pub(super) async fn write_unused(
+    context: &Context,
+    key: &TenantKey,
+    object: &TenantObject,
+    is_certain: bool,
+) -> WriteOutcome {
     let is_current = |ready: &&Condition| ready.observed_generation == Some(object.generation());
     let ready = conditions::find(&object.status.conditions, ConditionType::Ready).filter(is_current);
     let before = match ready.filter(|_| !is_certain) {
@@ -92,7 +97,12 @@ pub(super) async fn write_unused(context: &Context, key: &TenantKey, object: &Te
     write_if_new(context, key, object, &status).await
 }
 
-async fn write_if_new(context: &Context, key: &TenantKey, object: &TenantObject, status: &TenantStatus) -> Write {
+async fn write_if_new(
+    context: &Context,
+    key: &TenantKey,
+    object: &TenantObject,
+    status: &TenantStatus,
+) -> WriteOutcome {
     let client = context.client.clone();
     let outcome = match (&key.kind, &key.namespace) {
         (TenantKind::GraphTenant, Some(namespace)) => {
@@ -102,11 +112,11 @@ async fn write_if_new(context: &Context, key: &TenantKey, object: &TenantObject,
     };
     match outcome {
         Ok(written) => written,
-        Err(kube::Error::Api(status)) if status.is_not_found() => Write::Unchanged,
-        Err(kube::Error::Api(status)) if status.is_conflict() => Write::Failed,
+        Err(kube::Error::Api(status)) if status.is_not_found() => WriteOutcome::Unchanged,
+        Err(kube::Error::Api(status)) if status.is_conflict() => WriteOutcome::Failed,
         Err(error) => {
             tracing::warn!(tenant = %key, %error, "the status of a tenant could not be written; it is tried again");
-            Write::Failed
+            WriteOutcome::Failed
         }
     }
 }
@@ -173,14 +183,14 @@ fn ready(status: ConditionStatus, reason: Reason, message: String) -> ConditionU
     ConditionUpdate { type_: ConditionType::Ready, status, reason, message }
 }
 
-async fn apply<K>(api: &Api<K>, object: &TenantObject, status: &TenantStatus) -> Result<Write, kube::Error>
+async fn apply<K>(api: &Api<K>, object: &TenantObject, status: &TenantStatus) -> Result<WriteOutcome, kube::Error>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
 {
     let Some((parameters, patch)) = status_patch::<K, _>(&object.metadata, Some(&object.status), status) else {
-        return Ok(Write::Unchanged);
+        return Ok(WriteOutcome::Unchanged);
     };
     let name = object.metadata.name.as_deref().unwrap_or_default();
     api.patch_status(name, &parameters, &patch).await?;
-    Ok(Write::Written)
+    Ok(WriteOutcome::Written)
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use vpptoken_operator::clock::{Clock, Random};
-use vpptoken_operator::operator::{Outside, REQUEST_READ_TIMEOUT, Settings, WATCH_READ_TIMEOUT, run_with};
+use vpptoken_operator::operator::{Environment, REQUEST_READ_TIMEOUT, Settings, WATCH_READ_TIMEOUT, run_with};
 use vpptoken_operator::tenant::Timings;
 
 use crate::world::{SYSTEM, World};
@@ -29,7 +29,7 @@ impl Process {
         let (stop, stopped) = watch::channel(false);
         let process = Arc::new(Self { number, is_dead: AtomicBool::new(false), stop, task: Mutex::default() });
         let (for_elapsed, for_wall) = (world.clone(), world.clone());
-        let outside = Outside {
+        let environment = Environment {
             client: kubernetes::client(world, &process, REQUEST_READ_TIMEOUT),
             watching: kubernetes::client(world, &process, WATCH_READ_TIMEOUT),
             transport: graph::transport(world, &process),
@@ -46,7 +46,7 @@ impl Process {
         };
         let (world, running) = (world.clone(), Arc::clone(&process));
         let task = tokio::spawn(async move {
-            let outcome = run_with(settings, SYSTEM.into(), outside, None, stopped).await;
+            let outcome = run_with(settings, SYSTEM.into(), environment, None, stopped).await;
             let was_stopped = *running.stop.borrow();
             if let Err(error) = outcome {
                 world.judge().fail(format!("runs: process {number} ended by itself: {error}"));
