@@ -481,13 +481,15 @@ impl Judge {
                 pending["sha256"].as_str() == entity.token_sha256.as_deref() && since.is_some() && since <= created_at
             })
         };
+        if self.hidden.contains(&entity.id) && !self.owned.contains(&entity.id) {
+            return false;
+        }
         // Only a list that begins after the intent is looked through for certain.
         if let Some(at) = self.twins.get(&entity.id).and_then(|at| at.checked_add(lag).ok()) {
             // A create that arrives late may find its intent abandoned.
             return !self.intents.is_empty() && self.intents.values().all(|written| at <= *written);
         }
-        let is_hidden = self.hidden.contains(&entity.id) && !self.owned.contains(&entity.id);
-        !(is_hidden || is_too_new && creator(&entity.id) != creator(created) && !is_named() && !is_intended())
+        !(is_too_new && creator(&entity.id) != creator(created) && !is_named() && !is_intended())
     }
 
     /// The location of the file that a token has.

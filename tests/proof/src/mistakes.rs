@@ -186,6 +186,8 @@ pub(crate) async fn unavailable(world: &World) -> Result<(), String> {
     };
     request("one");
     says(world, "t0", "SyncFailed").await?;
+    let is_told = |world: &World| events(world, "SyncFailed") > 0 || !world.is_calm();
+    world.until("an event says that the sync failed", LIMIT, is_told).await?;
     world.graph.set_sync_failure(TENANT, &id, false);
     world.take_graph_down(true);
     // With a write due, which a person's edit makes, it is not the snapshot that is missed.
@@ -344,4 +346,24 @@ pub(crate) async fn no_rights(world: &World) -> Result<(), String> {
         .await?;
     world.forbid("secrets", DEVICES, false);
     done(world, "t0", 300).await
+}
+
+/// A watched namespace that can't be read is deleted: whoever waited because of it goes on at once.
+pub(crate) async fn unread_namespace_ends(world: &World) -> Result<(), String> {
+    const OTHER: &str = "schools";
+    world.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": OTHER } }));
+    world.watch_namespaces(&[DEVICES, OTHER]);
+    world.forbid("vpptokens", OTHER, true);
+    world.put_file("t0", &file("t0", 200));
+    world.put_token("t0", json!({}));
+    world.start_process();
+    says(world, "t0", "NamespaceNotRead").await?;
+    world.delete("Namespace", "", OTHER);
+    let limit = if world.is_calm() { Duration::from_secs(60) } else { LIMIT };
+    world
+        .until("t0 does not wait for the namespace any more", limit, |world| {
+            world.condition("t0", "Ready").1 != "NamespaceNotRead"
+        })
+        .await?;
+    done(world, "t0", 200).await
 }
