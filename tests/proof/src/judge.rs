@@ -98,8 +98,8 @@ pub struct Judge {
     intents: BTreeMap<String, Timestamp>,
     /// When people created tokens that VppTokens were about to create.
     twins: BTreeMap<String, Timestamp>,
-    /// Tokens that were in a status once.
-    owned: BTreeSet<String>,
+    /// Tokens that were in a status once, and since when.
+    owned: BTreeMap<String, Timestamp>,
     uploads: BTreeMap<(String, String), usize>,
     /// When a file was last uploaded onto a token.
     uploaded: BTreeMap<String, Timestamp>,
@@ -471,7 +471,10 @@ impl Judge {
         let creator = |id: &str| self.created.get(id).map(|(_, process)| *process);
         let lag = SignedDuration::try_from(world.climate.list_lag).unwrap_or_default();
         let is_too_new = self.created.get(&entity.id).is_some_and(|(at, _)| world.now().duration_since(*at) < lag);
-        let is_named = || world.api.objects("VppToken").iter().any(|it| text(&it["status"]["tokenId"]) == entity.id);
+        let is_named = || {
+            self.owned.get(&entity.id).is_some_and(|since| *since <= self.sent.at)
+                && world.api.objects("VppToken").iter().any(|it| text(&it["status"]["tokenId"]) == entity.id)
+        };
         // By the intent that it was created from.
         let is_intended = || {
             let created_at = self.created.get(&entity.id).map(|(at, _)| *at);
@@ -481,7 +484,7 @@ impl Judge {
                 pending["sha256"].as_str() == entity.token_sha256.as_deref() && since.is_some() && since <= created_at
             })
         };
-        if self.hidden.contains(&entity.id) && !self.owned.contains(&entity.id) {
+        if self.hidden.contains(&entity.id) && !self.owned.contains_key(&entity.id) {
             return false;
         }
         // Only a list that begins after the intent is looked through for certain.
@@ -687,7 +690,7 @@ impl Judge {
         }
         if !id.is_empty() && token_id(old_status) != id {
             let owner = format!("owned by {}", text(&new["metadata"]["uid"]));
-            self.owned.insert(id.clone());
+            self.owned.entry(id.clone()).or_insert(world.now());
             self.sync_causes.entry(id).or_default().insert(owner);
         }
         let is = |type_: &str| condition(new, type_).0 == "True";

@@ -56,9 +56,6 @@ struct Lives {
     /// Threads; left out: one for each processor.
     #[arg(long)]
     threads: Option<usize>,
-    /// Print each broken history, not only one of each rule.
-    #[arg(long)]
-    all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -88,9 +85,6 @@ struct Random {
     /// Threads; left out: one for each processor.
     #[arg(long)]
     threads: Option<usize>,
-    /// Print each broken history, not only one of each rule.
-    #[arg(long)]
-    all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -144,7 +138,7 @@ fn random(arguments: &Random) -> bool {
         })
         .collect();
     let tally = run_all(&histories, threads(arguments.threads), Duration::from_secs(arguments.seconds));
-    report(&tally, began.elapsed(), arguments.all, Fault::ALL.into_iter());
+    report(&tally, began.elapsed(), Fault::ALL.into_iter());
     tally.broken.is_empty()
 }
 
@@ -249,7 +243,7 @@ fn lives(arguments: &Lives) -> Result<bool, String> {
         }
     }
     let faults = Fault::ALL.into_iter().filter(|fault| fault.strikes_in_lives());
-    let reached_all = report(&whole, began.elapsed(), arguments.all, faults);
+    let reached_all = report(&whole, began.elapsed(), faults);
     // One life, or a share of its histories, need not reach all.
     let is_whole = arguments.life.is_none() && arguments.fault.is_none() && arguments.singles.is_none();
     Ok(whole.broken.is_empty() && (reached_all || !is_whole))
@@ -272,7 +266,7 @@ fn pairs(singles: &[History], threads: usize, limit: Duration) -> Tally {
 }
 
 /// Prints what histories came to, and returns whether every step, every reason and every fault was reached.
-fn report(tally: &Tally, took: Duration, all: bool, faults: impl Iterator<Item = Fault>) -> bool {
+fn report(tally: &Tally, took: Duration, faults: impl Iterator<Item = Fault>) -> bool {
     println!(
         "\n{} histories in {:.0} s ({:.0} a second), {} calls, {:.0} virtual hours; {} broken",
         tally.histories,
@@ -293,11 +287,9 @@ fn report(tally: &Tally, took: Duration, all: bool, faults: impl Iterator<Item =
         let rule = broken.split(':').next().unwrap_or_default().to_owned();
         let count = shown.entry(rule).or_default();
         *count += 1;
-        if all {
-            println!("\n{broken}\n  {}", history.replay());
-        } else if *count == 1 {
-            let shortest = history.shortest();
-            println!("\n{broken}\n  {}", shortest.replay());
+        let shortest = if *count == 1 { history.shortest() } else { history.clone() };
+        println!("\n{broken}\n  {}", shortest.replay());
+        if *count == 1 {
             print_calls(&shortest, false);
         }
     }
