@@ -12,7 +12,7 @@ SMALL := $(filter-out it,$(sort \
   $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-up test proof bench mutants generate deny msrv clean check in-control-plane announce
+.PHONY: help demo demo-up test proof bench scale mutants generate deny msrv clean check in-control-plane announce
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,12 @@ proof: ## The operator itself in virtual time: its calls fail, its processes die
 bench: announce ## Measure how long a new object and a replaced Secret take to reach Graph
 	cargo build --locked --workspace --bins
 	@$(CONTROL_PLANE) run -- cargo bench --locked --profile dev --bench latency
+
+# SIZES="100x1 2000x20": so many VppTokens in so many tenants, one size after the other. A thousand in one tenant need eight
+# minutes, because Graph allows no more.
+scale: announce ## Measure the memory and the processor time of the release build with many VppTokens (half an hour)
+	cargo build --locked --workspace --bins
+	@$(CONTROL_PLANE) run -- cargo bench --locked --bench scale
 
 # ONLY=src/schedule.rs for one file, ONLY=next_after for one function. The settings are in .cargo/mutants.toml. The second pass
 # has the mutants that the first one missed.

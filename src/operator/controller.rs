@@ -208,8 +208,10 @@ fn changed_objects(
         let changed = match event {
             Event::Apply(object) | Event::InitApply(object) => {
                 tenants_changed.notify_one();
-                if let Some(uid) = object.uid() {
-                    context.local_state.open(&uid);
+                if is_listed {
+                    context.local_state.show(&object);
+                } else {
+                    context.local_state.show_newer(&object);
                 }
                 let name = (object.namespace().unwrap_or_default(), object.name_any());
                 let version = Version::of(&object);
@@ -235,7 +237,7 @@ fn changed_objects(
                 seen.retain(|_, version| version.uid.as_ref().is_some_and(|uid| uids.contains(uid)));
                 trigger(&context, context.local_state.keep_only(&uids));
                 // All objects that exist are remembered, also those of another scope's list.
-                uids.iter().for_each(|uid| context.local_state.open(uid));
+                context.caches.all_tokens().for_each(|object| context.local_state.show_unknown(&object));
                 trigger(&context, std::mem::take(&mut listed));
                 trigger_blocked(&context);
                 tenants_changed.notify_one();

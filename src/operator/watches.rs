@@ -1,14 +1,14 @@
-//! The watches and the caches that they fill. Secrets are watched as metadata only, stripped of annotations and managed
-//! fields: `last-applied-configuration` has the plain text.
+//! The watches and the caches that they fill. Secrets are watched as metadata only, and of that only the version is kept:
+//! the annotation `last-applied-configuration` has the plain text.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::http::Request;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::ObjectMeta;
 use kube::client::Body;
@@ -16,7 +16,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{Lookup, Store};
-use kube::runtime::utils::Backoff;
+use kube::runtime::utils::{Backoff, StreamBackoff};
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, Client, Resource};
 use tokio::sync::{Notify, broadcast};
@@ -24,8 +24,11 @@ use tokio::task::JoinSet;
 
 use super::watch_state::{Kind, Watch, Watches};
 use crate::api::status_patch::is_of_other_manager;
-use crate::api::{ClusterGraphTenant, GraphTenant, VppToken};
-use crate::vpptoken::{Caches, TokenCache};
+use crate::api::{ClusterGraphTenant, GraphTenant, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
+use crate::vpptoken::{Caches, SecretVersions, TokenCache, VersionsByNamespace};
+
+/// Objects of one page of a list: a page is in memory as a whole, in text and parsed.
+const PAGE_SIZE: u32 = 100;
 
 /// A namespace that is watched, or all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,7 +93,7 @@ pub(super) fn start(
     let tenants_changed = Arc::new(Notify::new());
     let (secrets_changed, _) = broadcast::channel(4096);
     let (namespaces_changed, _) = broadcast::channel(1024);
-    let config = watcher::Config::default;
+    let config = || watcher::Config::default().page_size(PAGE_SIZE);
     let everywhere = Scope(None);
 
     let mut secret_scopes = scopes.to_vec();
@@ -100,17 +103,21 @@ pub(super) fn start(
     let secrets = secret_scopes
         .iter()
         .map(|scope| {
-            let (store, writer) = kube::runtime::reflector::store();
+            let versions = SecretVersions::default();
             let watch = watches.add(Kind::Secrets, scope);
             let api = scope.api::<PartialObjectMeta<Secret>>(&observed(client, &watch));
             let (changed, tenants) = (secrets_changed.clone(), Arc::clone(&tenants_changed));
-            let events = watcher::watcher(api, config());
-            tasks.spawn(follow("the watch of the Secrets", watch, events, writer, move |secret| {
+            let changed = move |secret| {
                 // Without a receiver nothing is lost: the caches are read at the next reconcile.
                 let _ = changed.send(secret);
                 tenants.notify_one();
-            }));
-            store
+            };
+            let mut recorder = SecretRecorder { versions: versions.clone(), listed: HashMap::new(), changed };
+            let events = retried(watch, watcher::watcher(api, config()), move |events| {
+                events.inspect_ok(move |event| recorder.record(event))
+            });
+            tasks.spawn(events.for_each(|_| std::future::ready(())).map(|()| "the watch of the Secrets"));
+            versions
         })
         .collect();
 
@@ -217,6 +224,59 @@ where
     name
 }
 
+/// Keeps the versions of Secrets, and sends the namespace and name of every one that was added, changed or deleted.
+struct SecretRecorder<F> {
+    versions: SecretVersions,
+    /// Those of a list that is not complete yet.
+    listed: VersionsByNamespace,
+    changed: F,
+}
+
+impl<F: Fn((String, String))> SecretRecorder<F> {
+    fn record(&mut self, event: &Event<PartialObjectMeta<Secret>>) {
+        match event {
+            Event::Apply(object) => self.set(object.meta(), Some(version(object.meta()))),
+            Event::Delete(object) => self.set(object.meta(), None),
+            Event::Init => self.listed.clear(),
+            Event::InitApply(object) => {
+                let (namespace, name) = names(object.meta());
+                self.listed.entry(namespace).or_default().insert(name, version(object.meta()));
+            }
+            Event::InitDone => {
+                let now = std::mem::take(&mut self.listed);
+                let before = self.versions.replace(now.clone());
+                differing(&before, &now).into_iter().for_each(&self.changed);
+            }
+        }
+    }
+
+    fn set(&self, meta: &ObjectMeta, version: Option<String>) {
+        let (namespace, name) = names(meta);
+        self.versions.set(&namespace, &name, version);
+        (self.changed)((namespace, name));
+    }
+}
+
+fn version(meta: &ObjectMeta) -> String {
+    let [uid, version] = [&meta.uid, &meta.resource_version].map(|text| text.as_deref().unwrap_or_default());
+    format!("{uid}/{version}")
+}
+
+/// The Secrets that are in one of two lists, or have another version there.
+fn differing(before: &VersionsByNamespace, now: &VersionsByNamespace) -> BTreeSet<(String, String)> {
+    let lacks = |all: &VersionsByNamespace, namespace: &String, name: &String, version: &String| {
+        all.get(namespace).and_then(|of_namespace| of_namespace.get(name)) != Some(version)
+    };
+    let mut differing = BTreeSet::new();
+    for (one, other) in [(before, now), (now, before)] {
+        for (namespace, of_namespace) in one {
+            let new = of_namespace.iter().filter(|(name, version)| lacks(other, namespace, name, version));
+            differing.extend(new.map(|(name, _)| (namespace.clone(), name.clone())));
+        }
+    }
+    differing
+}
+
 /// After an outage, no watch is later than this.
 const MAX_WATCH_DELAY: Duration = Duration::from_secs(8);
 
@@ -243,7 +303,7 @@ impl Backoff for WatchBackoff {
     fn reset(&mut self) {}
 }
 
-/// Retries a watch with growing delays, strips what is not needed, fills a cache, and reports the state of the watch.
+/// Retries a watch, strips what is not needed, and fills a cache.
 fn cached<K>(
     watch: Watch,
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
@@ -252,22 +312,36 @@ fn cached<K>(
 where
     K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
-    let strip = |object: &mut K| {
-        let is_secret = <K as Resource>::kind(&()) == "Secret";
-        let meta = object.meta_mut();
-        // Of the managed fields, only that others wrote the status is used.
-        meta.managed_fields.take_if(|entries| {
-            entries.retain(is_of_other_manager);
-            entries.iter_mut().for_each(|entry| entry.fields_v1 = None);
-            is_secret || entries.is_empty()
-        });
-        if is_secret {
-            meta.annotations = None;
-        }
-    };
+    retried(watch, events, move |events| events.modify(|object| strip(object.meta_mut())).reflect(writer))
+}
+
+/// Of the managed fields, only that others wrote the status is used; of the annotations, only our own are.
+fn strip(meta: &mut ObjectMeta) {
+    meta.managed_fields.take_if(|entries| {
+        entries.retain(is_of_other_manager);
+        entries.iter_mut().for_each(|entry| entry.fields_v1 = None);
+        entries.is_empty()
+    });
+    meta.annotations.take_if(|annotations| {
+        annotations.retain(|name, _| [SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT].contains(&name.as_str()));
+        annotations.is_empty()
+    });
+}
+
+/// Retries a watch with growing delays, and reports its state once `keep` has kept what its events have.
+fn retried<K, E, S>(
+    watch: Watch,
+    events: E,
+    keep: impl FnOnce(StreamBackoff<E, WatchBackoff>) -> S,
+) -> impl Stream<Item = Event<K>> + Send + 'static
+where
+    K: Send + 'static,
+    E: Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+    S: Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+{
     let backoff = WatchBackoff::default();
     let has_read = Arc::clone(&backoff.has_read);
-    events.backoff(backoff).modify(strip).reflect(writer).filter_map(move |event| {
+    keep(events.backoff(backoff)).filter_map(move |event| {
         match &event {
             Err(error) => watch.failed(error),
             Ok(Event::InitDone) => {

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use rpds::RedBlackTreeMapSync;
 
 use crate::graph::Entity;
 
@@ -139,10 +140,10 @@ impl Entry {
     }
 }
 
-/// The tokens of one tenant.
+/// The tokens of one tenant. A clone shares the entries with the original: a change costs one entry, however many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    entries: BTreeMap<String, Entry>,
+    entries: RedBlackTreeMapSync<String, Entry>,
     deleted: BTreeMap<String, Timestamp>,
     missing: BTreeMap<String, Missing>,
     lists: Vec<Timestamp>,
@@ -248,16 +249,17 @@ impl Snapshot {
                 continue;
             }
             self.missing.remove(&id);
-            let is_new = !self.entries.contains_key(&id);
-            let entry = self.entries.entry(id.clone()).or_default();
-            if entry.is_newer_than_list(began) {
+            let known = self.entries.get(&id);
+            if known
+                .is_some_and(|entry| entry.is_newer_than_list(began) || entry.entity == entity && entry.is_present())
+            {
                 continue;
             }
-            if is_new || entry.entity != entity || entry.absent > 0 {
-                merged.changed.insert(id);
-            }
+            let mut entry = known.cloned().unwrap_or_default();
             entry.absent = 0;
             entry.show(entity, ended);
+            merged.changed.insert(id.clone());
+            self.entries.insert_mut(id, entry);
         }
         self.lists.push(began);
         let too_many = self.lists.len().saturating_sub(8);
@@ -294,10 +296,12 @@ impl Snapshot {
     /// A token was created.
     pub fn record_created(&mut self, entity: Entity, written: &[(Field, String)], now: Timestamp) {
         self.missing.remove(&entity.id);
-        let entry = self.entries.entry(entity.id.clone()).or_default();
+        let id = entity.id.clone();
+        let mut entry = self.entries.get(&id).cloned().unwrap_or_default();
         entry.last_write = Some(now);
         entry.remember(written, now);
         entry.answered(entity, now);
+        self.entries.insert_mut(id, entry);
     }
 
     /// A token was asked for by its id, and found.
@@ -308,11 +312,13 @@ impl Snapshot {
         }
         self.deleted.remove(&entity.id);
         self.missing.remove(&entity.id);
-        let entry = self.entries.entry(entity.id.clone()).or_default();
+        let id = entity.id.clone();
+        let mut entry = self.entries.get(&id).cloned().unwrap_or_default();
         if !entry.keeps_its_answer(began) {
             entry.absent = 0;
             entry.asked = Some((began, now));
             entry.show(entity, now);
+            self.entries.insert_mut(id, entry);
         }
     }
 
@@ -322,7 +328,8 @@ impl Snapshot {
         if self.entries.get(id).is_some_and(|entry| entry.keeps_its_answer(began)) {
             return;
         }
-        let entry = self.entries.remove(id);
+        let entry = self.entries.get(id).cloned();
+        self.entries.remove_mut(id);
         let missing = self.missing.entry(id.to_owned());
         let missing = missing.or_insert(Missing { entry, since: began, last: now, has_vanished: false });
         missing.last = now;
@@ -331,7 +338,7 @@ impl Snapshot {
 
     /// A token was deleted by us.
     pub fn record_deleted(&mut self, id: &str, now: Timestamp) {
-        self.entries.remove(id);
+        self.entries.remove_mut(id);
         self.missing.remove(id);
         self.deleted.insert(id.to_owned(), now);
     }

@@ -8,8 +8,8 @@ use kube::{Api, ResourceExt};
 use secrecy::SecretString;
 use serde_json::json;
 
-use super::local_state::CreateKey;
-use super::observe::{read_file, tenant_name};
+use super::claims::{CreateKey, tenant_name};
+use super::observe::read_file;
 use super::observed::{Observed, StepKind, TenantState, TryStart, UnsentIntent};
 use super::outcome::Outcome;
 use super::plan::{Step, Wanted};
@@ -118,7 +118,7 @@ async fn finalizer(context: &Context, object: &VppToken, add: bool) -> Result<St
     let patched = api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
     match patched {
         Ok(patched) => {
-            context.local_state.change(uid(object)?, |state| state.version = patched.resource_version());
+            context.local_state.show_written(&patched);
             Ok(StepResult { object_changed: true, ..StepResult::default() })
         }
         Err(kube::Error::Api(status)) if status.is_not_found() => {

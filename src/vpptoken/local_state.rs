@@ -1,19 +1,18 @@
 //! What this process remembers of the objects beyond their statuses: claims that are newer than any cache, the locks to
 //! create, and failures.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use super::claims::{Claims, CreateKey, Index, OthersClaims, TenantName};
 use super::observed::{Attempts, FileFacts, FileProblem, Inputs};
 use super::outcome::Outcome;
 use super::plan::Plan;
 use crate::api::status_patch::Status;
-use crate::api::{PendingCreate, TokenEncoding, VppTokenStatus};
-
-/// A tenant, apart from how it is reached: cloud and tenant id.
-pub type TenantName = String;
+use crate::api::{TokenEncoding, VppToken, VppTokenStatus};
+use crate::tenant::TenantKey;
 
 /// The file of one version of a Secret, read once.
 #[derive(Clone, Debug)]
@@ -73,33 +72,7 @@ struct State {
     objects: BTreeMap<String, ObjectState>,
     claims: BTreeMap<(TenantName, String), String>,
     create_locks: BTreeMap<(TenantName, CreateKey), CreateLock>,
-}
-
-/// Creates with a key in common go one after the other.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum CreateKey {
-    /// The Apple ID.
-    AppleId(String),
-    /// The file, as far as Graph shows it: its organization, and the second in which it expires.
-    File(String, i64),
-}
-
-impl CreateKey {
-    /// An Apple ID, however it is written.
-    pub fn of_apple_id(apple_id: &str) -> Self {
-        Self::AppleId(apple_id.trim().to_lowercase())
-    }
-
-    /// What a file names, however it is written.
-    pub fn of_file(organization_name: &str, expiration: Timestamp) -> Self {
-        Self::File(organization_name.trim().to_lowercase(), expiration.as_second())
-    }
-
-    /// Both keys of a create.
-    pub fn of_pending(pending: &PendingCreate) -> Vec<Self> {
-        let file = Self::of_file(&pending.organization_name, pending.expiration_date_time);
-        vec![Self::of_apple_id(&pending.apple_id), file]
-    }
+    index: Index,
 }
 
 #[derive(Clone, Debug)]
@@ -163,33 +136,84 @@ impl LocalState {
         self.state().objects.entry(uid.to_owned()).or_default();
     }
 
+    /// A list shows an object: it is remembered from now on, and what its status says it has.
+    pub fn show(&self, object: &VppToken) {
+        if let Some(uid) = object.metadata.uid.as_deref() {
+            self.open(uid);
+            self.state().index.show(object);
+        }
+    }
+
+    /// The same for an event of a watch, which may be late.
+    pub fn show_newer(&self, object: &VppToken) {
+        if let Some(uid) = object.metadata.uid.as_deref() {
+            self.open(uid);
+            self.state().index.show_newer(object);
+        }
+    }
+
+    /// The answer to a write of this process shows an object: others see that before a watch brings it.
+    pub fn show_written(&self, object: &VppToken) {
+        let Some(uid) = object.metadata.uid.as_deref() else { return };
+        let mut state = self.state();
+        if let Some(known) = state.objects.get_mut(uid) {
+            known.version.clone_from(&object.metadata.resource_version);
+            state.index.show_newer(object);
+        }
+    }
+
+    /// A cache has an object, perhaps an older one than what was shown: it is remembered from now on.
+    pub fn show_unknown(&self, object: &VppToken) {
+        if let Some(uid) = object.metadata.uid.as_deref() {
+            self.open(uid);
+            let mut state = self.state();
+            if !state.index.knows(uid) {
+                state.index.show(object);
+            }
+        }
+    }
+
+    /// The claims in a tenant.
+    pub fn claims(&self, tenant: &str) -> Claims {
+        self.state().index.claims(tenant)
+    }
+
+    /// The claims in a tenant of all objects but one.
+    pub fn others_claims(&self, tenant: &str, uid: &str, namespace: &str) -> OthersClaims {
+        self.state().index.others_claims(tenant, uid, namespace)
+    }
+
+    /// Tenant objects of other objects whose statuses show an intent with one of the keys, recorded after a time.
+    pub fn tenants_of_intents(&self, keys: &[CreateKey], uid: &str, after: Timestamp) -> BTreeSet<TenantKey> {
+        self.state().index.tenants_of_intents(keys, uid, after)
+    }
+
     /// Changes what is remembered of an object; none when it was deleted.
     pub fn change<T>(&self, uid: &str, change: impl FnOnce(&mut ObjectState) -> T) -> Option<T> {
         self.state().objects.get_mut(uid).map(change)
     }
 
-    /// Claims a token for an object. False when another object has it, or when the object was deleted.
+    /// Claims a token for an object. False when this process has claimed it for another object, or when the object was deleted.
     pub fn claim(&self, tenant: &str, id: &str, uid: &str) -> bool {
         let mut state = self.state();
         if !state.objects.contains_key(uid) {
             return false;
         }
         let holder = state.claims.entry((tenant.to_owned(), id.to_owned())).or_insert_with(|| uid.to_owned());
-        holder == uid
-    }
-
-    /// The claims in a tenant: the tokens of each object.
-    pub fn claims(&self, tenant: &str) -> HashMap<String, Vec<String>> {
-        let mut claims: HashMap<String, Vec<String>> = HashMap::new();
-        for ((_, id), holder) in self.state().claims.iter().filter(|((of, _), _)| of == tenant) {
-            claims.entry(holder.clone()).or_default().push(id.clone());
+        let is_its = holder == uid;
+        if is_its {
+            state.index.claim(uid, tenant, id);
         }
-        claims
+        is_its
     }
 
     /// Gives up the claims of an object, except for one token.
     pub fn unclaim(&self, uid: &str, but: Option<&str>) {
-        self.state().claims.retain(|(_, id), holder| holder != uid || Some(id.as_str()) == but);
+        let mut state = self.state();
+        for claim in state.index.claimed_by(uid).into_iter().filter(|(_, id)| Some(id.as_str()) != but) {
+            state.claims.remove(&claim);
+        }
+        state.index.unclaim(uid, but);
     }
 
     /// Takes the locks to create in a tenant: all of them, or none. False when another object has one; `who` (namespace
@@ -265,6 +289,7 @@ impl LocalState {
         // The state first: without it nothing can be claimed any more.
         self.state().objects.remove(uid);
         self.unclaim(uid, None);
+        self.state().index.forget(uid);
         self.unlock_creates(|lock| lock.holder == uid && !lock.was_sent)
     }
 
@@ -358,7 +383,7 @@ mod tests {
                 && !local_state.claim("t", "id", "b")
         );
         assert!(local_state.claim("other", "id", "b"));
-        assert_eq!(local_state.claims("t")["a"], ["id"]);
+        assert!(local_state.others_claims("t", "b", "ns").contains("id"));
         local_state.forget("a");
         assert!(!local_state.claim("t", "id", "a"), "it was deleted");
         assert!(local_state.claim("t", "id", "b"));

@@ -1,6 +1,7 @@
 //! The reconcile loop: observe, plan, act, report. One step and one status write at a time.
 
 pub mod act;
+pub mod claims;
 pub mod events;
 pub mod local_state;
 pub mod observe;
@@ -9,11 +10,12 @@ pub mod outcome;
 pub mod plan;
 pub mod report;
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -77,8 +79,8 @@ impl TokenCache {
 pub struct Caches {
     /// All VppTokens that this operator manages.
     pub tokens: Vec<TokenCache>,
-    /// Metadata of the Secrets, without annotations.
-    pub secrets: Vec<Store<PartialObjectMeta<Secret>>>,
+    /// The versions of the Secrets.
+    pub secrets: Vec<SecretVersions>,
     /// Metadata of the namespaces.
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
 }
@@ -107,9 +109,46 @@ impl Caches {
 
     /// The version of a Secret, if it is there.
     pub fn secret_version(&self, namespace: &str, name: &str) -> Option<String> {
-        let reference = ObjectRef::new(name).within(namespace);
-        let secret = self.secrets.iter().find_map(|store| store.get(&reference))?;
-        Some(format!("{}/{}", secret.uid().unwrap_or_default(), secret.resource_version().unwrap_or_default()))
+        self.secrets.iter().find_map(|versions| versions.get(namespace, name))
+    }
+}
+
+/// Names of Secrets, and their versions, in each namespace.
+pub type VersionsByNamespace = HashMap<String, HashMap<String, String>>;
+
+/// The versions of the Secrets of a watched namespace, or of all: a cluster may have many that are none of ours, so that
+/// nothing else of them is kept. Clones are the same one.
+#[derive(Clone, Default)]
+pub struct SecretVersions(Arc<RwLock<VersionsByNamespace>>);
+
+impl SecretVersions {
+    /// The version of a Secret, if it is there: it differs from that of any other content, also of a Secret that was deleted.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<String> {
+        let versions = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        versions.get(namespace)?.get(name).cloned()
+    }
+
+    /// A Secret has a version now, or was deleted.
+    pub fn set(&self, namespace: &str, name: &str, version: Option<String>) {
+        let mut versions = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match version {
+            Some(version) => {
+                versions.entry(namespace.to_owned()).or_default().insert(name.to_owned(), version);
+            }
+            None => {
+                if let Some(of_namespace) = versions.get_mut(namespace) {
+                    of_namespace.remove(name);
+                    if of_namespace.is_empty() {
+                        versions.remove(namespace);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Replaces all of them, and returns those before.
+    pub fn replace(&self, versions: VersionsByNamespace) -> VersionsByNamespace {
+        std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), versions)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Gathers everything that a decision needs into one value. It only reads: the caches, and, when a write to Graph is
 //! due, the Secret and what the tenant allows from the API server.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,14 +11,15 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, CustomResourceExt, ResourceExt};
 
-use super::local_state::{CreateKey, ObjectState, ReadFile};
+use super::claims::{CreateKey, tenant_name};
+use super::local_state::{ObjectState, ReadFile};
 use super::observed::{
-    FileFacts, FileProblem, KnownTenant, Object, Observed, Others, Owner, Permission, TenantState, bounded_request,
+    FileFacts, FileProblem, KnownTenant, Object, Observed, Others, Permission, TenantState, bounded_request,
 };
 use super::{Context, Error, namespace, tenant_key, uid};
 use crate::api::{
-    ClusterGraphTenant, FINALIZER, PendingCreate, Reason, SYNC_REQUESTED_AT, TenantKind, TokenEncoding,
-    UPLOAD_REQUESTED_AT, VppToken, VppTokenStatus, VppTokenTenant,
+    ClusterGraphTenant, FINALIZER, Reason, SYNC_REQUESTED_AT, TenantKind, TokenEncoding, UPLOAD_REQUESTED_AT, VppToken,
+    VppTokenTenant,
 };
 use crate::tenant::{Access, Tenant, TenantKey};
 use crate::token_file::TokenFile;
@@ -148,11 +149,6 @@ fn namespace_of(context: &Context, object: &VppToken) -> Result<Option<Arc<Parti
     Ok(context.caches.namespaces.get(&ObjectRef::new(namespace(object)?)))
 }
 
-/// A tenant's name in claims and locks, however many tenant objects stand for it.
-pub fn tenant_name(identity: &VppTokenTenant) -> String {
-    format!("{:?}/{}", identity.cloud, identity.tenant_id.to_lowercase())
-}
-
 /// The other VppTokens of this tenant: their statuses, and what this process knows before these show it.
 fn others(
     context: &Context,
@@ -161,13 +157,7 @@ fn others(
     file: Option<&FileFacts>,
 ) -> Result<Others, Error> {
     let name = tenant_name(identity);
-    let own = Own { namespace: namespace(object)?, uid: uid(object)?, keys: create_keys(object, file) };
-    let all: Vec<Arc<VppToken>> = context.caches.all_tokens().collect();
-    let rivals = all.iter().filter_map(|object| Some((object, object.metadata.uid.as_deref()?)));
-    let rivals = rivals.filter(|(_, uid)| *uid != own.uid).map(|(object, uid)| {
-        let leads_here = || tenant_of(context, object).is_some_and(|tenant| tenant_name(&tenant) == name);
-        (Rival::of(object, uid), leads_here)
-    });
+    let (namespace, uid, keys) = (namespace(object)?, uid(object)?, create_keys(object, file));
     let overdue = context.clock.now().checked_sub(context.timings.unknown_outcome).unwrap_or(Timestamp::MIN);
     // Another process may have sent a create long after its intent, and until it ended, just before this one began.
     let is_new = tenant_key(object).is_none_or(|key| match context.registry.find(&key) {
@@ -175,13 +165,20 @@ fn others(
         _ => true,
     });
     let decided = if is_new { Timestamp::MIN } else { overdue };
-    let mut others = others_of(&own, rivals, &name, &context.local_state.claims(&name), decided);
-    others.unread = context.caches.has_unread_namespace();
+    // Neither of two intents goes first, because each object may have recorded its own before it saw the other's, as in two
+    // processes: each object that sees the other's intent abandons its own. What became of intents recorded until `decided`
+    // is known: `knownIds` and the claims show their results.
+    let leads_here = |key: &TenantKey| matches!(context.registry.find(key), Some(Some(tenant)) if tenant_name(&tenant.identity) == name);
+    let mut others = Others {
+        claims: context.local_state.others_claims(&name, uid, namespace),
+        creating: context.local_state.tenants_of_intents(&keys, uid, decided).iter().any(leads_here),
+        unread: context.caches.has_unread_namespace(),
+    };
     for (namespace, name) in context.local_state.unlock_creates_before(overdue) {
         (context.trigger)(&namespace, &name);
     }
-    let who = (namespace(object)?.to_owned(), object.name_any());
-    if context.local_state.is_create_locked_by_other(&name, &own.keys, own.uid, who) {
+    let who = (namespace.to_owned(), object.name_any());
+    if context.local_state.is_create_locked_by_other(&name, &keys, uid, who) {
         others.creating = true;
     }
     Ok(others)
@@ -192,91 +189,6 @@ fn create_keys(object: &VppToken, file: Option<&FileFacts>) -> Vec<CreateKey> {
     let apple_id = object.spec.apple_id.as_deref().map(CreateKey::of_apple_id);
     let file = file.map(|file| CreateKey::of_file(&file.organization_name, file.expiration));
     apple_id.into_iter().chain(file).collect()
-}
-
-/// The VppToken that the others are compared with.
-#[derive(Clone, Debug)]
-pub struct Own<'a> {
-    /// Its namespace.
-    pub namespace: &'a str,
-    /// Its UID.
-    pub uid: &'a str,
-    /// The keys that its create would lock.
-    pub keys: Vec<CreateKey>,
-}
-
-/// A VppToken, as far as it matters to the others of its tenant.
-#[derive(Clone, Copy, Debug)]
-pub struct Rival<'a> {
-    /// Its UID.
-    pub uid: &'a str,
-    /// When it was created.
-    pub created: Timestamp,
-    /// Its namespace.
-    pub namespace: &'a str,
-    /// Its name.
-    pub name: &'a str,
-    /// Its status.
-    pub status: Option<&'a VppTokenStatus>,
-}
-
-impl<'a> Rival<'a> {
-    fn of(object: &'a VppToken, uid: &'a str) -> Self {
-        Self {
-            uid,
-            created: object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
-            namespace: object.metadata.namespace.as_deref().unwrap_or_default(),
-            name: object.metadata.name.as_deref().unwrap_or_default(),
-            status: object.status.as_ref(),
-        }
-    }
-}
-
-/// What the statuses of other VppTokens, and the newer claims of this process, mean for one. Each of the others comes
-/// with whether its `tenantRef` leads to the same tenant. What became of intents recorded until `decided` is known. Pure.
-pub fn others_of<'a>(
-    own: &Own<'_>,
-    rivals: impl Iterator<Item = (Rival<'a>, impl Fn() -> bool)>,
-    name: &str,
-    claims: &HashMap<String, Vec<String>>,
-    decided: Timestamp,
-) -> Others {
-    let mut others = Others::default();
-    for (Rival { uid, created, namespace, name: its_name, status }, leads_here) in rivals {
-        let its_name = (namespace == own.namespace).then(|| its_name.to_owned());
-        let owner = Owner { created, uid: uid.to_owned(), name: its_name };
-        for id in claims.get(uid).into_iter().flatten() {
-            others.claim(id, &owner);
-        }
-        let Some(status) = status else { continue };
-        if let (Some(tenant), Some(id)) = (&status.tenant, &status.token_id)
-            && tenant_name(tenant) == name
-        {
-            others.claim(id, &owner);
-            if let Some(uploaded) = &status.uploaded {
-                // Always the same one of several, in whatever order they come.
-                let first = others.files.entry(uploaded.sha256.clone()).or_insert_with(|| id.clone());
-                if *id < *first {
-                    first.clone_from(id);
-                }
-            }
-        }
-        // An older one has been resolved, or can't be; `knownIds` and the claims show its result. Neither of two
-        // intents goes first, because each object may have recorded its own before it saw the other's, as in two
-        // processes: each object that sees the other's intent abandons its own.
-        let is_recent = |pending: &PendingCreate| pending.since > decided;
-        if let Some(pending) = status.pending_create.as_ref().filter(|pending| is_recent(pending))
-            && CreateKey::of_pending(pending).iter().any(|key| own.keys.contains(key))
-            && leads_here()
-        {
-            others.creating = true;
-        }
-    }
-    others
-}
-
-fn tenant_of(context: &Context, object: &VppToken) -> Option<VppTokenTenant> {
-    Some(context.registry.find(&tenant_key(object)?)??.identity)
 }
 
 /// The token file: read once per version of its Secret, and again for every write.
@@ -327,98 +239,4 @@ pub(super) async fn read_file(context: &Context, object: &VppToken) -> Result<Re
         return Ok(Err(FileProblem::KeyNotFound));
     };
     Ok(TokenFile::parse(&bytes.0).map_err(|error| FileProblem::Malformed(error.to_string())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tenant::Timings;
-
-    fn rival<'a>(uid: &'a str, status: &'a VppTokenStatus) -> Rival<'a> {
-        Rival { uid, created: Timestamp::UNIX_EPOCH, namespace: "devices", name: uid, status: Some(status) }
-    }
-
-    fn own(keys: Vec<CreateKey>) -> Own<'static> {
-        Own { namespace: "devices", uid: "a", keys }
-    }
-
-    fn tenant() -> VppTokenTenant {
-        VppTokenTenant { cloud: crate::api::Cloud::Global, tenant_id: "8d3f".into(), api: crate::api::GraphApi::V1 }
-    }
-
-    /// A status that has a token, and uploaded a file to it.
-    fn has(id: &str, sha256: &str) -> VppTokenStatus {
-        let uploaded = crate::api::Uploaded {
-            sha256: sha256.into(),
-            expiration_date_time: Timestamp::UNIX_EPOCH,
-            organization_name: "Contoso".into(),
-            time: Timestamp::UNIX_EPOCH,
-            shown: false,
-        };
-        VppTokenStatus {
-            tenant: Some(tenant()),
-            token_id: Some(id.into()),
-            uploaded: Some(uploaded),
-            ..VppTokenStatus::default()
-        }
-    }
-
-    #[test]
-    fn of_several_that_have_a_token_the_elder_has_it_in_whatever_order_they_come() {
-        let (status, other) = (has("t1", "digest-1"), has("t0", "digest-1"));
-        let elder = Rival { namespace: "elsewhere", ..rival("b", &status) };
-        let younger = Rival { created: Timestamp::UNIX_EPOCH + Timings::default().settling, ..rival("c", &status) };
-        let beside = rival("d", &other);
-        let seen = |rivals: [Rival<'_>; 3]| {
-            let rivals = rivals.into_iter().map(|rival| (rival, || true));
-            let name = tenant_name(&tenant());
-            others_of(&own(Vec::new()), rivals, &name, &HashMap::new(), Timestamp::MIN)
-        };
-        let others = seen([elder, younger, beside]);
-        assert_eq!(seen([beside, younger, elder]), others);
-        assert_eq!(others.claimed["t1"].uid, "b");
-        assert_eq!(others.claimed["t1"].name, None, "it is in another namespace");
-        assert_eq!(others.claimed["t0"].name.as_deref(), Some("d"));
-        assert_eq!(others.files["digest-1"], "t0");
-    }
-
-    #[test]
-    fn of_two_that_recorded_an_intent_each_that_sees_the_other_waits() {
-        let timings = Timings::default();
-        let now = Timestamp::UNIX_EPOCH + timings.unknown_outcome * 2;
-        let with_intent = |apple_id: &str, since| {
-            let pending = PendingCreate {
-                sha256: "digest".into(),
-                since,
-                apple_id: apple_id.into(),
-                organization_name: "Contoso".into(),
-                expiration_date_time: now,
-                known_ids: Vec::new(),
-            };
-            VppTokenStatus { pending_create: Some(pending), ..VppTokenStatus::default() }
-        };
-        let sees = |status: &VppTokenStatus, other: &VppTokenStatus, leads_here: bool| {
-            let rivals = [(rival("b", other), move || leads_here)].into_iter();
-            let own = own(CreateKey::of_pending(status.pending_create.as_ref().unwrap()));
-            others_of(&own, rivals, "tenant", &HashMap::new(), now - timings.unknown_outcome).creating
-        };
-        let earlier = with_intent("vpp@contoso.example", now - timings.settling);
-        let later = with_intent("VPP@contoso.example ", now);
-        assert!(sees(&earlier, &later, true) && sees(&later, &earlier, true));
-        assert!(!sees(&earlier, &later, false), "in another tenant");
-        let mut of_another = with_intent("other@contoso.example", now);
-        assert!(sees(&earlier, &of_another, true), "of another Apple ID, with the same file");
-        let file = of_another.pending_create.as_mut().unwrap();
-        file.organization_name = " CONTOSO".into();
-        file.expiration_date_time += jiff::SignedDuration::from_millis(999);
-        assert!(sees(&earlier, &of_another, true), "with one of the same second");
-        of_another.pending_create.as_mut().unwrap().organization_name = "Fabrikam".into();
-        assert!(!sees(&earlier, &of_another, true), "of another organization");
-        let file = of_another.pending_create.as_mut().unwrap();
-        file.organization_name = "Contoso".into();
-        file.expiration_date_time += timings.settling;
-        assert!(!sees(&earlier, &of_another, true), "of another Apple ID, with another file");
-        assert!(!sees(&earlier, &with_intent("vpp@contoso.example", now - timings.unknown_outcome), true), "long ago");
-        assert!(!sees(&earlier, &VppTokenStatus::default(), true), "none");
-    }
 }

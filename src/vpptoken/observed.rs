@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::claims::OthersClaims;
 use crate::api::{AllowedOperation, Reason, VppTokenSpec, VppTokenStatus, VppTokenTenant};
 use crate::graph::{ErrorKind, GraphError};
 use crate::tenant::{Field, TenantView, Timings};
@@ -153,35 +154,12 @@ impl From<AllowedOperation> for Permission {
 /// The other VppTokens of the same tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Others {
-    /// Tokens of other VppTokens, each with its owner; of several owners, the one that takes precedence.
-    pub claimed: BTreeMap<String, Owner>,
-    /// Digests of the files that other VppTokens uploaded, and the tokens that have them.
-    pub files: BTreeMap<String, String>,
+    /// The tokens that they have, and the files that they uploaded.
+    pub claims: OthersClaims,
     /// Another VppToken is creating with the same Apple ID, or with a file of the same organization and expiry, and goes first.
     pub creating: bool,
     /// This process has never read one of the watched namespaces: what else is claimed, or being created, is not known.
     pub unread: bool,
-}
-
-impl Others {
-    /// Adds a claim of another VppToken.
-    pub fn claim(&mut self, id: &str, owner: &Owner) {
-        let first = self.claimed.entry(id.to_owned()).or_insert_with(|| owner.clone());
-        if owner < first {
-            *first = owner.clone();
-        }
-    }
-}
-
-/// A VppToken that has a token. Of two, the lesser takes precedence: the elder, then the one with the lower UID.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Owner {
-    /// When it was created.
-    pub created: Timestamp,
-    /// Its UID.
-    pub uid: String,
-    /// Its name, if it is in the same namespace: objects of other namespaces are not named.
-    pub name: Option<String>,
 }
 
 /// What this process remembers of an object, beyond its status.

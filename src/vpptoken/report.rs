@@ -45,11 +45,14 @@ pub async fn report(
         let written = write(&api, &object, &plan.status).await;
         match written {
             Ok(written) => {
+                if let Some(written) = &written {
+                    // Before the lock to create is released: who takes it next must not see the intent.
+                    context.local_state.show_written(written);
+                }
                 record_reported(context, &uid, &plan, &result.outcome, &observed);
                 // After the outcome is recorded, because publishing an event may take long.
                 publish(context, &object, result.event).await;
-                if let Some(written) = written {
-                    context.local_state.change(&uid, |state| state.version = written.resource_version());
+                if written.is_some() {
                     publish_changes(context, &object, &plan.status).await;
                 }
                 return Ok(Some(plan));
@@ -115,7 +118,7 @@ pub(super) async fn write_planned_status(context: &Context, object: &mut VppToke
     match write(&api, object, &plan.status).await {
         Ok(None) => Ok(true),
         Ok(Some(written)) => {
-            context.local_state.change(uid(object)?, |state| state.version = written.resource_version());
+            context.local_state.show_written(&written);
             publish_changes(context, object, &plan.status).await;
             *object = written;
             Ok(true)

@@ -25,6 +25,7 @@ use crate::api::{Credentials, FINALIZER, Reason, TenantConnection, VppToken, Vpp
 use crate::graph::{AppRegistration, Credential, GraphClient, Transport};
 use crate::schedule::duration;
 use crate::tenant::{Change, Session, SessionSettings, Tenant, TenantKey, TenantRegistry, Unusable, WriteRateLimiters};
+use crate::vpptoken::claims::tenant_name;
 use crate::vpptoken::{Context, TokenCache, tenant_key};
 use objects::TenantObject;
 use status::WriteOutcome;
@@ -417,10 +418,10 @@ impl SessionManager {
         for key in used {
             if let (Some(object), Some(Some(tenant))) = (objects::find(&self.caches, &key), self.registry().find(&key))
             {
-                let claimed = status::claimed(&self.context.caches, &tenant.identity);
+                let claims = self.context.local_state.claims(&tenant_name(&tenant.identity));
                 let session = tenant.session.map(|session| session.view());
                 let warning = self.open_sessions.get(&key).and_then(|open| open.warning.as_deref());
-                let written = status::write(&self.context, &key, &object, session, warning, &claimed).await;
+                let written = status::write(&self.context, &key, &object, session, warning, &claims).await;
                 all_written &= written != WriteOutcome::Failed;
             }
         }

@@ -1,7 +1,5 @@
 //! The status of a tenant object, written only when it changed.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
@@ -11,23 +9,11 @@ use serde::de::DeserializeOwned;
 use super::objects::TenantObject;
 use crate::api::conditions::{self, ConditionStatus, ConditionType, ConditionUpdate};
 use crate::api::status_patch::status_patch;
-use crate::api::{ClusterGraphTenant, GraphTenant, Reason, TenantKind, TenantStatus, VppTokenTenant};
+use crate::api::{ClusterGraphTenant, GraphTenant, Reason, TenantKind, TenantStatus};
 use crate::graph::ErrorKind;
 use crate::tenant::{Problem, TenantKey, TenantView, Unusable};
-use crate::vpptoken::{Caches, Context, plan};
-
-/// The ids of a tenant's tokens that a VppToken has.
-pub(super) fn claimed(caches: &Caches, identity: &VppTokenTenant) -> BTreeSet<String> {
-    let is_same = |tenant: &VppTokenTenant| {
-        tenant.cloud == identity.cloud && tenant.tenant_id.eq_ignore_ascii_case(&identity.tenant_id)
-    };
-    let ids = caches.all_tokens().filter_map(|object| {
-        let status = object.status.as_ref()?;
-        status.tenant.as_ref().filter(|tenant| is_same(tenant))?;
-        status.token_id.clone()
-    });
-    ids.collect()
-}
+use crate::vpptoken::claims::Claims;
+use crate::vpptoken::{Context, plan};
 
 /// How the write of a status ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +33,7 @@ pub(super) async fn write(
     object: &TenantObject,
     session: Result<TenantView, Unusable>,
     warning: Option<&str>,
-    claimed: &BTreeSet<String>,
+    claims: &Claims,
 ) -> WriteOutcome {
     let mut status = TenantStatus { observed_generation: Some(object.generation()), ..object.status.clone() };
     let is_starting = session.as_ref().is_ok_and(|view| view.problem.is_none() && view.snapshot.read_at().is_none());
@@ -59,7 +45,7 @@ pub(super) async fn write(
         Err(Unusable { reason, message }) => ready(ConditionStatus::False, reason, message),
         Ok(view) => {
             let tokens = view.snapshot.listed().count();
-            let unmanaged = view.snapshot.listed().filter(|entry| !claimed.contains(&entry.entity.id)).count();
+            let unmanaged = view.snapshot.listed().filter(|entry| !claims.contains(&entry.entity.id)).count();
             let is_listed = view.snapshot.read_at().is_some();
             let count = |count: usize| is_listed.then(|| i64::try_from(count).unwrap_or(i64::MAX));
             (status.tokens, status.unmanaged_tokens) = (count(tokens), count(unmanaged));

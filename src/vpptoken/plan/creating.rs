@@ -51,7 +51,7 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
     let entry =
         snapshot.entry(&id).or_else(|| snapshot.listed().find(|entry| entry.entity.id.eq_ignore_ascii_case(&id)));
     match entry.map(|entry| entry.entity.id.clone()) {
-        Some(id) if draft.observed.others.claimed.contains_key(&id) => claimed(draft, &id),
+        Some(id) if draft.observed.others.claims.contains(&id) => claimed(draft, &id),
         Some(_) if awaits_namespace(draft) => {}
         Some(id) => {
             draft.set_progress(Reason::Updating, format!("The token {id} is being taken over."));
@@ -325,11 +325,11 @@ fn choose(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Option<S
 /// has vanished, none is created.
 fn wait_for_missing(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) {
     let snapshot = &tenant.view.snapshot;
-    let claimed = &draft.observed.others.claimed;
+    let claims = &draft.observed.others.claims;
     let missing = snapshot.missing().map(|entry| (&entry.entity, Likeness::of(&entry.entity, new.identity())));
     let mut missing = missing
         .filter(|(entity, likeness)| likeness.is_similar() && !is_distinct(draft, &entity.id))
-        .filter(|(entity, likeness)| !claimed.contains_key(&entity.id) || likeness.is_exact())
+        .filter(|(entity, likeness)| !claims.contains(&entity.id) || likeness.is_exact())
         .filter_map(|(entity, _)| Some((entity.id.clone(), snapshot.missing_since(&entity.id)?)));
     if let Some((id, since)) = missing.next() {
         wait_until_vanished(draft, &id, since);
@@ -364,15 +364,15 @@ fn stall_on_similar(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>, s
 /// The token that another VppToken uploaded the very same file to: no two locations have the same file.
 fn token_with_the_file(draft: &Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Option<String> {
     // Also before a list shows that token, or its new expiry.
-    let id = draft.observed.others.files.get(&new.file.sha256)?;
-    (!tenant.view.snapshot.is_confirmed_absent(id)).then(|| id.clone())
+    let id = draft.observed.others.claims.token_with_file(&new.file.sha256)?;
+    (!tenant.view.snapshot.is_confirmed_absent(id)).then(|| id.to_owned())
 }
 
 /// The token of another VppToken that the file seems to belong to.
 fn token_of_other(draft: &Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Option<String> {
-    let claimed = &draft.observed.others.claimed;
+    let claims = &draft.observed.others.claims;
     let taken: Vec<(&Entry, Likeness)> = compared(tenant, new.identity())
-        .filter(|(entry, likeness)| likeness.is_of_apple_id() && claimed.contains_key(&entry.entity.id))
+        .filter(|(entry, likeness)| likeness.is_of_apple_id() && claims.contains(&entry.entity.id))
         .filter(|(entry, _)| !is_distinct(draft, &entry.entity.id))
         .collect();
     // Once found, it stays so: two files of one location may be renewed one after the other.
@@ -415,8 +415,8 @@ fn unclaimed<'a>(
     tenant: &'a KnownTenant,
     identity: Identity<'a>,
 ) -> impl Iterator<Item = (&'a Entry, Likeness)> {
-    let claimed = &observed.others.claimed;
-    compared(tenant, identity).filter(|(entry, _)| !claimed.contains_key(&entry.entity.id))
+    let claims = &observed.others.claims;
+    compared(tenant, identity).filter(|(entry, _)| !claims.contains(&entry.entity.id))
 }
 
 /// The tokens that could be mistaken for the result of a create, now or when Graph shows more of them: also those that
@@ -539,7 +539,7 @@ pub(super) fn claimed(draft: &mut Draft, id: &str) {
 
 /// The other VppToken that has a token. Objects of other namespaces are not named.
 fn owner_of(draft: &Draft, id: &str) -> String {
-    match draft.observed.others.claimed.get(id).map(|owner| owner.name.as_ref()) {
+    match draft.observed.others.claims.owner(id).map(|owner| owner.name) {
         Some(Some(name)) => format!("VppToken \"{name}\" in this namespace"),
         Some(None) => "a VppToken in another namespace".to_owned(),
         None => "another VppToken".to_owned(),

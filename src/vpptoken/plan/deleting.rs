@@ -67,7 +67,7 @@ fn delete(draft: &mut Draft, tenant: &KnownTenant, id: &str) {
     if draft.status.tenant.is_none() {
         return release(draft, Some("It is not known which tenant the token lives in, so it stays in Graph."));
     }
-    if draft.observed.others.claimed.contains_key(id) {
+    if draft.observed.others.claims.contains(id) {
         return release(draft, Some("The token also belongs to another VppToken, so it stays in Graph."));
     }
     if !tenant.allowed.contains(&Permission::Delete) {

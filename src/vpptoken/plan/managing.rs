@@ -115,7 +115,7 @@ fn note_shown(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
 /// Of two VppTokens with one token, the elder has it, then the one with the lower UID.
 fn belongs_to_other(draft: &Draft, id: &str) -> bool {
     let object = &draft.observed.object;
-    let owner = draft.observed.others.claimed.get(id);
+    let owner = draft.observed.others.claims.owner(id);
     owner.is_some_and(|owner| (owner.created, &owner.uid) < (object.created, &object.uid))
 }
 

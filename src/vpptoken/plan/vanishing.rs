@@ -66,10 +66,12 @@ pub(super) fn many_vanished(draft: &Draft, tenant: &KnownTenant, id: &str) -> bo
     if !is_missing && !draft.was_stalled_by(Reason::ManyVanished) {
         return false;
     }
-    let claimed = &draft.observed.others.claimed;
     let is_there = |id: &String| tenant.view.snapshot.entry(id).is_some_and(Entry::is_present);
-    let missing = claimed.keys().filter(|id| !is_there(id)).count() + 1;
-    let all = claimed.len() + 1;
+    let (mut missing, mut all) = (1, 1);
+    for id in draft.observed.others.claims.ids() {
+        missing += usize::from(!is_there(id));
+        all += 1;
+    }
     if all <= MANY_VANISHED { all > 1 && missing == all } else { missing > MANY_VANISHED && missing * 2 >= all }
 }
 

@@ -492,7 +492,7 @@ impl Judge {
             // A create that arrives late may find its intent abandoned.
             return !self.intents.is_empty() && self.intents.values().all(|written| at <= *written);
         }
-        !(is_too_new && creator(&entity.id) != creator(created) && !is_named() && !is_intended())
+        !is_too_new || creator(&entity.id) == creator(created) || is_named() || is_intended()
     }
 
     /// The location of the file that a token has.

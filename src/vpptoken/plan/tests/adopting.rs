@@ -200,7 +200,7 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 |w| {
                     w.tokens = vec![token("t2"), token("t3")];
                     w.claimed("t2", ago(DAY), "uid-9");
-                    w.others.files.insert("digest-1".into(), "t2".into());
+                    w.others.claims.add_file("digest-1", "t2", "uid-9");
                 },
                 stalled(Reason::ClaimedByAnother).no_token(),
             ),
@@ -227,7 +227,7 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 |w| {
                     w.tokens = vec![older("t2")];
                     w.claimed("t2", ago(DAY), "uid-9");
-                    w.others.files.insert("digest-1".into(), "t2".into());
+                    w.others.claims.add_file("digest-1", "t2", "uid-9");
                     w.distinct(&["t2"]);
                 },
                 stalled(Reason::ClaimedByAnother).no_token(),
@@ -236,7 +236,7 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 "another VppToken uploaded the very file, and no list shows its token yet",
                 |w| {
                     w.claimed("t2", ago(DAY), "uid-9");
-                    w.others.files.insert("digest-1".into(), "t2".into());
+                    w.others.claims.add_file("digest-1", "t2", "uid-9");
                 },
                 stalled(Reason::ClaimedByAnother).no_token(),
             ),
@@ -244,7 +244,7 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 "another VppToken uploaded the very file, and its token is gone",
                 |w| {
                     w.claimed("t2", ago(DAY), "uid-9");
-                    w.others.files.insert("digest-1".into(), "t2".into());
+                    w.others.claims.add_file("digest-1", "t2", "uid-9");
                     w.confirmed_absent.push(("t2".into(), ago(SECOND)));
                 },
                 working(Reason::Creating).step(record_intent(&[])).no_token(),
@@ -270,7 +270,7 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 "so stalled, and the other lets go",
                 |w| {
                     stalled_as_anothers(w);
-                    w.others.claimed.clear();
+                    w.others.claims = OthersClaims::default();
                 },
                 working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
             ),
@@ -302,7 +302,7 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 |w| {
                     stalled_as_anothers(w);
                     w.tokens.push(older("t3"));
-                    w.others.claimed.clear();
+                    w.others.claims = OthersClaims::default();
                     w.claimed("t3", ago(DAY), "uid-8");
                 },
                 working(Reason::Creating).step(adopt("t2", ago(HOUR * 3))).no_token(),
@@ -351,10 +351,10 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 |w| {
                     stalled_as_anothers(w);
                     w.tokens = vec![older("t2")];
-                    let claimed = std::mem::take(&mut w.others.claimed);
+                    let claims = std::mem::take(&mut w.others.claims);
                     w.observed.status = plan(&w.observe()).status;
                     assert_eq!(w.status.conditions[0].reason, "SimilarTokenExists");
-                    w.others.claimed = claimed;
+                    w.others.claims = claims;
                 },
                 stalled(Reason::ClaimedByAnother).no_token(),
             ),
@@ -449,7 +449,7 @@ fn who_has_the_token_is_named_when_it_is_in_the_same_namespace_and_there_is_a_wa
     let mut world = by_file();
     world.claimed_here("t2", "berlin");
     has(&message_of(&world), "list t2 in distinctFrom");
-    world.others.files.insert("digest-1".into(), "t2".into());
+    world.others.claims.add_file("digest-1", "t2", "uid-9");
     assert!(!message_of(&world).contains("distinctFrom"), "it would not help: {}", message_of(&world));
     has(&message_of(&world), "put that location's file into the Secret");
 }

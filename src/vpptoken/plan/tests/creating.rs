@@ -138,7 +138,7 @@ fn an_intent_is_recorded_then_graph_is_searched_then_the_token_is_created() {
                 "intent recorded, and another VppToken has uploaded the very file meanwhile",
                 |w| {
                     w.claimed("t2", ago(DAY), "uid-9");
-                    w.others.files.insert("digest-1".into(), "t2".into());
+                    w.others.claims.add_file("digest-1", "t2", "uid-9");
                 },
                 stalled(Reason::ClaimedByAnother).step(Step::AbandonIntent).no_token(),
             ),

@@ -31,8 +31,9 @@ use super::*;
 use crate::api::{Cloud, GraphApi, ManagementPolicy, PendingCreate, Uploaded, VppTokenTenant};
 use crate::graph::{Entity, ErrorKind, GraphError};
 use crate::tenant::{Priority, Problem, Snapshot, TenantView, Timings};
+use crate::vpptoken::claims::{Holder, OthersClaims, Owner};
 use crate::vpptoken::observed::{
-    Attempts, Failure, FileFacts, FileProblem, KnownTenant, Object, Others, Owner, StepKind, UnsentIntent,
+    Attempts, Failure, FileFacts, FileProblem, KnownTenant, Object, Others, StepKind, UnsentIntent,
 };
 
 const APPLE_ID: &str = "vpp.berlin@contoso.example";
@@ -232,12 +233,14 @@ impl World {
 
     /// Another VppToken has a token, in another namespace.
     fn claimed(&mut self, id: &str, created: Timestamp, uid: &str) {
-        self.others.claim(id, &Owner { created, uid: uid.into(), name: None });
+        let (namespace, name) = ("elsewhere".to_owned(), "other".to_owned());
+        self.others.claims.add(id, Holder { created, uid: uid.into(), namespace, name });
     }
 
     /// A VppToken of the same namespace has a token.
     fn claimed_here(&mut self, id: &str, name: &str) {
-        self.others.claim(id, &Owner { created: ago(DAY), uid: "uid-9".into(), name: Some(name.into()) });
+        let namespace = String::new();
+        self.others.claims.add(id, Holder { created: ago(DAY), uid: "uid-9".into(), namespace, name: name.into() });
     }
 
     /// The manifest says that these are other locations.

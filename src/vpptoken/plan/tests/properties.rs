@@ -375,7 +375,7 @@ impl Change {
             }
             Self::AnothersFile(digest, id) => {
                 world.claimed(IDS[id], past(60), "uid-9");
-                world.others.files.insert(DIGESTS[digest].into(), IDS[id].into());
+                world.others.claims.add_file(DIGESTS[digest], IDS[id], "uid-9");
             }
             Self::NamespaceDeleting => world.object.namespace_deleting = true,
             Self::Paused(age) => {
@@ -534,7 +534,7 @@ proptest! {
         prop_assert!(known(&observed).unwrap().view.snapshot.last_list() > Some(unsent.list_after));
         prop_assert!(!observed.others.creating);
         for entity in alike(&observed, apple_id(&observed), &file.organization_name, file.expiration) {
-            let is_claimed = observed.others.claimed.contains_key(&entity.id);
+            let is_claimed = observed.others.claims.contains(&entity.id);
             let is_same_apple_id = is_alike(entity.apple_id.as_deref(), apple_id(&observed));
             let is_the_file = is_exact(entity, file) && is_same_apple_id;
             let stops = if is_claimed { is_the_file } else { shows_something(entity) };
@@ -578,7 +578,7 @@ proptest! {
             prop_assert!(was_looked_for(&observed, pending));
             for entity in known(&observed).unwrap().view.snapshot.listed().map(|entry| &entry.entity) {
                 let is_known = pending.known_ids.contains(&entity.id);
-                let is_claimed = observed.others.claimed.contains_key(&entity.id);
+                let is_claimed = observed.others.claims.contains(&entity.id);
                 prop_assert!(is_known || is_claimed || !is_result(entity, pending));
             }
         }
@@ -590,16 +590,16 @@ proptest! {
     #[test]
     fn never_two_while_another_has_the_token_of_the_file_none_is_created_or_taken_over(observed in world()) {
         let Ok(file) = &observed.file else { return Ok(()) };
-        let Some(id) = observed.others.files.get(&file.sha256) else { return Ok(()) };
+        let Some(id) = observed.others.claims.token_with_file(&file.sha256) else { return Ok(()) };
         let is_there = known(&observed).is_some_and(|tenant| {
             tenant.view.snapshot.known().any(|entry| {
-                entry.entity.id == *id
+                entry.entity.id == id
                     && is_alike(entry.entity.apple_id.as_deref(), apple_id(&observed))
                     && is_alike(entry.entity.organization_name.as_deref(), &file.organization_name)
             })
         });
         let is_sent = observed.status.pending_create.is_some() && observed.unsent_intent().is_none();
-        if !is_there || is_sent || !observed.others.claimed.contains_key(id) {
+        if !is_there || is_sent || !observed.others.claims.contains(id) {
             return Ok(());
         }
         let plan = plan(&observed);
@@ -611,7 +611,7 @@ proptest! {
     fn never_two_only_an_exact_match_or_the_result_of_an_intent_is_adopted(observed in world()) {
         let plan = plan(&observed);
         let Some(Step::Adopt { id, uploaded }) = &plan.step else { return Ok(()) };
-        prop_assert!(!observed.others.claimed.contains_key(id));
+        prop_assert!(!observed.others.claims.contains(id));
         let entity = &known(&observed).unwrap().view.snapshot.entry(id).unwrap().entity;
         let pending = observed.status.pending_create.as_ref();
         let is_ours = pending.filter(|_| observed.unsent_intent().is_none()).is_some_and(|it| {
@@ -635,7 +635,7 @@ proptest! {
         prop_assert_eq!(observed.status.token_id.as_ref(), Some(id));
         let lives_in = observed.status.tenant.as_ref().unwrap();
         prop_assert_eq!((lives_in.cloud, &lives_in.tenant_id), (tenant.identity.cloud, &tenant.identity.tenant_id));
-        prop_assert!(!observed.others.claimed.contains_key(id));
+        prop_assert!(!observed.others.claims.contains(id));
     }
 
     #[test]
@@ -716,8 +716,8 @@ proptest! {
         if let (Some(id), None) = (&observed.status.token_id, &plan.status.token_id) {
             prop_assert!(known(&observed).unwrap().view.snapshot.is_confirmed_absent(id));
             let is_lost = |id: &String| own_entry_of(&observed, id).is_none();
-            let lost = observed.others.claimed.keys().filter(|id| is_lost(id)).count() + 1;
-            let all = observed.others.claimed.len() + 1;
+            let lost = observed.others.claims.ids().filter(|id| is_lost(id)).count() + 1;
+            let all = observed.others.claims.ids().count() + 1;
             prop_assert!(lost == 1 || lost < all && (lost <= 3 || lost * 2 < all), "{lost} of {all}");
         }
     }
@@ -726,8 +726,8 @@ proptest! {
     fn never_fight_what_an_elder_has_is_left_alone(observed in world()) {
         let plan = plan(&observed);
         let Some(id) = observed.status.token_id.as_deref() else { return Ok(()) };
-        let Some(Owner { created, uid, .. }) = observed.others.claimed.get(id) else { return Ok(()) };
-        let is_elder = (created, uid) < (&observed.object.created, &observed.object.uid);
+        let Some(Owner { created, uid, .. }) = observed.others.claims.owner(id) else { return Ok(()) };
+        let is_elder = (&created, &uid) < (&observed.object.created, &observed.object.uid);
         if !is_elder || own_entry(&observed).is_none() {
             return Ok(());
         }

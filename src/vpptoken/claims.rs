@@ -1,0 +1,562 @@
+//! Who has which token, which file, and which create under way. A lookup costs the same however many VppTokens there are;
+//! copies share what did not change. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use rpds::RedBlackTreeMapSync;
+
+use crate::api::{PendingCreate, VppToken, VppTokenTenant};
+use crate::tenant::TenantKey;
+
+/// A tenant, apart from how it is reached: cloud and tenant id, however many tenant objects stand for it.
+pub type TenantName = String;
+
+/// A tenant's name in claims and locks.
+pub fn tenant_name(identity: &VppTokenTenant) -> TenantName {
+    format!("{:?}/{}", identity.cloud, identity.tenant_id.to_lowercase())
+}
+
+/// A VppToken. Of two that have one token, the lesser takes precedence: the elder, then the one with the lower UID.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    /// When it was created.
+    pub created: Timestamp,
+    /// Its UID.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Holder {
+    fn of(object: &VppToken) -> Option<Self> {
+        Some(Self {
+            created: object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            uid: object.uid()?,
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+        })
+    }
+}
+
+/// The VppToken that has a token, as another one sees it. Of two, the lesser takes precedence.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// When it was created.
+    pub created: Timestamp,
+    /// Its UID.
+    pub uid: String,
+    /// Its name, if it is in the same namespace: objects of other namespaces are not named.
+    pub name: Option<String>,
+}
+
+/// The claims in one tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// By token id.
+    holders: RedBlackTreeMapSync<String, BTreeSet<Arc<Holder>>>,
+    /// By digest: the tokens that have the file, each with the UID of its VppToken.
+    files: RedBlackTreeMapSync<String, BTreeSet<(String, String)>>,
+}
+
+impl Claims {
+    /// Whether any VppToken has a token.
+    pub fn contains(&self, id: &str) -> bool {
+        self.holders.contains_key(id)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.holders.is_empty() && self.files.is_empty()
+    }
+
+    fn add(&mut self, id: &str, holder: Arc<Holder>) {
+        let mut holders = self.holders.get(id).cloned().unwrap_or_default();
+        if holders.insert(holder) {
+            self.holders.insert_mut(id.to_owned(), holders);
+        }
+    }
+
+    fn remove(&mut self, id: &str, holder: &Holder) {
+        let Some(mut holders) = self.holders.get(id).cloned() else { return };
+        holders.remove(holder);
+        if holders.is_empty() {
+            self.holders.remove_mut(id);
+        } else {
+            self.holders.insert_mut(id.to_owned(), holders);
+        }
+    }
+
+    fn add_file(&mut self, sha256: &str, id: &str, uid: &str) {
+        let mut tokens = self.files.get(sha256).cloned().unwrap_or_default();
+        if tokens.insert((id.to_owned(), uid.to_owned())) {
+            self.files.insert_mut(sha256.to_owned(), tokens);
+        }
+    }
+
+    fn remove_file(&mut self, sha256: &str, id: &str, uid: &str) {
+        let Some(mut tokens) = self.files.get(sha256).cloned() else { return };
+        tokens.remove(&(id.to_owned(), uid.to_owned()));
+        if tokens.is_empty() {
+            self.files.remove_mut(sha256);
+        } else {
+            self.files.insert_mut(sha256.to_owned(), tokens);
+        }
+    }
+}
+
+/// The claims in one tenant, as one VppToken sees them: those of all others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OthersClaims {
+    all: Claims,
+    /// Its UID.
+    uid: String,
+    /// Its namespace: objects of others are not named.
+    namespace: String,
+}
+
+impl OthersClaims {
+    /// None yet.
+    pub fn none(uid: &str, namespace: &str) -> Self {
+        Self { all: Claims::default(), uid: uid.to_owned(), namespace: namespace.to_owned() }
+    }
+
+    /// Adds a claim.
+    pub fn add(&mut self, id: &str, holder: Holder) {
+        self.all.add(id, Arc::new(holder));
+    }
+
+    /// Adds a file that was uploaded to a token.
+    pub fn add_file(&mut self, sha256: &str, id: &str, uid: &str) {
+        self.all.add_file(sha256, id, uid);
+    }
+
+    /// Whether another VppToken has a token.
+    pub fn contains(&self, id: &str) -> bool {
+        self.holder(id).is_some()
+    }
+
+    /// The other VppToken that has a token: of several, the one that takes precedence.
+    pub fn owner(&self, id: &str) -> Option<Owner> {
+        self.holder(id).map(|holder| Owner {
+            created: holder.created,
+            uid: holder.uid.clone(),
+            name: (holder.namespace == self.namespace).then(|| holder.name.clone()),
+        })
+    }
+
+    /// The token that another VppToken uploaded a file to; of several always the same one.
+    pub fn token_with_file(&self, sha256: &str) -> Option<&str> {
+        let tokens = self.all.files.get(sha256)?;
+        tokens.iter().find(|(_, uid)| *uid != self.uid).map(|(id, _)| id.as_str())
+    }
+
+    /// All tokens that other VppTokens have.
+    pub fn ids(&self) -> impl Iterator<Item = &String> {
+        self.all.holders.keys().filter(|id| self.contains(id))
+    }
+
+    fn holder(&self, id: &str) -> Option<&Arc<Holder>> {
+        self.all.holders.get(id)?.iter().find(|holder| holder.uid != self.uid)
+    }
+}
+
+/// What has to be the same in two creates that go one after the other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CreateKey {
+    /// The Apple ID.
+    AppleId(String),
+    /// The file, as far as Graph shows it: its organization, and the second in which it expires.
+    File(String, i64),
+}
+
+impl CreateKey {
+    /// An Apple ID, however it is written.
+    pub fn of_apple_id(apple_id: &str) -> Self {
+        Self::AppleId(apple_id.trim().to_lowercase())
+    }
+
+    /// What a file names, however it is written.
+    pub fn of_file(organization_name: &str, expiration: Timestamp) -> Self {
+        Self::File(organization_name.trim().to_lowercase(), expiration.as_second())
+    }
+
+    /// Both keys of a create.
+    pub fn of_pending(pending: &PendingCreate) -> Vec<Self> {
+        let file = Self::of_file(&pending.organization_name, pending.expiration_date_time);
+        vec![Self::of_apple_id(&pending.apple_id), file]
+    }
+}
+
+/// An intent that a VppToken's status shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Intent {
+    keys: Vec<CreateKey>,
+    since: Timestamp,
+    /// The tenant object that its `tenantRef` leads to.
+    tenant: TenantKey,
+}
+
+/// What one VppToken has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Known {
+    holder: Arc<Holder>,
+    /// The resource version that showed it. Those of one kind can be compared as numbers.
+    version: Option<u64>,
+    /// By its status: the token, and the file that was uploaded to it.
+    shown: Option<(TenantName, String, Option<String>)>,
+    intent: Option<Intent>,
+    /// What this process knows before the status shows it.
+    claimed: BTreeSet<(TenantName, String)>,
+}
+
+impl Known {
+    fn tokens(&self) -> BTreeSet<(&TenantName, &String)> {
+        let shown = self.shown.iter().map(|(tenant, id, _)| (tenant, id));
+        shown.chain(self.claimed.iter().map(|(tenant, id)| (tenant, id))).collect()
+    }
+}
+
+fn version(object: &VppToken) -> Option<u64> {
+    object.resource_version()?.parse().ok()
+}
+
+/// What all VppTokens have, as their watches show it, and as this process knows before they do.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    tenants: HashMap<TenantName, Claims>,
+    intents: HashMap<CreateKey, BTreeSet<String>>,
+    objects: BTreeMap<String, Known>,
+}
+
+impl Index {
+    /// A list shows a VppToken.
+    pub fn show(&mut self, object: &VppToken) {
+        let Some(holder) = Holder::of(object) else { return };
+        let version = version(object);
+        let status = object.status.as_ref();
+        let shown = status.and_then(|status| {
+            let sha256 = status.uploaded.as_ref().map(|uploaded| uploaded.sha256.clone());
+            Some((tenant_name(status.tenant.as_ref()?), status.token_id.clone()?, sha256))
+        });
+        let intent = status.and_then(|status| status.pending_create.as_ref()).map(|pending| {
+            let keys = CreateKey::of_pending(pending);
+            let tenant = TenantKey::of(&object.spec.tenant_ref, &holder.namespace);
+            Intent { keys, since: pending.since, tenant }
+        });
+        let uid = holder.uid.clone();
+        self.change(&uid, |known| {
+            (known.shown, known.intent, known.version) = (shown, intent, version);
+            known.holder = Arc::new(holder);
+        });
+    }
+
+    /// A watch shows a VppToken, or a write of this process does, which a watch that is late must not undo.
+    pub fn show_newer(&mut self, object: &VppToken) {
+        let known = object.uid().and_then(|uid| self.objects.get(&uid)?.version);
+        if known.is_none_or(|known| version(object).is_none_or(|version| version >= known)) {
+            self.show(object);
+        }
+    }
+
+    /// This process knows that a VppToken has a token.
+    pub fn claim(&mut self, uid: &str, tenant: &str, id: &str) {
+        self.change(uid, |known| {
+            if known.holder.uid.is_empty() {
+                known.holder = Arc::new(Holder { uid: uid.to_owned(), ..Holder::default() });
+            }
+            known.claimed.insert((tenant.to_owned(), id.to_owned()));
+        });
+    }
+
+    /// What this process knew of a VppToken is in its status by now, but for one token.
+    pub fn unclaim(&mut self, uid: &str, but: Option<&str>) {
+        let keeps = |id: &String| Some(id.as_str()) == but;
+        if self.objects.get(uid).is_some_and(|known| known.claimed.iter().any(|(_, id)| !keeps(id))) {
+            self.change(uid, |known| known.claimed.retain(|(_, id)| keeps(id)));
+        }
+    }
+
+    /// Whether a VppToken is known.
+    pub fn knows(&self, uid: &str) -> bool {
+        self.objects.contains_key(uid)
+    }
+
+    /// Tokens that this process knows a VppToken to have.
+    pub fn claimed_by(&self, uid: &str) -> Vec<(TenantName, String)> {
+        self.objects.get(uid).map(|known| known.claimed.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// A VppToken was deleted.
+    pub fn forget(&mut self, uid: &str) {
+        self.change(uid, |known| (known.shown, known.intent, known.claimed) = Default::default());
+        self.objects.remove(uid);
+    }
+
+    /// The claims in a tenant.
+    pub fn claims(&self, tenant: &str) -> Claims {
+        self.tenants.get(tenant).cloned().unwrap_or_default()
+    }
+
+    /// The claims in a tenant of all VppTokens but one.
+    pub fn others_claims(&self, tenant: &str, uid: &str, namespace: &str) -> OthersClaims {
+        OthersClaims { all: self.claims(tenant), ..OthersClaims::none(uid, namespace) }
+    }
+
+    /// Tenant objects of other VppTokens whose statuses show an intent with one of the keys, recorded after a time.
+    pub fn tenants_of_intents(&self, keys: &[CreateKey], uid: &str, after: Timestamp) -> BTreeSet<TenantKey> {
+        let others = keys.iter().filter_map(|key| self.intents.get(key)).flatten().filter(|other| *other != uid);
+        let intents = others.filter_map(|other| self.objects.get(other)?.intent.as_ref());
+        intents.filter(|intent| intent.since > after).map(|intent| intent.tenant.clone()).collect()
+    }
+
+    /// Changes what one VppToken has: what it had is taken out, and what it has then is put in.
+    fn change(&mut self, uid: &str, change: impl FnOnce(&mut Known)) {
+        let before = self.objects.remove(uid).unwrap_or_default();
+        let mut after = before.clone();
+        change(&mut after);
+        if after != before {
+            self.take_out(uid, &before);
+            self.put_in(uid, &after);
+        }
+        self.objects.insert(uid.to_owned(), after);
+    }
+
+    fn take_out(&mut self, uid: &str, known: &Known) {
+        for (tenant, id) in known.tokens() {
+            self.of_tenant(tenant, |claims| claims.remove(id, &known.holder));
+        }
+        if let Some((tenant, id, Some(sha256))) = &known.shown {
+            self.of_tenant(tenant, |claims| claims.remove_file(sha256, id, uid));
+        }
+        for key in known.intent.iter().flat_map(|intent| &intent.keys) {
+            if let Some(uids) = self.intents.get_mut(key) {
+                uids.remove(uid);
+                if uids.is_empty() {
+                    self.intents.remove(key);
+                }
+            }
+        }
+    }
+
+    fn put_in(&mut self, uid: &str, known: &Known) {
+        for (tenant, id) in known.tokens() {
+            self.of_tenant(tenant, |claims| claims.add(id, Arc::clone(&known.holder)));
+        }
+        if let Some((tenant, id, Some(sha256))) = &known.shown {
+            self.of_tenant(tenant, |claims| claims.add_file(sha256, id, uid));
+        }
+        for key in known.intent.iter().flat_map(|intent| &intent.keys) {
+            self.intents.entry(key.clone()).or_default().insert(uid.to_owned());
+        }
+    }
+
+    fn of_tenant(&mut self, tenant: &str, change: impl FnOnce(&mut Claims)) {
+        let claims = self.tenants.entry(tenant.to_owned()).or_default();
+        change(claims);
+        if claims.is_empty() {
+            self.tenants.remove(tenant);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::{Cloud, GraphApi, Uploaded, VppTokenStatus};
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn tenant(id: &str) -> VppTokenTenant {
+        VppTokenTenant { cloud: Cloud::Global, tenant_id: id.into(), api: GraphApi::V1 }
+    }
+
+    /// A VppToken; the later its letter, the younger it is.
+    fn object(uid: &str, status: VppTokenStatus) -> VppToken {
+        let age = i64::from(uid.as_bytes()[0]);
+        let created = Timestamp::from_second(1_700_000_000 + age).unwrap();
+        let mut object: VppToken = serde_json::from_value(json!({
+            "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken",
+            "metadata": {
+                "name": uid, "namespace": if uid == "b" { "elsewhere" } else { "devices" }, "uid": uid,
+                "creationTimestamp": created.to_string(),
+            },
+            "spec": {},
+        }))
+        .unwrap();
+        object.status = Some(status);
+        object
+    }
+
+    /// A status that has a token, and uploaded a file to it.
+    fn has(id: &str, sha256: &str) -> VppTokenStatus {
+        let uploaded = Uploaded {
+            sha256: sha256.into(),
+            expiration_date_time: NOW,
+            organization_name: "Contoso".into(),
+            time: NOW,
+            shown: false,
+        };
+        VppTokenStatus {
+            tenant: Some(tenant("8D3F")),
+            token_id: Some(id.into()),
+            uploaded: Some(uploaded),
+            ..VppTokenStatus::default()
+        }
+    }
+
+    fn others_of(index: &Index, uid: &str) -> OthersClaims {
+        index.others_claims(&tenant_name(&tenant("8d3f")), uid, "devices")
+    }
+
+    #[test]
+    fn of_several_that_have_a_token_the_elder_has_it_in_whatever_order_they_come() {
+        let all = [("b", has("t1", "digest-1")), ("c", has("t1", "digest-1")), ("d", has("t0", "digest-1"))];
+        let seen = |order: [usize; 3]| {
+            let mut index = Index::default();
+            order.into_iter().for_each(|n| index.show(&object(all[n].0, all[n].1.clone())));
+            index
+        };
+        let index = seen([0, 1, 2]);
+        let others = others_of(&index, "a");
+        assert_eq!(others, others_of(&seen([2, 1, 0]), "a"));
+        assert_eq!(others.owner("t1").map(|owner| (owner.uid, owner.name)), Some(("b".into(), None)), "elsewhere");
+        assert_eq!(others.owner("t0").and_then(|owner| owner.name).as_deref(), Some("d"));
+        assert_eq!((others.token_with_file("digest-1"), others.ids().count()), (Some("t0"), 2));
+        let others = others_of(&index, "d");
+        assert_eq!((others.contains("t0"), others.token_with_file("digest-1")), (false, Some("t1")), "its own");
+        assert!(!index.others_claims("Global/other", "a", "devices").contains("t1"), "in another tenant");
+    }
+
+    #[test]
+    fn of_two_that_recorded_an_intent_each_sees_the_other() {
+        let with_intent = |apple_id: &str, organization: &str, after: SignedDuration| {
+            let pending = PendingCreate {
+                sha256: "digest".into(),
+                since: NOW,
+                apple_id: apple_id.into(),
+                organization_name: organization.into(),
+                expiration_date_time: NOW + after,
+                known_ids: Vec::new(),
+            };
+            VppTokenStatus { pending_create: Some(pending), ..VppTokenStatus::default() }
+        };
+        let second = SignedDuration::from_secs(1);
+        let sees = |status: &VppTokenStatus, after: Timestamp| {
+            let mut index = Index::default();
+            index.show(&object("b", status.clone()));
+            let keys = vec![CreateKey::of_apple_id("vpp@contoso.example"), CreateKey::of_file("Contoso", NOW)];
+            assert!(index.tenants_of_intents(&keys, "b", after).is_empty(), "its own");
+            !index.tenants_of_intents(&keys, "a", after).is_empty()
+        };
+        let before = NOW - second;
+        assert!(sees(&with_intent("VPP@contoso.example ", "Fabrikam", second), before), "the same Apple ID");
+        let almost = SignedDuration::from_millis(999);
+        assert!(sees(&with_intent("other@contoso.example", " CONTOSO", almost), before), "a file of the same second");
+        assert!(!sees(&with_intent("other@contoso.example", "Fabrikam", almost), before), "of another organization");
+        assert!(!sees(&with_intent("other@contoso.example", "Contoso", second), before), "another file");
+        assert!(!sees(&with_intent("vpp@contoso.example", "Contoso", second), NOW), "long ago");
+        assert!(!sees(&VppTokenStatus::default(), before), "none");
+    }
+
+    /// What a VppToken has: the token and the file of its status, and what was claimed for it.
+    type Has = (Option<(u8, u8)>, BTreeSet<u8>);
+
+    #[test]
+    fn a_watch_that_is_late_does_not_undo_what_this_process_wrote() {
+        let version = |version: &str, status: VppTokenStatus| {
+            let mut object = object("b", status);
+            object.metadata.resource_version = Some(version.into());
+            object
+        };
+        let mut index = Index::default();
+        index.show_newer(&version("9", VppTokenStatus::default()));
+        index.show_newer(&version("10", has("t1", "digest-1")));
+        index.show_newer(&version("9", VppTokenStatus::default()));
+        assert!(others_of(&index, "a").contains("t1"));
+        index.show(&version("9", VppTokenStatus::default()));
+        assert!(!others_of(&index, "a").contains("t1"), "a list, after a restore of etcd perhaps");
+        index.show_newer(&version("11", has("t1", "digest-1")));
+        assert!(others_of(&index, "a").contains("t1"));
+    }
+
+    /// What may happen to one of three VppTokens.
+    #[derive(Clone, Debug)]
+    enum Event {
+        Shown(Option<(u8, u8)>),
+        Claims(u8),
+        Unclaims(Option<u8>),
+        Deleted,
+    }
+
+    fn event() -> impl Strategy<Value = (usize, Event)> {
+        let event = prop_oneof![
+            proptest::option::of((0u8..3, 0u8..2)).prop_map(Event::Shown),
+            (0u8..3).prop_map(Event::Claims),
+            proptest::option::of(0u8..3).prop_map(Event::Unclaims),
+            Just(Event::Deleted),
+        ];
+        (0usize..3, event)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_index_is_what_a_scan_of_all_objects_would_find(events in proptest::collection::vec(event(), 1..40)) {
+            const UIDS: [&str; 3] = ["b", "c", "d"];
+            let name = tenant_name(&tenant("8d3f"));
+            let mut index = Index::default();
+            // None of those that are not there.
+            let mut objects: [Option<Has>; 3] = Default::default();
+            for (n, event) in events {
+                let uid = UIDS[n];
+                match event {
+                    Event::Shown(shown) => {
+                        let status = shown.map(|(id, file)| has(&format!("t{id}"), &format!("digest-{file}")));
+                        index.show(&object(uid, status.unwrap_or_default()));
+                        objects[n].get_or_insert_default().0 = shown;
+                    }
+                    Event::Claims(id) => {
+                        if let Some((_, claimed)) = &mut objects[n] {
+                            index.claim(uid, &name, &format!("t{id}"));
+                            claimed.insert(id);
+                        }
+                    }
+                    Event::Unclaims(but) => {
+                        index.unclaim(uid, but.map(|id| format!("t{id}")).as_deref());
+                        if let Some((_, claimed)) = &mut objects[n] {
+                            claimed.retain(|id| Some(*id) == but);
+                        }
+                    }
+                    Event::Deleted => {
+                        index.forget(uid);
+                        objects[n] = None;
+                    }
+                }
+                let others = others_of(&index, UIDS[2]);
+                for id in 0..3 {
+                    let has_it = |(shown, claimed): &Has| {
+                        claimed.contains(&id) || shown.is_some_and(|(shown, _)| shown == id)
+                    };
+                    let owner = (0..2).find(|n| objects[*n].as_ref().is_some_and(has_it)).map(|n| UIDS[n].to_owned());
+                    prop_assert_eq!(others.owner(&format!("t{id}")).map(|owner| owner.uid), owner);
+                }
+                for file in 0..2 {
+                    let shown = objects[..2].iter().flatten().filter_map(|(shown, _)| *shown);
+                    let first = shown.filter(|(_, of)| *of == file).map(|(id, _)| format!("t{id}")).min();
+                    prop_assert_eq!(others.token_with_file(&format!("digest-{file}")), first.as_deref());
+                }
+            }
+            UIDS.iter().for_each(|uid| index.forget(uid));
+            prop_assert!(index.tenants.is_empty() && index.objects.is_empty() && index.intents.is_empty());
+        }
+    }
+}
