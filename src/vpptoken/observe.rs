@@ -44,10 +44,12 @@ pub async fn observe(context: &Context, object: &VppToken, freshness: Freshness)
     let tenant = tenant(context, object)?;
     let encoding = tenant.as_ref().and_then(Option::as_ref).map_or_else(TokenEncoding::default, |found| found.encoding);
     let identity = tenant.as_ref().and_then(Option::as_ref).map(|tenant| tenant.identity.clone());
-    let file = file(context, object, encoding, &state, freshness);
-    let (file, tenant) = futures::try_join!(file, tenant_state(context, object, tenant, freshness))?;
+    let access = access(context, object, tenant.as_ref().and_then(Option::as_ref), freshness);
+    let (file, access) = futures::try_join!(file(context, object, encoding, &state, freshness), access)?;
+    // The snapshot comes last: it has to show what another VppToken has created, once that one does not create any more.
     let others = identity.map(|identity| others(context, object, &identity, file.as_ref().ok()));
     let others = others.transpose()?.unwrap_or_default();
+    let tenant = tenant_state(context, object, tenant, access)?;
     let status = state.status_with_outcomes(object.status.clone());
     let deleting = object.metadata.deletion_timestamp.as_ref().map(|time| time.0);
     let has_finalizer = object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
@@ -99,35 +101,46 @@ fn tenant(context: &Context, object: &VppToken) -> Result<Option<Option<Tenant>>
     Ok(found)
 }
 
-async fn tenant_state(
+/// Whom the tenant object allows what, if it is there.
+async fn access(
+    context: &Context,
+    object: &VppToken,
+    tenant: Option<&Tenant>,
+    freshness: Freshness,
+) -> Result<Option<Access>, Error> {
+    let reference = &object.spec.tenant_ref;
+    let Some(tenant) = tenant else { return Ok(None) };
+    if freshness == Freshness::Cached || reference.kind != TenantKind::ClusterGraphTenant {
+        return Ok(Some(tenant.access.clone()));
+    }
+    let api: Api<ClusterGraphTenant> = Api::all(context.client.clone());
+    Ok(match api.get_opt(&reference.name).await? {
+        Some(live) => Some(Access::of(&live.spec)),
+        None => is_being_deleted(object).then(|| tenant.access.clone()),
+    })
+}
+
+fn is_being_deleted(object: &VppToken) -> bool {
+    object.metadata.deletion_timestamp.is_some()
+}
+
+/// The tenant as its session shows it now.
+fn tenant_state(
     context: &Context,
     object: &VppToken,
     tenant: Option<Option<Tenant>>,
-    freshness: Freshness,
+    access: Option<Access>,
 ) -> Result<TenantState, Error> {
     let reference = &object.spec.tenant_ref;
-    let is_being_deleted = object.metadata.deletion_timestamp.is_some();
-    let tenant = match tenant {
-        None => {
-            let message = format!("{} \"{}\" is being looked for.", reference.kind, reference.name);
-            return Ok(TenantState::Unusable { reason: Reason::TenantNotRead, message });
-        }
-        Some(None) => return Ok(TenantState::NotFound),
-        // What is still in memory of a deleted tenant object is used for deletions, and for nothing else.
-        Some(Some(tenant)) if tenant.is_deleted && !is_being_deleted => return Ok(TenantState::NotFound),
-        Some(Some(tenant)) => tenant,
+    let Some(tenant) = tenant else {
+        let message = format!("{} \"{}\" is being looked for.", reference.kind, reference.name);
+        return Ok(TenantState::Unusable { reason: Reason::TenantNotRead, message });
     };
-    let access = match (freshness, reference.kind) {
-        (Freshness::Live, TenantKind::ClusterGraphTenant) => {
-            let api: Api<ClusterGraphTenant> = Api::all(context.client.clone());
-            match api.get_opt(&reference.name).await? {
-                None if is_being_deleted => tenant.access,
-                None => return Ok(TenantState::NotFound),
-                Some(live) => Access::of(&live.spec),
-            }
-        }
-        _ => tenant.access,
-    };
+    let (Some(tenant), Some(access)) = (tenant, access) else { return Ok(TenantState::NotFound) };
+    // What is still in memory of a deleted tenant object is used for deletions, and for nothing else.
+    if tenant.is_deleted && !is_being_deleted(object) {
+        return Ok(TenantState::NotFound);
+    }
     if !access.allows(namespace(object)?, &namespace_labels(context, object)?) {
         return Ok(TenantState::NamespaceNotAllowed);
     }
