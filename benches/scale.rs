@@ -77,8 +77,8 @@ async fn measure(tokens: usize, tenants: usize) {
     tokio::time::sleep(IDLE).await;
     let idle = memory(process, "VmRSS:");
     let idle_share = (processor_seconds(process) - busy) / IDLE.as_secs_f64() * 100.0;
-    world.operator.restart().await;
     let lists = world.emulator.count(Operation::List);
+    world.operator.restart().await;
     let listed = until(LIMIT, || async { world.emulator.count(Operation::List) >= lists + tenants }).await;
     assert!(listed, "the tenants were not listed again\n{}", world.operator.log_end());
     tokio::time::sleep(Duration::from_secs(10)).await;

@@ -160,7 +160,8 @@ reasons! {
     AlreadyBound,
     /// The token that `tokenId` names is not in this tenant. `tokenId` can't be changed: delete the VppToken and create it again.
     TokenNotFound,
-    /// Graph's lists lack the token: it is being looked for, or, once that is certain, created again.
+    /// Graph's lists lack the token, or one that may be of the same location: it is being looked for, or, once that is certain,
+    /// created again.
     Vanished,
     /// Most of the tenant's tokens seem gone at once; that looks like a fault, so nothing is created. If they were deleted on
     /// purpose, delete their VppTokens and create them again.

@@ -127,7 +127,7 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
         let (namespace, name) = triggers.recv().await?;
         Some((ObjectRef::new(&name).within(&namespace), triggers))
     });
-    let changes = changed_objects(events, cache, Arc::clone(&context), tenants_changed);
+    let changes = changed_objects(scope.clone(), events, cache, Arc::clone(&context), tenants_changed);
     let mut stopped = stop.clone();
     let requests = stream::select(changes, triggers)
         .map(|reference| Ok::<_, Infallible>(request(reference)))
@@ -196,6 +196,7 @@ fn error_policy(object: Arc<VppToken>, _error: &Error, context: Arc<Context>) ->
 
 /// The VppTokens whose manifest changed. Deleted ones are forgotten, and those that waited for them are triggered.
 fn changed_objects(
+    scope: Scope,
     events: BoxStream<'static, Event<VppToken>>,
     cache: TokenCache,
     context: Arc<Context>,
@@ -207,12 +208,12 @@ fn changed_objects(
         let is_listed = matches!(event, Event::InitApply(_));
         let changed = match event {
             Event::Apply(object) | Event::InitApply(object) => {
-                tenants_changed.notify_one();
                 if is_listed {
-                    context.local_state.show(&object);
+                    context.local_state.apply_listed(&object);
                 } else {
-                    context.local_state.show_newer(&object);
+                    context.local_state.apply_if_newer(&object);
                 }
+                tenants_changed.notify_one();
                 let name = (object.namespace().unwrap_or_default(), object.name_any());
                 let version = Version::of(&object);
                 let is_new = seen.get(&name) != Some(&version);
@@ -224,20 +225,19 @@ fn changed_objects(
                 (is_new && !is_listed).then(|| ObjectRef::from_obj(&object))
             }
             Event::Delete(object) => {
-                tenants_changed.notify_one();
                 seen.remove(&(object.namespace().unwrap_or_default(), object.name_any()));
                 let waited = object.uid().map(|uid| context.local_state.forget(&uid)).unwrap_or_default();
+                tenants_changed.notify_one();
                 trigger(&context, waited);
                 trigger_blocked(&context);
                 None
             }
             Event::InitDone => {
-                cache.set_read();
                 let uids: BTreeSet<String> = context.caches.all_tokens().filter_map(|object| object.uid()).collect();
                 seen.retain(|_, version| version.uid.as_ref().is_some_and(|uid| uids.contains(uid)));
-                trigger(&context, context.local_state.keep_only(&uids));
-                // All objects that exist are remembered, also those of another scope's list.
-                context.caches.all_tokens().for_each(|object| context.local_state.show_unknown(&object));
+                trigger(&context, context.local_state.keep_only(&uids, |namespace| scope.contains(namespace)));
+                // Not before: what it has would seem to be nobody's.
+                cache.set_read();
                 trigger(&context, std::mem::take(&mut listed));
                 trigger_blocked(&context);
                 tenants_changed.notify_one();

@@ -243,9 +243,7 @@ impl<F: Fn((String, String))> SecretRecorder<F> {
                 self.listed.entry(namespace).or_default().insert(name, version(object.meta()));
             }
             Event::InitDone => {
-                let now = std::mem::take(&mut self.listed);
-                let before = self.versions.replace(now.clone());
-                differing(&before, &now).into_iter().for_each(&self.changed);
+                self.versions.replace(std::mem::take(&mut self.listed)).into_iter().for_each(&self.changed);
             }
         }
     }
@@ -260,21 +258,6 @@ impl<F: Fn((String, String))> SecretRecorder<F> {
 fn version(meta: &ObjectMeta) -> String {
     let [uid, version] = [&meta.uid, &meta.resource_version].map(|text| text.as_deref().unwrap_or_default());
     format!("{uid}/{version}")
-}
-
-/// The Secrets that are in one of two lists, or have another version there.
-fn differing(before: &VersionsByNamespace, now: &VersionsByNamespace) -> BTreeSet<(String, String)> {
-    let lacks = |all: &VersionsByNamespace, namespace: &String, name: &String, version: &String| {
-        all.get(namespace).and_then(|of_namespace| of_namespace.get(name)) != Some(version)
-    };
-    let mut differing = BTreeSet::new();
-    for (one, other) in [(before, now), (now, before)] {
-        for (namespace, of_namespace) in one {
-            let new = of_namespace.iter().filter(|(name, version)| lacks(other, namespace, name, version));
-            differing.extend(new.map(|(name, _)| (namespace.clone(), name.clone())));
-        }
-    }
-    differing
 }
 
 /// After an outage, no watch is later than this.
@@ -328,7 +311,8 @@ fn strip(meta: &mut ObjectMeta) {
     });
 }
 
-/// Retries a watch with growing delays, and reports its state once `keep` has kept what its events have.
+/// Retries a watch with growing delays, and reports its state. `keep` stores what the events bring: it has to be there when the
+/// watch counts as read.
 fn retried<K, E, S>(
     watch: Watch,
     events: E,
@@ -362,6 +346,32 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_of_secrets_tells_of_those_whose_version_is_new() {
+        let secret = |name: &str, uid: &str| {
+            let metadata = serde_json::json!({ "namespace": "ns", "name": name, "uid": uid, "resourceVersion": "1" });
+            serde_json::from_value::<PartialObjectMeta<Secret>>(serde_json::json!({ "metadata": metadata })).unwrap()
+        };
+        let told = std::cell::RefCell::new(Vec::new());
+        let changed = |(_, name): (String, String)| told.borrow_mut().push(name);
+        let versions = SecretVersions::default();
+        let mut recorder = SecretRecorder { versions: versions.clone(), listed: HashMap::new(), changed };
+        let mut list = |all: &[(&str, &str)], is_whole: bool| {
+            recorder.record(&Event::Init);
+            all.iter().for_each(|(name, uid)| recorder.record(&Event::InitApply(secret(name, uid))));
+            if is_whole {
+                recorder.record(&Event::InitDone);
+            }
+            std::mem::take(&mut *told.borrow_mut())
+        };
+        assert_eq!(list(&[("a", "1"), ("b", "1")], true), ["a", "b"]);
+        assert_eq!(list(&[("c", "1")], false), [""; 0], "it was cut off");
+        assert_eq!(list(&[("a", "1"), ("b", "1")], true), [""; 0], "as before");
+        assert_eq!(list(&[("a", "2"), ("d", "1")], true), ["a", "b", "d"], "made anew, deleted, added");
+        let version = |name: &str| versions.get("ns", name);
+        assert_eq!((version("a").as_deref(), version("b"), version("c")), (Some("2/1"), None, None));
+    }
 
     #[test]
     fn the_delays_of_a_watch_grow_until_it_has_read_something() {

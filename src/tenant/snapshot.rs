@@ -7,6 +7,7 @@
 //! 4. Vanished means: absent from every list, and 404 to a GET, at both ends of a time that is long enough.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use rpds::RedBlackTreeMapSync;
@@ -92,8 +93,8 @@ pub struct Entry {
 /// A token that a GET did not find.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Missing {
-    /// The token as it was known before, if it was.
-    entry: Option<Entry>,
+    /// The token as it was known before, if it was, until it has vanished.
+    entry: Option<Arc<Entry>>,
     /// When the first GET began that did not find it.
     since: Timestamp,
     /// When the last one ended.
@@ -172,7 +173,7 @@ impl Snapshot {
 
     /// Tokens that were known before a GET did not find them, and that are not missing for long enough to have vanished.
     pub fn missing(&self) -> impl Iterator<Item = &Entry> {
-        self.missing.values().filter(|missing| !missing.has_vanished).filter_map(|missing| missing.entry.as_ref())
+        self.missing.values().filter_map(|missing| missing.entry.as_deref())
     }
 
     /// One token, also while it is to be confirmed whether it still exists.
@@ -328,12 +329,13 @@ impl Snapshot {
         if self.entries.get(id).is_some_and(|entry| entry.keeps_its_answer(began)) {
             return;
         }
-        let entry = self.entries.get(id).cloned();
+        let entry = self.entries.get(id).cloned().map(Arc::new);
         self.entries.remove_mut(id);
         let missing = self.missing.entry(id.to_owned());
         let missing = missing.or_insert(Missing { entry, since: began, last: now, has_vanished: false });
         missing.last = now;
         missing.has_vanished |= began >= after(missing.since, vanished_after);
+        missing.entry.take_if(|_| missing.has_vanished);
     }
 
     /// A token was deleted by us.

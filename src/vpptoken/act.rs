@@ -118,7 +118,7 @@ async fn finalizer(context: &Context, object: &VppToken, add: bool) -> Result<St
     let patched = api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
     match patched {
         Ok(patched) => {
-            context.local_state.show_written(&patched);
+            context.local_state.apply_written(&patched);
             Ok(StepResult { object_changed: true, ..StepResult::default() })
         }
         Err(kube::Error::Api(status)) if status.is_not_found() => {

@@ -19,7 +19,8 @@ pub fn tenant_name(identity: &VppTokenTenant) -> TenantName {
     format!("{:?}/{}", identity.cloud, identity.tenant_id.to_lowercase())
 }
 
-/// A VppToken. Of two that have one token, the lesser takes precedence: the elder, then the one with the lower UID.
+/// A VppToken. Of two that have one token, the lesser takes precedence: the elder, then the one with the lower UID. The order
+/// of the first two fields says so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Holder {
     /// When it was created.
@@ -43,8 +44,8 @@ impl Holder {
     }
 }
 
-/// The VppToken that has a token, as another one sees it. Of two, the lesser takes precedence.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The VppToken that has a token, as another one sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// When it was created.
     pub created: Timestamp,
@@ -202,18 +203,18 @@ struct Intent {
 
 /// What one VppToken has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Known {
+struct IndexEntry {
     holder: Arc<Holder>,
     /// The resource version that showed it. Those of one kind can be compared as numbers.
     version: Option<u64>,
     /// By its status: the token, and the file that was uploaded to it.
     shown: Option<(TenantName, String, Option<String>)>,
     intent: Option<Intent>,
-    /// What this process knows before the status shows it.
+    /// What this process has claimed for it. The token that its status has is among them: a list that is late may not show it.
     claimed: BTreeSet<(TenantName, String)>,
 }
 
-impl Known {
+impl IndexEntry {
     fn tokens(&self) -> BTreeSet<(&TenantName, &String)> {
         let shown = self.shown.iter().map(|(tenant, id, _)| (tenant, id));
         shown.chain(self.claimed.iter().map(|(tenant, id)| (tenant, id))).collect()
@@ -229,12 +230,12 @@ fn version(object: &VppToken) -> Option<u64> {
 pub struct Index {
     tenants: HashMap<TenantName, Claims>,
     intents: HashMap<CreateKey, BTreeSet<String>>,
-    objects: BTreeMap<String, Known>,
+    objects: BTreeMap<String, IndexEntry>,
 }
 
 impl Index {
-    /// A list shows a VppToken.
-    pub fn show(&mut self, object: &VppToken) {
+    /// A list has a VppToken.
+    pub fn apply_listed(&mut self, object: &VppToken) {
         let Some(holder) = Holder::of(object) else { return };
         let version = version(object);
         let status = object.status.as_ref();
@@ -254,25 +255,28 @@ impl Index {
         });
     }
 
-    /// A watch shows a VppToken, or a write of this process does, which a watch that is late must not undo.
-    pub fn show_newer(&mut self, object: &VppToken) {
+    /// A watch brings a VppToken, or a write of this process is answered with it, which a watch that is late must not undo.
+    pub fn apply_if_newer(&mut self, object: &VppToken) {
         let known = object.uid().and_then(|uid| self.objects.get(&uid)?.version);
         if known.is_none_or(|known| version(object).is_none_or(|version| version >= known)) {
-            self.show(object);
+            self.apply_listed(object);
         }
     }
 
-    /// This process knows that a VppToken has a token.
-    pub fn claim(&mut self, uid: &str, tenant: &str, id: &str) {
+    /// Claims a token for a VppToken that is known. False when another one has it.
+    pub fn claim(&mut self, uid: &str, tenant: &str, id: &str) -> bool {
+        let holders = self.tenants.get(tenant).and_then(|claims| claims.holders.get(id));
+        let has_another = holders.is_some_and(|holders| holders.iter().any(|holder| holder.uid != uid));
+        if has_another || !self.objects.contains_key(uid) {
+            return false;
+        }
         self.change(uid, |known| {
-            if known.holder.uid.is_empty() {
-                known.holder = Arc::new(Holder { uid: uid.to_owned(), ..Holder::default() });
-            }
             known.claimed.insert((tenant.to_owned(), id.to_owned()));
         });
+        true
     }
 
-    /// What this process knew of a VppToken is in its status by now, but for one token.
+    /// Drops what was claimed for a VppToken, except for the token that its status has.
     pub fn unclaim(&mut self, uid: &str, but: Option<&str>) {
         let keeps = |id: &String| Some(id.as_str()) == but;
         if self.objects.get(uid).is_some_and(|known| known.claimed.iter().any(|(_, id)| !keeps(id))) {
@@ -280,14 +284,10 @@ impl Index {
         }
     }
 
-    /// Whether a VppToken is known.
-    pub fn knows(&self, uid: &str) -> bool {
-        self.objects.contains_key(uid)
-    }
-
-    /// Tokens that this process knows a VppToken to have.
-    pub fn claimed_by(&self, uid: &str) -> Vec<(TenantName, String)> {
-        self.objects.get(uid).map(|known| known.claimed.iter().cloned().collect()).unwrap_or_default()
+    /// The VppTokens that are known of the namespaces for which a function returns true.
+    pub fn uids_in(&self, is_in: impl Fn(&str) -> bool) -> Vec<String> {
+        let known = self.objects.iter().filter(|(_, known)| is_in(&known.holder.namespace));
+        known.map(|(uid, _)| uid.clone()).collect()
     }
 
     /// A VppToken was deleted.
@@ -314,7 +314,7 @@ impl Index {
     }
 
     /// Changes what one VppToken has: what it had is taken out, and what it has then is put in.
-    fn change(&mut self, uid: &str, change: impl FnOnce(&mut Known)) {
+    fn change(&mut self, uid: &str, change: impl FnOnce(&mut IndexEntry)) {
         let before = self.objects.remove(uid).unwrap_or_default();
         let mut after = before.clone();
         change(&mut after);
@@ -325,7 +325,7 @@ impl Index {
         self.objects.insert(uid.to_owned(), after);
     }
 
-    fn take_out(&mut self, uid: &str, known: &Known) {
+    fn take_out(&mut self, uid: &str, known: &IndexEntry) {
         for (tenant, id) in known.tokens() {
             self.of_tenant(tenant, |claims| claims.remove(id, &known.holder));
         }
@@ -342,7 +342,7 @@ impl Index {
         }
     }
 
-    fn put_in(&mut self, uid: &str, known: &Known) {
+    fn put_in(&mut self, uid: &str, known: &IndexEntry) {
         for (tenant, id) in known.tokens() {
             self.of_tenant(tenant, |claims| claims.add(id, Arc::clone(&known.holder)));
         }
@@ -421,7 +421,7 @@ mod tests {
         let all = [("b", has("t1", "digest-1")), ("c", has("t1", "digest-1")), ("d", has("t0", "digest-1"))];
         let seen = |order: [usize; 3]| {
             let mut index = Index::default();
-            order.into_iter().for_each(|n| index.show(&object(all[n].0, all[n].1.clone())));
+            order.into_iter().for_each(|n| index.apply_listed(&object(all[n].0, all[n].1.clone())));
             index
         };
         let index = seen([0, 1, 2]);
@@ -451,13 +451,17 @@ mod tests {
         let second = SignedDuration::from_secs(1);
         let sees = |status: &VppTokenStatus, after: Timestamp| {
             let mut index = Index::default();
-            index.show(&object("b", status.clone()));
+            index.apply_listed(&object("b", status.clone()));
             let keys = vec![CreateKey::of_apple_id("vpp@contoso.example"), CreateKey::of_file("Contoso", NOW)];
             assert!(index.tenants_of_intents(&keys, "b", after).is_empty(), "its own");
             !index.tenants_of_intents(&keys, "a", after).is_empty()
         };
         let before = NOW - second;
         assert!(sees(&with_intent("VPP@contoso.example ", "Fabrikam", second), before), "the same Apple ID");
+        let mut index = Index::default();
+        index.apply_listed(&object("b", with_intent("vpp@contoso.example", "Contoso", second)));
+        index.apply_listed(&object("b", VppTokenStatus::default()));
+        assert!(index.intents.is_empty(), "it is not there any more");
         let almost = SignedDuration::from_millis(999);
         assert!(sees(&with_intent("other@contoso.example", " CONTOSO", almost), before), "a file of the same second");
         assert!(!sees(&with_intent("other@contoso.example", "Fabrikam", almost), before), "of another organization");
@@ -477,14 +481,18 @@ mod tests {
             object
         };
         let mut index = Index::default();
-        index.show_newer(&version("9", VppTokenStatus::default()));
-        index.show_newer(&version("10", has("t1", "digest-1")));
-        index.show_newer(&version("9", VppTokenStatus::default()));
+        index.apply_if_newer(&version("9", VppTokenStatus::default()));
+        index.apply_if_newer(&version("10", has("t1", "digest-1")));
+        index.apply_if_newer(&version("9", VppTokenStatus::default()));
         assert!(others_of(&index, "a").contains("t1"));
-        index.show(&version("9", VppTokenStatus::default()));
+        index.apply_listed(&version("9", VppTokenStatus::default()));
         assert!(!others_of(&index, "a").contains("t1"), "a list, after a restore of etcd perhaps");
-        index.show_newer(&version("11", has("t1", "digest-1")));
+        index.apply_if_newer(&version("11", has("t1", "digest-1")));
         assert!(others_of(&index, "a").contains("t1"));
+    }
+
+    fn has_it((shown, claimed): &Has, id: u8) -> bool {
+        claimed.contains(&id) || shown.is_some_and(|(shown, _)| shown == id)
     }
 
     /// What may happen to one of three VppTokens.
@@ -521,12 +529,16 @@ mod tests {
                 match event {
                     Event::Shown(shown) => {
                         let status = shown.map(|(id, file)| has(&format!("t{id}"), &format!("digest-{file}")));
-                        index.show(&object(uid, status.unwrap_or_default()));
+                        index.apply_listed(&object(uid, status.unwrap_or_default()));
                         objects[n].get_or_insert_default().0 = shown;
                     }
                     Event::Claims(id) => {
-                        if let Some((_, claimed)) = &mut objects[n] {
-                            index.claim(uid, &name, &format!("t{id}"));
+                        let is_free = (0..3).filter(|other| *other != n).all(|other| {
+                            objects[other].as_ref().is_none_or(|has| !has_it(has, id))
+                        });
+                        let is_claimed = index.claim(uid, &name, &format!("t{id}"));
+                        prop_assert_eq!(is_claimed, is_free && objects[n].is_some());
+                        if let Some((_, claimed)) = objects[n].as_mut().filter(|_| is_claimed) {
                             claimed.insert(id);
                         }
                     }
@@ -543,10 +555,8 @@ mod tests {
                 }
                 let others = others_of(&index, UIDS[2]);
                 for id in 0..3 {
-                    let has_it = |(shown, claimed): &Has| {
-                        claimed.contains(&id) || shown.is_some_and(|(shown, _)| shown == id)
-                    };
-                    let owner = (0..2).find(|n| objects[*n].as_ref().is_some_and(has_it)).map(|n| UIDS[n].to_owned());
+                    let owner = (0..2).find(|n| objects[*n].as_ref().is_some_and(|has| has_it(has, id)));
+                    let owner = owner.map(|n| UIDS[n].to_owned());
                     prop_assert_eq!(others.owner(&format!("t{id}")).map(|owner| owner.uid), owner);
                 }
                 for file in 0..2 {

@@ -1,5 +1,5 @@
-//! What this process remembers of the objects beyond their statuses: claims that are newer than any cache, the locks to
-//! create, and failures.
+//! What this process remembers of the objects beyond their statuses: the index of who has what, which the watches and our own
+//! writes keep, the locks to create, and failures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,7 +70,6 @@ impl ObjectState {
 #[derive(Clone, Debug, Default)]
 struct State {
     objects: BTreeMap<String, ObjectState>,
-    claims: BTreeMap<(TenantName, String), String>,
     create_locks: BTreeMap<(TenantName, CreateKey), CreateLock>,
     index: Index,
 }
@@ -113,6 +112,30 @@ impl State {
     }
 }
 
+/// The object that the others are compared with.
+#[derive(Clone, Debug)]
+pub struct Own<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: &'a str,
+    /// The keys that its create would lock.
+    pub keys: Vec<CreateKey>,
+}
+
+/// What one object sees of the others of its tenant.
+#[derive(Clone, Debug, Default)]
+pub struct OthersSeen {
+    /// Another one has a lock to create that it needs.
+    pub is_create_locked: bool,
+    /// Tenant objects of those whose statuses show an intent with one of its keys.
+    pub intents: BTreeSet<TenantKey>,
+    /// The tokens that they have, and the files that they uploaded.
+    pub claims: OthersClaims,
+}
+
 /// What the process remembers. Shared by all reconciles.
 #[derive(Clone, Debug, Default)]
 pub struct LocalState {
@@ -130,46 +153,31 @@ impl LocalState {
         self.state().objects.get(uid).cloned().unwrap_or_default()
     }
 
-    /// Begins to remember an object, once a watch has shown it. Other objects are not remembered, so that nothing
-    /// outlives its object.
-    pub fn open(&self, uid: &str) {
-        self.state().objects.entry(uid.to_owned()).or_default();
-    }
-
-    /// A list shows an object: it is remembered from now on, and what its status says it has.
-    pub fn show(&self, object: &VppToken) {
-        if let Some(uid) = object.metadata.uid.as_deref() {
-            self.open(uid);
-            self.state().index.show(object);
-        }
+    /// A list has an object: it is remembered from now on, and what its status says it has. Other objects are not remembered,
+    /// so that nothing outlives its object.
+    pub fn apply_listed(&self, object: &VppToken) {
+        self.apply(object, Index::apply_listed);
     }
 
     /// The same for an event of a watch, which may be late.
-    pub fn show_newer(&self, object: &VppToken) {
-        if let Some(uid) = object.metadata.uid.as_deref() {
-            self.open(uid);
-            self.state().index.show_newer(object);
-        }
+    pub fn apply_if_newer(&self, object: &VppToken) {
+        self.apply(object, Index::apply_if_newer);
     }
 
-    /// The answer to a write of this process shows an object: others see that before a watch brings it.
-    pub fn show_written(&self, object: &VppToken) {
+    fn apply(&self, object: &VppToken, apply: impl FnOnce(&mut Index, &VppToken)) {
+        let Some(uid) = object.metadata.uid.as_ref() else { return };
+        let mut state = self.state();
+        state.objects.entry(uid.clone()).or_default();
+        apply(&mut state.index, object);
+    }
+
+    /// A write of this process was answered with an object: others see that before a watch brings it.
+    pub fn apply_written(&self, object: &VppToken) {
         let Some(uid) = object.metadata.uid.as_deref() else { return };
         let mut state = self.state();
         if let Some(known) = state.objects.get_mut(uid) {
             known.version.clone_from(&object.metadata.resource_version);
-            state.index.show_newer(object);
-        }
-    }
-
-    /// A cache has an object, perhaps an older one than what was shown: it is remembered from now on.
-    pub fn show_unknown(&self, object: &VppToken) {
-        if let Some(uid) = object.metadata.uid.as_deref() {
-            self.open(uid);
-            let mut state = self.state();
-            if !state.index.knows(uid) {
-                state.index.show(object);
-            }
+            state.index.apply_if_newer(object);
         }
     }
 
@@ -178,14 +186,16 @@ impl LocalState {
         self.state().index.claims(tenant)
     }
 
-    /// The claims in a tenant of all objects but one.
-    pub fn others_claims(&self, tenant: &str, uid: &str, namespace: &str) -> OthersClaims {
-        self.state().index.others_claims(tenant, uid, namespace)
-    }
-
-    /// Tenant objects of other objects whose statuses show an intent with one of the keys, recorded after a time.
-    pub fn tenants_of_intents(&self, keys: &[CreateKey], uid: &str, after: Timestamp) -> BTreeSet<TenantKey> {
-        self.state().index.tenants_of_intents(keys, uid, after)
+    /// What one object sees of the others of its tenant. If one of them has a lock to create that it needs, it is triggered when
+    /// that is released. All at one moment: a create that ends is either still seen, or its token is.
+    pub fn others_of(&self, tenant: &str, own: &Own<'_>, decided: Timestamp) -> OthersSeen {
+        let mut state = self.state();
+        let who = (own.namespace.to_owned(), own.name.clone());
+        OthersSeen {
+            is_create_locked: state.is_create_locked_by_other(tenant, &own.keys, own.uid, &who),
+            intents: state.index.tenants_of_intents(&own.keys, own.uid, decided),
+            claims: state.index.others_claims(tenant, own.uid, own.namespace),
+        }
     }
 
     /// Changes what is remembered of an object; none when it was deleted.
@@ -193,27 +203,15 @@ impl LocalState {
         self.state().objects.get_mut(uid).map(change)
     }
 
-    /// Claims a token for an object. False when this process has claimed it for another object, or when the object was deleted.
+    /// Claims a token for an object. False when another object has it, or when the object was deleted.
     pub fn claim(&self, tenant: &str, id: &str, uid: &str) -> bool {
         let mut state = self.state();
-        if !state.objects.contains_key(uid) {
-            return false;
-        }
-        let holder = state.claims.entry((tenant.to_owned(), id.to_owned())).or_insert_with(|| uid.to_owned());
-        let is_its = holder == uid;
-        if is_its {
-            state.index.claim(uid, tenant, id);
-        }
-        is_its
+        state.objects.contains_key(uid) && state.index.claim(uid, tenant, id)
     }
 
-    /// Gives up the claims of an object, except for one token.
+    /// Gives up the claims of an object, except for the token that its status has.
     pub fn unclaim(&self, uid: &str, but: Option<&str>) {
-        let mut state = self.state();
-        for claim in state.index.claimed_by(uid).into_iter().filter(|(_, id)| Some(id.as_str()) != but) {
-            state.claims.remove(&claim);
-        }
-        state.index.unclaim(uid, but);
+        self.state().index.unclaim(uid, but);
     }
 
     /// Takes the locks to create in a tenant: all of them, or none. False when another object has one; `who` (namespace
@@ -235,17 +233,6 @@ impl LocalState {
             state.create_locks.entry(key).or_insert_with(|| CreateLock::of(uid, now));
         }
         true
-    }
-
-    /// Whether another object has one of the locks; `who` is then triggered when it is released.
-    pub fn is_create_locked_by_other(
-        &self,
-        tenant: &str,
-        keys: &[CreateKey],
-        uid: &str,
-        who: (String, String),
-    ) -> bool {
-        self.state().is_create_locked_by_other(tenant, keys, uid, &who)
     }
 
     /// Marks a create as in flight, or as not in flight any more. False when the object or its lock does not exist.
@@ -286,17 +273,18 @@ impl LocalState {
     /// Forgets an object that was deleted, and releases its locks, unless they must last until the outcome of its
     /// create is known. Returns who waited for them.
     pub fn forget(&self, uid: &str) -> Vec<(String, String)> {
-        // The state first: without it nothing can be claimed any more.
-        self.state().objects.remove(uid);
-        self.unclaim(uid, None);
-        self.state().index.forget(uid);
+        let mut state = self.state();
+        state.objects.remove(uid);
+        state.index.forget(uid);
+        drop(state);
         self.unlock_creates(|lock| lock.holder == uid && !lock.was_sent)
     }
 
-    /// Forgets all objects but these. Returns who waited for the locks of the others.
-    pub fn keep_only(&self, uids: &BTreeSet<String>) -> Vec<(String, String)> {
-        let deleted: Vec<String> = self.state().objects.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
-        deleted.iter().flat_map(|uid| self.forget(uid)).collect()
+    /// Of the namespaces for which a function returns true, forgets all objects but these. Returns who waited for the locks of
+    /// the others.
+    pub fn keep_only(&self, uids: &BTreeSet<String>, is_in: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+        let known = self.state().index.uids_in(is_in);
+        known.iter().filter(|uid| !uids.contains(*uid)).flat_map(|uid| self.forget(uid)).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -314,10 +302,34 @@ mod tests {
 
     fn local_state() -> LocalState {
         let local_state = LocalState::default();
-        for uid in ["a", "b", "c"] {
-            local_state.open(uid);
+        for (uid, namespace) in [("a", "ns"), ("b", "ns"), ("c", "elsewhere")] {
+            local_state.apply_listed(&object(uid, namespace));
         }
         local_state
+    }
+
+    fn object(uid: &str, namespace: &str) -> VppToken {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken",
+            "metadata": { "name": uid, "namespace": namespace, "uid": uid }, "spec": {},
+        }))
+        .unwrap()
+    }
+
+    fn is_locked_by_other(local_state: &LocalState, keys: &[CreateKey], uid: &str) -> bool {
+        let own = Own { namespace: "ns", name: uid.into(), uid, keys: keys.to_vec() };
+        local_state.others_of("t", &own, Timestamp::MIN).is_create_locked
+    }
+
+    #[test]
+    fn a_list_of_one_namespace_forgets_nothing_of_another() {
+        let local_state = local_state();
+        assert!(local_state.claim("t", "id", "c") && local_state.claim("t", "id-b", "b"));
+        let listed = BTreeSet::from(["a".to_owned()]);
+        local_state.keep_only(&listed, |namespace| namespace == "ns");
+        assert!(local_state.claims("t").contains("id"));
+        assert!(!local_state.claims("t").contains("id-b"), "it is not listed");
+        assert!(!local_state.claim("t", "id-b", "b"));
     }
 
     #[test]
@@ -383,7 +395,7 @@ mod tests {
                 && !local_state.claim("t", "id", "b")
         );
         assert!(local_state.claim("other", "id", "b"));
-        assert!(local_state.others_claims("t", "b", "ns").contains("id"));
+        assert!(local_state.claims("t").contains("id"));
         local_state.forget("a");
         assert!(!local_state.claim("t", "id", "a"), "it was deleted");
         assert!(local_state.claim("t", "id", "b"));
@@ -395,7 +407,7 @@ mod tests {
         let who = |name: &str| ("ns".to_owned(), name.to_owned());
         assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("A@b.example")], "a", who("a"), at(0)));
         assert!(!local_state.lock_create("t", &[CreateKey::of_apple_id("a@B.example")], "b", who("b"), at(0)));
-        assert!(local_state.is_create_locked_by_other("t", &[CreateKey::of_apple_id("a@b.example")], "c", who("c")));
+        assert!(is_locked_by_other(&local_state, &[CreateKey::of_apple_id("a@b.example")], "c"));
         assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("other@b.example")], "b", who("b"), at(0)));
         assert_eq!(local_state.unlock_create("a"), [who("b"), who("c")]);
         assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", who("b"), at(0)));
@@ -417,7 +429,7 @@ mod tests {
         assert!(local_state.unlock_create("a").is_empty(), "it is in flight");
         assert!(local_state.set_create_in_flight("a", false));
         assert_eq!(local_state.unlock_create("a"), [who("b")]);
-        assert!(!local_state.is_create_locked_by_other("t", &keys("a@b.example", "Contoso", 5), "b", who("b")));
-        assert!(local_state.is_create_locked_by_other("t", &keys("b@b.example", "Contoso", 5), "a", who("a")));
+        assert!(!is_locked_by_other(&local_state, &keys("a@b.example", "Contoso", 5), "b"));
+        assert!(is_locked_by_other(&local_state, &keys("b@b.example", "Contoso", 5), "a"));
     }
 }

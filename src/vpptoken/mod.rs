@@ -10,7 +10,7 @@ pub mod outcome;
 pub mod plan;
 pub mod report;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -146,9 +146,20 @@ impl SecretVersions {
         }
     }
 
-    /// Replaces all of them, and returns those before.
-    pub fn replace(&self, versions: VersionsByNamespace) -> VersionsByNamespace {
-        std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), versions)
+    /// Replaces all of them, and returns namespace and name of those that were added, changed or deleted.
+    pub fn replace(&self, now: VersionsByNamespace) -> BTreeSet<(String, String)> {
+        let mut versions = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut differing = BTreeSet::new();
+        for (one, other) in [(&*versions, &now), (&now, &*versions)] {
+            for (namespace, of_namespace) in one {
+                let other = other.get(namespace);
+                let is_new = |name: &String, version| other.and_then(|other| other.get(name)) != Some(version);
+                let new = of_namespace.iter().filter(|(name, version)| is_new(name, version));
+                differing.extend(new.map(|(name, _)| (namespace.clone(), name.clone())));
+            }
+        }
+        *versions = now;
+        differing
     }
 }
 
@@ -353,7 +364,7 @@ mod tests {
             trigger: Arc::new(|_, _| {}),
             working: Semaphore::new(1),
         });
-        context.local_state.open(&cached.uid().unwrap());
+        context.local_state.apply_listed(&cached);
         // The object changes, and the cache does not show it.
         kubernetes.merge("VppToken", "devices", "berlin", &json!({ "metadata": { "labels": { "a": "b" } } }));
         let action = reconcile(Arc::clone(&cached), Arc::clone(&context)).await.unwrap();

@@ -12,7 +12,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, CustomResourceExt, ResourceExt};
 
 use super::claims::{CreateKey, tenant_name};
-use super::local_state::{ObjectState, ReadFile};
+use super::local_state::{ObjectState, Own, ReadFile};
 use super::observed::{
     FileFacts, FileProblem, KnownTenant, Object, Observed, Others, Permission, TenantState, bounded_request,
 };
@@ -170,7 +170,6 @@ fn others(
     file: Option<&FileFacts>,
 ) -> Result<Others, Error> {
     let name = tenant_name(identity);
-    let (namespace, uid, keys) = (namespace(object)?, uid(object)?, create_keys(object, file));
     let overdue = context.clock.now().checked_sub(context.timings.unknown_outcome).unwrap_or(Timestamp::MIN);
     // Another process may have sent a create long after its intent, and until it ended, just before this one began.
     let is_new = tenant_key(object).is_none_or(|key| match context.registry.find(&key) {
@@ -178,23 +177,23 @@ fn others(
         _ => true,
     });
     let decided = if is_new { Timestamp::MIN } else { overdue };
-    // Neither of two intents goes first, because each object may have recorded its own before it saw the other's, as in two
-    // processes: each object that sees the other's intent abandons its own. What became of intents recorded until `decided`
-    // is known: `knownIds` and the claims show their results.
-    let leads_here = |key: &TenantKey| matches!(context.registry.find(key), Some(Some(tenant)) if tenant_name(&tenant.identity) == name);
-    let mut others = Others {
-        claims: context.local_state.others_claims(&name, uid, namespace),
-        creating: context.local_state.tenants_of_intents(&keys, uid, decided).iter().any(leads_here),
-        unread: context.caches.has_unread_namespace(),
-    };
     for (namespace, name) in context.local_state.unlock_creates_before(overdue) {
         (context.trigger)(&namespace, &name);
     }
-    let who = (namespace.to_owned(), object.name_any());
-    if context.local_state.is_create_locked_by_other(&name, &keys, uid, who) {
-        others.creating = true;
-    }
-    Ok(others)
+    // Before what the others have: a namespace that is read by now has all its objects there.
+    let unread = context.caches.has_unread_namespace();
+    let keys = create_keys(object, file);
+    let own = Own { namespace: namespace(object)?, name: object.name_any(), uid: uid(object)?, keys };
+    let seen = context.local_state.others_of(&name, &own, decided);
+    // Neither of two intents goes first, because each object may have recorded its own before it saw the other's, as in two
+    // processes: each object that sees the other's intent abandons its own. What became of intents recorded until `decided`
+    // is known: `knownIds` and the claims show their results.
+    let leads_here = |key: &TenantKey| {
+        let tenant = context.registry.find(key).flatten();
+        tenant.is_some_and(|tenant| tenant_name(&tenant.identity) == name)
+    };
+    let creating = seen.is_create_locked || seen.intents.iter().any(leads_here);
+    Ok(Others { claims: seen.claims, creating, unread })
 }
 
 /// The keys that a create of this object would lock.

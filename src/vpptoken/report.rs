@@ -47,7 +47,7 @@ pub async fn report(
             Ok(written) => {
                 if let Some(written) = &written {
                     // Before the lock to create is released: who takes it next must not see the intent.
-                    context.local_state.show_written(written);
+                    context.local_state.apply_written(written);
                 }
                 record_reported(context, &uid, &plan, &result.outcome, &observed);
                 // After the outcome is recorded, because publishing an event may take long.
@@ -118,7 +118,7 @@ pub(super) async fn write_planned_status(context: &Context, object: &mut VppToke
     match write(&api, object, &plan.status).await {
         Ok(None) => Ok(true),
         Ok(Some(written)) => {
-            context.local_state.show_written(&written);
+            context.local_state.apply_written(&written);
             publish_changes(context, object, &plan.status).await;
             *object = written;
             Ok(true)

@@ -274,7 +274,7 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
 /// Searches the unclaimed tokens: an exact match is taken over, a similar one stalls. None when there is neither, or
 /// when it stalls.
 fn choose(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Option<Step> {
-    if let Some(id) = token_with_the_file(draft, tenant, new) {
+    if let Some(id) = token_with_the_file(draft, new) {
         claimed_by_file(
             draft,
             &id,
@@ -333,6 +333,9 @@ fn wait_for_missing(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) {
         .filter_map(|(entity, _)| Some((entity.id.clone(), snapshot.missing_since(&entity.id)?)));
     if let Some((id, since)) = missing.next() {
         wait_until_vanished(draft, &id, since);
+        if let Some(blocker) = draft.blockers.last_mut() {
+            blocker.message.push_str(" It may be of the location of the token file, so none is created before that.");
+        }
     }
 }
 
@@ -362,10 +365,9 @@ fn stall_on_similar(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>, s
 }
 
 /// The token that another VppToken uploaded the very same file to: no two locations have the same file.
-fn token_with_the_file(draft: &Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Option<String> {
-    // Also before a list shows that token, or its new expiry.
-    let id = draft.observed.others.claims.token_with_file(&new.file.sha256)?;
-    (!tenant.view.snapshot.is_confirmed_absent(id)).then(|| id.to_owned())
+fn token_with_the_file(draft: &Draft, new: NewFile<'_>) -> Option<String> {
+    // Also before a list shows that token, or its new expiry, and while it seems to have vanished: the other one decides that.
+    draft.observed.others.claims.token_with_file(&new.file.sha256).map(str::to_owned)
 }
 
 /// The token of another VppToken that the file seems to belong to.

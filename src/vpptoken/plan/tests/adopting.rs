@@ -241,13 +241,13 @@ fn an_exact_match_is_adopted_and_a_similar_token_makes_it_stop() {
                 stalled(Reason::ClaimedByAnother).no_token(),
             ),
             (
-                "another VppToken uploaded the very file, and its token is gone",
+                "another VppToken uploaded the very file, and its token is gone: that one decides",
                 |w| {
                     w.claimed("t2", ago(DAY), "uid-9");
                     w.others.claims.add_file("digest-1", "t2", "uid-9");
                     w.confirmed_absent.push(("t2".into(), ago(SECOND)));
                 },
-                working(Reason::Creating).step(record_intent(&[])).no_token(),
+                stalled(Reason::ClaimedByAnother).no_token(),
             ),
             (
                 "stalled because of another's token, which was renewed since",
