@@ -57,9 +57,9 @@ bench: announce ## Measure how long a new object and a replaced Secret take to r
 	cargo build --locked --workspace --bins
 	@$(CONTROL_PLANE) run -- cargo bench --locked --profile dev --bench latency
 
-# SIZES="100x1 2000x20": so many VppTokens in so many tenants, one size after the other. A thousand in one tenant need eight
-# minutes, because Graph allows no more.
-scale: announce ## Measure the memory and the processor time of the release build with many VppTokens (half an hour)
+# SIZES="100x1 2000x20": so many VppTokens in so many tenants, one size after the other. A thousand in one tenant take about
+# ten minutes, because Graph allows no more.
+scale: announce ## Measure the memory and the processor time of the release build with many VppTokens
 	cargo build --locked --workspace --bins
 	@$(CONTROL_PLANE) run -- cargo bench --locked --bench scale
 

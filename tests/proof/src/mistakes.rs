@@ -321,17 +321,24 @@ pub(crate) async fn another_id(world: &World) -> Result<(), String> {
         .await
 }
 
-/// One of two watched namespaces can't be read: nothing is created until it can, and renewals go on. Then the Secret can't.
-pub(crate) async fn no_rights(world: &World) -> Result<(), String> {
-    const OTHER: &str = "schools";
-    const REFUSED_WATCHES: [&str; 2] = ["LIST secrets/devices", "WATCH secrets/devices"];
+/// A second namespace that is watched.
+const OTHER: &str = "schools";
+
+/// The second of two watched namespaces can't be read: t0 waits for it.
+async fn wait_for_unread(world: &World) -> Result<(), String> {
     world.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": OTHER } }));
     world.watch_namespaces(&[DEVICES, OTHER]);
     world.forbid("vpptokens", OTHER, true);
     world.put_file("t0", &file("t0", 200));
     world.put_token("t0", json!({}));
     world.start_process();
-    says(world, "t0", "NamespaceNotRead").await?;
+    says(world, "t0", "NamespaceNotRead").await
+}
+
+/// One of two watched namespaces can't be read: nothing is created until it can, and renewals go on. Then the Secret can't.
+pub(crate) async fn no_rights(world: &World) -> Result<(), String> {
+    const REFUSED_WATCHES: [&str; 2] = ["LIST secrets/devices", "WATCH secrets/devices"];
+    wait_for_unread(world).await?;
     nothing_is_created(world)?;
     world.forbid("vpptokens", OTHER, false);
     done(world, "t0", 200).await?;
@@ -350,14 +357,7 @@ pub(crate) async fn no_rights(world: &World) -> Result<(), String> {
 
 /// A watched namespace that can't be read is deleted: whoever waited because of it goes on at once.
 pub(crate) async fn unread_namespace_ends(world: &World) -> Result<(), String> {
-    const OTHER: &str = "schools";
-    world.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": OTHER } }));
-    world.watch_namespaces(&[DEVICES, OTHER]);
-    world.forbid("vpptokens", OTHER, true);
-    world.put_file("t0", &file("t0", 200));
-    world.put_token("t0", json!({}));
-    world.start_process();
-    says(world, "t0", "NamespaceNotRead").await?;
+    wait_for_unread(world).await?;
     world.delete("Namespace", "", OTHER);
     let limit = if world.is_calm() { Duration::from_secs(60) } else { LIMIT };
     world
