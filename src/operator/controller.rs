@@ -21,8 +21,7 @@ use crate::api::conditions::{ConditionType, find};
 use crate::api::{Reason, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
 use crate::vpptoken::{self, Context, Error, TokenCache, Trigger};
 
-/// No limit here: a reconcile that waits for a permit of one tenant must not block those of another.
-/// [`Context::working`] limits reads and reports.
+/// No limit here: a reconcile that waits for Graph must not block others. [`Context::workers`] limits them.
 const CONCURRENCY: u16 = 0;
 /// How long reconciles in progress may take to end when the operator is stopped.
 const GRACE_PERIOD: Duration = Duration::from_secs(20);
@@ -147,9 +146,14 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
                 if has_started.wait_for(|it| *it).await.is_err() || watches.wait_for(secrets).await.is_err() {
                     return Ok(Action::await_change());
                 }
+                // What a reconcile keeps is made only when there is a worker for it: very many may wait.
+                let Ok(slot) = Arc::clone(&context.workers).acquire_owned().await else {
+                    return Ok(Action::await_change());
+                };
                 let began = Instant::now();
                 // A panic in one reconcile would end them all.
-                let outcome = AssertUnwindSafe(vpptoken::reconcile(object, context)).catch_unwind().await;
+                let reconcile = Box::pin(vpptoken::reconcile(object, context, slot));
+                let outcome = AssertUnwindSafe(reconcile).catch_unwind().await;
                 let outcome = outcome.unwrap_or(Err(Error::Panicked));
                 metrics.reconciled(outcome.is_ok(), began.elapsed());
                 outcome

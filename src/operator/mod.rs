@@ -94,8 +94,8 @@ pub const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// refused is not waited for.
 const MAX_START_DELAY: Duration = Duration::from_secs(30);
 
-/// Reconciles that read or write Kubernetes at a time.
-const MAX_CONCURRENT_READS: usize = 64;
+/// Reconciles at a time, those that are at Graph apart: [`WriteRateLimiter`](crate::tenant::WriteRateLimiter) bounds these.
+const WORKERS: usize = 32;
 
 /// What the operator needs of the world around it: what a simulation replaces, and nothing else.
 #[derive(Clone)]
@@ -189,7 +189,7 @@ pub async fn run_with(
         timings: settings.timings,
         events: Events::new(client.clone(), reporter),
         trigger: queue.trigger(),
-        working: Semaphore::new(MAX_CONCURRENT_READS),
+        workers: Arc::new(Semaphore::new(WORKERS)),
     });
     tasks.spawn(controller::trigger_on_changes(
         Arc::clone(&context),

@@ -5,13 +5,16 @@ pub mod rate_limiter;
 pub mod registry;
 pub mod session;
 pub mod snapshot;
+pub mod turns;
+pub mod write_queue;
 
 use jiff::SignedDuration;
 
-pub use rate_limiter::{Priority, WritePermit, WriteRateLimiter, WriteRateLimiters};
+pub use rate_limiter::{WritePermit, WriteRateLimiter, WriteRateLimiters};
 pub use registry::{Access, Tenant, TenantKey, TenantRegistry, Unusable};
-pub use session::{Change, OnChange, Problem, Session, SessionSettings, TenantView};
+pub use session::{Callbacks, Change, Problem, Session, SessionSettings, TenantView};
 pub use snapshot::{Entry, Field, Merged, Snapshot, Written};
+pub use write_queue::Priority;
 
 /// The durations that the rules use. They are settings so that tests need not wait for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::{StreamExt, future, stream};
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Notify;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use super::rate_limiter::{Priority, WritePermit, WriteRateLimiter, WriteRateLimiters};
+use super::rate_limiter::{WritePermit, WriteRateLimiter, WriteRateLimiters};
 use super::snapshot::{Field, Snapshot};
 use super::{Merged, Timings};
+use crate::api::VppToken;
 use crate::clock::Clock;
 use crate::graph::{Credential, Entity, ErrorKind, GraphClient, GraphError, NewToken, TokenPatch};
 
@@ -18,6 +21,9 @@ use crate::graph::{Credential, Entity, ErrorKind, GraphClient, GraphError, NewTo
 const MAX_SYNCING_POLL: Duration = Duration::from_secs(30);
 /// A sync that runs longer than this is stuck.
 pub const MAX_SYNC_DURATION: SignedDuration = SignedDuration::from_hours(1);
+/// Requests for single tokens at a time. With the one list and the writes that have permits, a session has 16 requests under way
+/// at most.
+const MAX_CONCURRENT_GETS: usize = 3;
 /// A list that failed is tried again after 1, 2, 4, … seconds, but never later than this.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
@@ -63,8 +69,18 @@ pub struct Change {
     pub problem: bool,
 }
 
-/// Called after every list.
+/// Called after every list, and for tokens that were asked for after it.
 pub type OnChange = Box<dyn Fn(Change) + Send + Sync>;
+/// Called for a VppToken that a permit is reserved for.
+pub type OnReserved = Box<dyn Fn(&ObjectRef<VppToken>) + Send + Sync>;
+
+/// Whom a session notifies.
+pub struct Callbacks {
+    /// Of what has changed in Graph.
+    pub on_change: OnChange,
+    /// Of permits.
+    pub on_reserved: OnReserved,
+}
 
 struct State {
     snapshot: Arc<Snapshot>,
@@ -86,9 +102,12 @@ pub struct Session {
     notify: Notify,
     opened: Timestamp,
     clock: Clock,
-    on_change: OnChange,
+    callbacks: Callbacks,
     limiters: Arc<WriteRateLimiters>,
     limiter_key: (String, String, String),
+    /// Another limiter is used now.
+    limiter_changed: Notify,
+    gets: Semaphore,
 }
 
 impl std::fmt::Debug for Session {
@@ -107,7 +126,7 @@ impl Session {
         limiters: Arc<WriteRateLimiters>,
         limiter_key: (String, String, String),
         clock: Clock,
-        on_change: OnChange,
+        callbacks: Callbacks,
     ) -> Self {
         let state = State {
             snapshot: Arc::default(),
@@ -127,9 +146,11 @@ impl Session {
             notify: Notify::new(),
             opened: clock.now(),
             clock,
-            on_change,
+            callbacks,
             limiters,
             limiter_key,
+            limiter_changed: Notify::new(),
+            gets: Semaphore::new(MAX_CONCURRENT_GETS),
         }
     }
 
@@ -178,15 +199,16 @@ impl Session {
         true
     }
 
-    /// Lists for ever.
+    /// Lists, and reserves permits, for ever.
     pub async fn run(self: Arc<Self>) {
+        future::join(self.list_for_ever(), self.reserve_for_ever()).await;
+    }
+
+    async fn list_for_ever(&self) {
         loop {
             let notified = self.notify.notified();
             match self.next_list() {
-                at if at <= Instant::now() => {
-                    let change = self.list().await;
-                    (self.on_change)(change);
-                }
+                at if at <= Instant::now() => self.list().await,
                 at => {
                     tokio::select! {
                         biased;
@@ -194,6 +216,18 @@ impl Session {
                         () = notified => {}
                     }
                 }
+            }
+        }
+    }
+
+    async fn reserve_for_ever(&self) {
+        loop {
+            let changed = self.limiter_changed.notified();
+            let limiter = self.limiter();
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = limiter.run(&*self.callbacks.on_reserved) => {}
             }
         }
     }
@@ -210,21 +244,29 @@ impl Session {
         due.max(state.not_before.unwrap_or(due)).max(paused.unwrap_or(due))
     }
 
-    async fn list(&self) -> Change {
+    /// What the list tells is passed on before single tokens are asked for.
+    async fn list(&self) {
         let started = Instant::now();
         let began = self.clock.now();
         match self.client.list().await {
             Ok(entities) => {
                 let (merged, problem) = self.merge(began, entities, started);
-                let mut ids = merged.changed;
-                for id in merged.to_confirm {
-                    if self.confirm(&id).await.is_ok() {
-                        ids.insert(id);
+                (self.callbacks.on_change)(Change { ids: merged.changed, problem });
+                let confirms = merged.to_confirm.into_iter().map(|id| async move {
+                    let confirmed = self.confirm(&id).await;
+                    (id, confirmed)
+                });
+                let mut confirmed = stream::iter(confirms).buffer_unordered(MAX_CONCURRENT_GETS);
+                while let Some((id, outcome)) = confirmed.next().await {
+                    if outcome.is_ok() {
+                        (self.callbacks.on_change)(Change { ids: BTreeSet::from([id]), problem: false });
                     }
                 }
-                Change { ids, problem }
             }
-            Err(error) => Change { ids: BTreeSet::new(), problem: self.record_list_failure(error, started) },
+            Err(error) => {
+                let problem = self.record_list_failure(error, started);
+                (self.callbacks.on_change)(Change { ids: BTreeSet::new(), problem });
+            }
         }
     }
 
@@ -234,7 +276,11 @@ impl Session {
         let merged = Arc::make_mut(&mut state.snapshot).merge(began, self.clock.now(), entities, settling);
         if state.failures > 0 || state.next_regular.is_none() {
             let (graph, tenant_id, client_id) = &self.limiter_key;
-            state.limiter = self.limiters.of(graph, tenant_id, client_id);
+            let limiter = self.limiters.of(graph, tenant_id, client_id);
+            if !Arc::ptr_eq(&limiter, &state.limiter) {
+                state.limiter = limiter;
+                self.limiter_changed.notify_one();
+            }
         }
         state.failures = 0;
         state.limiter.record_success(started);
@@ -297,6 +343,7 @@ impl Session {
             let error = GraphError::new(ErrorKind::Throttled, "Graph asked to wait");
             return Err(GraphError { retry_after: Some(wait), ..error });
         }
+        let _get = self.gets.acquire().await;
         let (started, began) = (Instant::now(), self.clock.now());
         match self.record_result(self.client.get(id).await, started) {
             Ok(entity) => Arc::make_mut(&mut self.state().snapshot).record_found(entity, began, self.clock.now()),
@@ -311,10 +358,9 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for a permit to send one write. What the write depends on has to be read after that.
-    pub async fn acquire_permit(&self, priority: Priority) -> WritePermit {
-        let limiter = Arc::clone(&self.state().limiter);
-        limiter.acquire(priority).await
+    /// The limiter of its writes.
+    pub fn limiter(&self) -> Arc<WriteRateLimiter> {
+        Arc::clone(&self.state().limiter)
     }
 
     /// Creates a token. Not idempotent.
@@ -491,6 +537,7 @@ mod tests {
     use secrecy::SecretString;
     use serde_json::json;
 
+    use super::super::write_queue::Priority;
     use super::*;
     use crate::api::GraphApi;
     use crate::clock::Random;
@@ -564,14 +611,18 @@ mod tests {
         let settings = SessionSettings { poll_interval: Duration::from_secs(300), timings: Timings::default() };
         let limiters = Arc::new(WriteRateLimiters::default());
         let clock = Clock::system();
-        Session::new("test".into(), client, settings, limiters, Default::default(), clock, Box::new(|_| {}))
+        let callbacks = Callbacks { on_change: Box::new(|_| {}), on_reserved: Box::new(|_| {}) };
+        Session::new("test".into(), client, settings, limiters, Default::default(), clock, callbacks)
     }
 
     /// Sends so many syncs at once, and returns for how long nothing is sent after that.
     async fn sync_at_once(session: &Session, times: usize) -> Duration {
+        let limiter = session.limiter();
+        tokio::time::sleep(limiter.paused().unwrap_or_default()).await;
         let mut permits = Vec::new();
-        for _ in 0..times {
-            permits.push(session.acquire_permit(Priority::Interactive).await);
+        for n in 0..times {
+            let object = ObjectRef::new("berlin");
+            permits.push(limiter.request(&n.to_string(), &object, Priority::Interactive).unwrap());
         }
         let sent = permits.into_iter().map(|permit| session.sync(permit, "a"));
         futures::future::join_all(sent).await;

@@ -12,7 +12,7 @@ use super::outcome::Outcome;
 use super::plan::Plan;
 use crate::api::status_patch::Status;
 use crate::api::{TokenEncoding, VppToken, VppTokenStatus};
-use crate::tenant::TenantKey;
+use crate::tenant::{TenantKey, WriteRateLimiter};
 
 /// The file of one version of a Secret, read once.
 #[derive(Clone, Debug)]
@@ -72,6 +72,8 @@ struct State {
     objects: BTreeMap<String, ObjectState>,
     create_locks: BTreeMap<(TenantName, CreateKey), CreateLock>,
     index: Index,
+    /// Where an object may have a ticket.
+    limiters: BTreeMap<String, Arc<WriteRateLimiter>>,
 }
 
 #[derive(Clone, Debug)]
@@ -203,6 +205,20 @@ impl LocalState {
         self.state().objects.get_mut(uid).map(change)
     }
 
+    /// The limiter that an object asks from now on; its ticket with another one is withdrawn. Nothing of an object that was
+    /// deleted.
+    pub fn set_limiter(&self, uid: &str, limiter: Option<&Arc<WriteRateLimiter>>) {
+        let mut state = self.state();
+        let limiter = limiter.filter(|_| state.objects.contains_key(uid)).map(Arc::clone);
+        let before = match &limiter {
+            Some(limiter) => state.limiters.insert(uid.to_owned(), Arc::clone(limiter)),
+            None => state.limiters.remove(uid),
+        };
+        if let Some(before) = before.filter(|before| limiter.is_none_or(|limiter| !Arc::ptr_eq(before, &limiter))) {
+            before.withdraw(uid);
+        }
+    }
+
     /// Claims a token for an object. False when another object has it, or when the object was deleted.
     pub fn claim(&self, tenant: &str, id: &str, uid: &str) -> bool {
         let mut state = self.state();
@@ -276,6 +292,9 @@ impl LocalState {
         let mut state = self.state();
         state.objects.remove(uid);
         state.index.forget(uid);
+        if let Some(limiter) = state.limiters.remove(uid) {
+            limiter.withdraw(uid);
+        }
         drop(state);
         self.unlock_creates(|lock| lock.holder == uid && !lock.was_sent)
     }

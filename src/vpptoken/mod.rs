@@ -20,13 +20,16 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, ResourceExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::api::VppToken;
 use crate::clock::{Clock, Random};
-use crate::tenant::{Priority, TenantKey, TenantRegistry, Timings, WritePermit};
+use crate::tenant::{Session, TenantKey, TenantRegistry, Timings, WritePermit};
+use act::StepResult;
 use events::Events;
 use local_state::LocalState;
+use observe::Freshness;
+use observed::Observed;
 use plan::{Plan, Step};
 
 /// What could not be read from or written to Kubernetes. Failures of Graph are not errors here but part of what is
@@ -188,8 +191,8 @@ pub struct Context {
     pub events: Events,
     /// Triggers other reconciles.
     pub trigger: Trigger,
-    /// How many reconciles read or report at a time. Waiting for a permit, and writing to Graph, do not count.
-    pub working: Semaphore,
+    /// How many reconciles work at a time, those that are at Graph apart.
+    pub workers: Arc<Semaphore>,
 }
 
 impl Context {
@@ -206,93 +209,153 @@ fn uid(object: &VppToken) -> Result<&str, Error> {
     object.metadata.uid.as_deref().ok_or(Error::Incomplete("UID"))
 }
 
-/// Brings one VppToken one step nearer to what it asks for.
+/// A decision, and what it was made on.
+struct Decision {
+    object: VppToken,
+    observed: Observed,
+    plan: Plan,
+}
+
+/// Brings one VppToken one step nearer to what it asks for. It never waits for a permit: when none is free, it ends, and the
+/// VppToken is triggered when one is reserved for it. The worker slot is given up while Graph is asked.
 ///
 /// # Errors
 /// When Kubernetes can't be read or written.
-pub async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<Action, Error> {
-    let mut object = Arc::unwrap_or_clone(object);
-    let working = context.working.acquire().await;
-    if is_older_than_our_write(&context, &object) {
-        match live(&context, &object).await? {
-            Some(live) => object = live,
-            None => return Ok(Action::await_change()),
-        }
-    }
-    let mut observed = observe::observe(&context, &object, observe::Freshness::Cached).await?;
-    let mut plan = plan::plan(&observed);
-    drop(working);
-    let mut permit = None;
-    if let Some(priority) = plan.step.as_ref().and_then(Step::priority) {
-        // This may take long, and other reconciles run meanwhile. What the write depends on is read after it, and not
-        // from a cache.
-        let mut waiting = Box::pin(acquire_permit(&context, &object, priority));
-        let mut given = tokio::time::timeout(UNREPORTED_PERMIT_WAIT, &mut waiting).await;
-        if given.is_err() {
-            if plan.is_first_try(&observed) {
-                // The status shows what it waits for.
-                report::write_planned_status(&context, &mut object.clone(), &plan).await?;
-            }
-            given = tokio::time::timeout(MAX_PERMIT_WAIT, &mut waiting).await;
-        }
-        drop(waiting);
-        match given {
-            Ok(given) => permit = given,
-            Err(_) => {
-                // Report that, and see what has changed meanwhile.
-                let Some(plan) = report::report(&context, object, observed, act::StepResult::default()).await? else {
-                    return Ok(Action::await_change());
-                };
-                return Ok(requeue_after(&plan));
-            }
-        }
-        let _working = context.working.acquire().await;
-        match live(&context, &object).await? {
-            Some(live) => object = live,
-            None => return Ok(Action::await_change()),
-        }
-        observed = observe::observe(&context, &object, observe::Freshness::Live).await?;
-        plan = plan::plan(&observed);
-    }
-    if plan.is_reported_first(&observed) {
-        let _working = context.working.acquire().await;
-        if !report::write_planned_status(&context, &mut object, &plan).await? {
-            let Some(live) = live(&context, &object).await? else { return Ok(Action::await_change()) };
-            // The cache may be behind for long: the next reconcile has to read past it.
-            context.local_state.change(uid(&object)?, |state| state.version = live.resource_version());
-            return Ok(Action::requeue(Duration::ZERO));
-        }
-    }
-    if let Some(step @ Step::ConfirmUpload { .. }) = &plan.step {
-        // With the same permit, so that the upload follows at once, if the token in Graph allows it.
-        act::act(&context, &object, &observed, step, None).await?;
-        plan = report::plan_again(&context, &object, &mut observed, &None);
-    }
-    let result = match &plan.step {
-        Some(step) => act::act(&context, &object, &observed, step, permit).await?,
-        None => act::StepResult::default(),
+pub async fn reconcile(
+    object: Arc<VppToken>,
+    context: Arc<Context>,
+    slot: OwnedSemaphorePermit,
+) -> Result<Action, Error> {
+    let Some(object) = current(&context, object).await? else { return Ok(Action::await_change()) };
+    let decision = decide(&context, object, Freshness::Cached).await?;
+    let permit = match request_permit(&context, &decision) {
+        Requested::Nothing => None,
+        Requested::Permit(permit) => Some(permit),
+        Requested::Ticket => return report_queued(&context, decision).await,
     };
-    let _working = context.working.acquire().await;
-    let reference = object.clone();
-    let Some(plan) = report::report(&context, object, observed, result).await? else {
-        return Ok(Action::await_change());
-    };
-    if report::want_list(&context, &reference, &plan) {
-        return Ok(Action::requeue(Duration::ZERO));
-    }
-    Ok(requeue_after(&plan))
+    let Some(decision) = decide_on_live_reads(&context, decision).await? else { return Ok(Action::await_change()) };
+    let Some(decision) = report_first(&context, decision).await? else { return Ok(Action::requeue(Duration::ZERO)) };
+    drop(slot);
+    let decision = confirm_upload(&context, decision).await?;
+    let result = carry_out(&context, &decision, permit).await?;
+    report_result(&context, decision, result).await
 }
 
-/// A longer wait for a permit is reported in the status.
-const UNREPORTED_PERMIT_WAIT: Duration = Duration::from_secs(1);
-/// A reconcile that has waited this long for a permit is requeued. It is longer than the time after which a waiting
-/// write counts as urgent.
-const MAX_PERMIT_WAIT: Duration = Duration::from_secs(90);
+/// A VppToken that waits for a permit is reconciled after this at the latest, even if nothing triggers it.
+const QUEUED_REQUEUE: Duration = Duration::from_secs(60);
 
-/// Waits for a permit to send one write to the object's tenant.
-async fn acquire_permit(context: &Context, object: &VppToken, priority: Priority) -> Option<WritePermit> {
-    let tenant = tenant_key(object).and_then(|key| context.registry.find(&key))??;
-    Some(tenant.session.ok()?.acquire_permit(priority).await)
+/// The object, read past a cache that is behind this process's own writes; none when it was deleted.
+async fn current(context: &Context, object: Arc<VppToken>) -> Result<Option<VppToken>, Error> {
+    if is_older_than_our_write(context, &object) {
+        return live(context, &object).await;
+    }
+    Ok(Some(Arc::unwrap_or_clone(object)))
+}
+
+async fn decide(context: &Context, object: VppToken, freshness: Freshness) -> Result<Decision, Error> {
+    let observed = observe::observe(context, &object, freshness).await?;
+    let plan = plan::plan(&observed);
+    Ok(Decision { object, observed, plan })
+}
+
+/// The same decision on what the API server has now, if it is one that must not be made on caches; none when the object was
+/// deleted.
+async fn decide_on_live_reads(context: &Context, decision: Decision) -> Result<Option<Decision>, Error> {
+    if !decision.plan.step.as_ref().is_some_and(Step::needs_live_reads) {
+        return Ok(Some(decision));
+    }
+    match live(context, &decision.object).await? {
+        Some(live) => decide(context, live, Freshness::Live).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What became of asking for a permit.
+enum Requested {
+    /// Nothing is to be written.
+    Nothing,
+    /// A permit is there.
+    Permit(WritePermit),
+    /// There is none yet.
+    Ticket,
+}
+
+fn request_permit(context: &Context, Decision { object, plan, .. }: &Decision) -> Requested {
+    let Some(uid) = object.metadata.uid.as_deref() else { return Requested::Nothing };
+    let limiter = session(context, object).map(|session| session.limiter());
+    context.local_state.set_limiter(uid, limiter.as_ref());
+    let Some(limiter) = limiter else { return Requested::Nothing };
+    let Some(priority) = plan.step.as_ref().and_then(Step::priority) else {
+        limiter.record_unwanted(uid);
+        return Requested::Nothing;
+    };
+    match limiter.request(uid, &ObjectRef::from_obj(object), priority) {
+        Some(permit) => Requested::Permit(permit),
+        None => Requested::Ticket,
+    }
+}
+
+/// The status shows what the object waits for.
+async fn report_queued(context: &Context, mut decision: Decision) -> Result<Action, Error> {
+    if decision.plan.is_first_try(&decision.observed) && !write_planned_status(context, &mut decision).await? {
+        return Ok(Action::requeue(Duration::ZERO));
+    }
+    Ok(Action::requeue(QUEUED_REQUEUE))
+}
+
+/// Reports a step that has to be reported before it is taken; none when the object changed meanwhile.
+async fn report_first(context: &Context, mut decision: Decision) -> Result<Option<Decision>, Error> {
+    let is_due = decision.plan.is_reported_first(&decision.observed);
+    if is_due && !write_planned_status(context, &mut decision).await? {
+        return Ok(None);
+    }
+    Ok(Some(decision))
+}
+
+/// False when the object changed meanwhile.
+async fn write_planned_status(context: &Context, decision: &mut Decision) -> Result<bool, Error> {
+    if report::write_planned_status(context, &mut decision.object, &decision.plan).await? {
+        return Ok(true);
+    }
+    if let Some(live) = live(context, &decision.object).await? {
+        // The cache may be behind for long: the next reconcile has to read past it.
+        context.local_state.change(uid(&live)?, |state| state.version = live.resource_version());
+    }
+    Ok(false)
+}
+
+/// What Graph has now decides whether a file is uploaded: it is asked with the permit in hand, so that the upload follows at
+/// once.
+async fn confirm_upload(context: &Context, mut decision: Decision) -> Result<Decision, Error> {
+    if let Some(step @ Step::ConfirmUpload { .. }) = &decision.plan.step {
+        act::act(context, &decision.object, &decision.observed, step, None).await?;
+        decision.plan = report::plan_again(context, &decision.object, &mut decision.observed, &None);
+    }
+    Ok(decision)
+}
+
+async fn carry_out(context: &Context, decision: &Decision, permit: Option<WritePermit>) -> Result<StepResult, Error> {
+    match &decision.plan.step {
+        Some(step) => act::act(context, &decision.object, &decision.observed, step, permit).await,
+        None => Ok(StepResult::default()),
+    }
+}
+
+async fn report_result(context: &Context, decision: Decision, result: StepResult) -> Result<Action, Error> {
+    let reference = decision.object.clone();
+    let Some(plan) = report::report(context, decision.object, decision.observed, result).await? else {
+        return Ok(Action::await_change());
+    };
+    if report::want_list(context, &reference, &plan) {
+        return Ok(Action::requeue(Duration::ZERO));
+    }
+    Ok(Action::requeue(plan.requeue_after().unsigned_abs()))
+}
+
+/// The session with the object's tenant.
+fn session(context: &Context, object: &VppToken) -> Option<Arc<Session>> {
+    let tenant = context.registry.find(&tenant_key(object)?)??;
+    tenant.session.ok()
 }
 
 /// The object as it is now; none when it was deleted, also when another object has its name.
@@ -312,10 +375,6 @@ fn is_older_than_our_write(context: &Context, object: &VppToken) -> bool {
         (Some(cached), Some(written)) => cached < written,
         _ => true,
     }
-}
-
-fn requeue_after(plan: &Plan) -> Action {
-    Action::requeue(plan.requeue_after().unsigned_abs())
 }
 
 /// The tenant object that a VppToken refers to.
@@ -362,15 +421,16 @@ mod tests {
             timings: Timings::default(),
             events: Events::new(client, Reporter { controller: "test".into(), instance: None }),
             trigger: Arc::new(|_, _| {}),
-            working: Semaphore::new(1),
+            workers: Arc::new(Semaphore::new(1)),
         });
         context.local_state.apply_listed(&cached);
         // The object changes, and the cache does not show it.
         kubernetes.merge("VppToken", "devices", "berlin", &json!({ "metadata": { "labels": { "a": "b" } } }));
-        let action = reconcile(Arc::clone(&cached), Arc::clone(&context)).await.unwrap();
+        let slot = || async { Arc::clone(&context.workers).acquire_owned().await.unwrap() };
+        let action = reconcile(Arc::clone(&cached), Arc::clone(&context), slot().await).await.unwrap();
         assert_eq!(action, Action::requeue(Duration::ZERO));
         assert_eq!(tokens.get("berlin").await.unwrap().finalizers(), [""; 0]);
-        reconcile(cached, context).await.unwrap();
+        reconcile(cached, Arc::clone(&context), slot().await).await.unwrap();
         assert_eq!(tokens.get("berlin").await.unwrap().finalizers(), [crate::api::FINALIZER]);
     }
 }

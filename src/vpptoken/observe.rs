@@ -1,7 +1,7 @@
 //! Gathers everything that a decision needs into one value. It only reads: the caches, and, when a write to Graph is
 //! due, the Secret and what the tenant allows from the API server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -29,7 +29,8 @@ use crate::token_file::TokenFile;
 pub enum Freshness {
     /// Caches are enough: nothing is written to Graph because of them.
     Cached,
-    /// The Secret and what the ClusterGraphTenant allows are read now, past the caches, as the VppToken was.
+    /// The ClusterGraphTenant, and the labels of the namespace that it allows, are read now, past the caches, as the VppToken
+    /// was. The Secret is read when its file is sent.
     Live,
 }
 
@@ -45,11 +46,12 @@ pub async fn observe(context: &Context, object: &VppToken, freshness: Freshness)
     let encoding = tenant.as_ref().and_then(Option::as_ref).map_or_else(TokenEncoding::default, |found| found.encoding);
     let identity = tenant.as_ref().and_then(Option::as_ref).map(|tenant| tenant.identity.clone());
     let access = access(context, object, tenant.as_ref().and_then(Option::as_ref), freshness);
-    let (file, access) = futures::try_join!(file(context, object, encoding, &state, freshness), access)?;
+    let labels = namespace_labels(context, object, freshness);
+    let (file, access, labels) = futures::try_join!(file(context, object, encoding, &state), access, labels)?;
     // The snapshot comes last: it has to show what another VppToken has created, once that one does not create any more.
     let others = identity.map(|identity| others(context, object, &identity, file.as_ref().ok()));
     let others = others.transpose()?.unwrap_or_default();
-    let tenant = tenant_state(context, object, tenant, access)?;
+    let tenant = tenant_state(object, tenant, access, &labels)?;
     let status = state.status_with_outcomes(object.status.clone());
     let deleting = object.metadata.deletion_timestamp.as_ref().map(|time| time.0);
     let has_finalizer = object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
@@ -126,10 +128,10 @@ fn is_being_deleted(object: &VppToken) -> bool {
 
 /// The tenant as its session shows it now.
 fn tenant_state(
-    context: &Context,
     object: &VppToken,
     tenant: Option<Option<Tenant>>,
     access: Option<Access>,
+    labels: &BTreeMap<String, String>,
 ) -> Result<TenantState, Error> {
     let reference = &object.spec.tenant_ref;
     let Some(tenant) = tenant else {
@@ -141,7 +143,7 @@ fn tenant_state(
     if tenant.is_deleted && !is_being_deleted(object) {
         return Ok(TenantState::NotFound);
     }
-    if !access.allows(namespace(object)?, &namespace_labels(context, object)?) {
+    if !access.allows(namespace(object)?, labels) {
         return Ok(TenantState::NamespaceNotAllowed);
     }
     Ok(match tenant.session {
@@ -154,7 +156,17 @@ fn tenant_state(
     })
 }
 
-fn namespace_labels(context: &Context, object: &VppToken) -> Result<std::collections::BTreeMap<String, String>, Error> {
+/// The labels of the object's namespace, by which a ClusterGraphTenant may allow it.
+async fn namespace_labels(
+    context: &Context,
+    object: &VppToken,
+    freshness: Freshness,
+) -> Result<BTreeMap<String, String>, Error> {
+    if freshness == Freshness::Live && object.spec.tenant_ref.kind == TenantKind::ClusterGraphTenant {
+        let api: Api<Namespace> = Api::all(context.client.clone());
+        let live = api.get_metadata_opt(namespace(object)?).await?;
+        return Ok(live.map(|namespace| namespace.labels().clone()).unwrap_or_default());
+    }
     Ok(namespace_of(context, object)?.map(|namespace| namespace.labels().clone()).unwrap_or_default())
 }
 
@@ -203,25 +215,22 @@ fn create_keys(object: &VppToken, file: Option<&FileFacts>) -> Vec<CreateKey> {
     apple_id.into_iter().chain(file).collect()
 }
 
-/// The token file: read once per version of its Secret, and again for every write.
+/// What is known of the token file: read once per version of its Secret.
 async fn file(
     context: &Context,
     object: &VppToken,
     encoding: TokenEncoding,
     state: &ObjectState,
-    freshness: Freshness,
 ) -> Result<Result<FileFacts, FileProblem>, Error> {
     let Some(reference) = object.spec.token_secret_ref.as_ref().filter(|_| !object.spec.only_observes()) else {
         return Ok(Err(FileProblem::NotNamed));
     };
-    let version = context.caches.secret_version(namespace(object)?, &reference.name);
-    let of = version.map(|version| (reference.name.clone(), version, reference.key.clone(), encoding));
-    if freshness == Freshness::Cached {
-        match (&of, &state.file) {
-            (None, _) => return Ok(Err(FileProblem::SecretNotFound)),
-            (Some(of), Some(read)) if read.of == *of => return Ok(read.file.clone()),
-            _ => {}
-        }
+    let Some(version) = context.caches.secret_version(namespace(object)?, &reference.name) else {
+        return Ok(Err(FileProblem::SecretNotFound));
+    };
+    let of = (reference.name.clone(), version, reference.key.clone(), encoding);
+    if let Some(read) = state.file.as_ref().filter(|read| read.of == of) {
+        return Ok(read.file.clone());
     }
     let file = read_file(context, object).await?.map(|file| FileFacts {
         sha256: file.sha256(encoding),
@@ -229,7 +238,7 @@ async fn file(
         organization_name: file.organization_name,
     });
     // Kubernetes may show it later, so a refusal is not remembered.
-    let read = of.filter(|_| file != Err(FileProblem::NotReadable)).map(|of| ReadFile { of, file: file.clone() });
+    let read = (file != Err(FileProblem::NotReadable)).then(|| ReadFile { of, file: file.clone() });
     context.local_state.change(uid(object)?, |state| state.file = read);
     Ok(file)
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use secrecy::SecretString;
 use tokio::sync::{Notify, mpsc};
@@ -24,7 +25,9 @@ use super::watches::TenantCaches;
 use crate::api::{Credentials, FINALIZER, Reason, TenantConnection, VppToken, VppTokenTenant};
 use crate::graph::{AppRegistration, Credential, GraphClient, Transport};
 use crate::schedule::duration;
-use crate::tenant::{Change, Session, SessionSettings, Tenant, TenantKey, TenantRegistry, Unusable, WriteRateLimiters};
+use crate::tenant::{
+    Callbacks, Change, Session, SessionSettings, Tenant, TenantKey, TenantRegistry, Unusable, WriteRateLimiters,
+};
 use crate::vpptoken::claims::tenant_name;
 use crate::vpptoken::{Context, TokenCache, tenant_key};
 use objects::TenantObject;
@@ -293,6 +296,10 @@ impl SessionManager {
             // A closed channel means that the operator stops.
             let _ = sender.send((key_of_change.clone(), change));
         });
+        let trigger = Arc::clone(&self.context.trigger);
+        let on_reserved = Box::new(move |object: &ObjectRef<VppToken>| {
+            trigger(object.namespace.as_deref().unwrap_or_default(), &object.name)
+        });
         let session = Arc::new(Session::new(
             key.to_string(),
             client,
@@ -300,7 +307,7 @@ impl SessionManager {
             Arc::clone(&self.limiters),
             limiter_key,
             self.context.clock.clone(),
-            on_change,
+            Callbacks { on_change, on_reserved },
         ));
         let task = tokio::spawn(self.live(key.clone(), Arc::clone(&session))).abort_handle();
         let open = OpenSession {

@@ -114,6 +114,28 @@ impl Step {
     }
 }
 
+impl Step {
+    /// Whether it is decided on live reads: it writes to Graph, announces that, or takes a token over.
+    pub fn needs_live_reads(&self) -> bool {
+        match self {
+            Self::RecordIntent(_) | Self::Adopt { .. } | Self::Bind { .. } => true,
+            Self::AddFinalizer
+            | Self::RemoveFinalizer { .. }
+            | Self::AbandonIntent
+            | Self::Note(_)
+            | Self::DeclineSync { .. }
+            | Self::DeclineUpload { .. }
+            | Self::Confirm { .. } => false,
+            Self::Create
+            | Self::ConfirmUpload { .. }
+            | Self::Upload { .. }
+            | Self::Update { .. }
+            | Self::Sync { .. }
+            | Self::Delete { .. } => true,
+        }
+    }
+}
+
 /// A value to be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {

@@ -1,0 +1,657 @@
+//! Which write may be sent when: Graph's limit for Intune enrolment resources, in order of urgency. Pure: times in, decisions
+//! out.
+//!
+//! Who wants to write and may not yet has a ticket. A permit that becomes free is reserved for the next ticket, and its
+//! VppToken is reconciled, which takes the permit, or leaves it to the next one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
+use tokio::time::Instant;
+
+use super::turns::Turns;
+use crate::api::VppToken;
+
+/// How long a write counts.
+pub const WINDOW: Duration = Duration::from_secs(20);
+/// A permit that was reserved for so long goes to the next one.
+pub const RESERVATION: Duration = Duration::from_secs(10);
+/// Of this many permits, one goes to the schedule that has waited longest, although people wait.
+const SHARE_OF_SCHEDULES: u32 = 10;
+/// Microsoft: without `Retry-After`, wait 3 s, doubling to 180 s.
+const THROTTLED_WAIT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(180));
+
+/// How urgent a write is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Priority {
+    /// A person waits for it: a new object, a renewal, a requested sync, a deletion.
+    Interactive,
+    /// A scheduled sync.
+    Scheduled,
+}
+
+/// How much may be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Writes in any [`WINDOW`].
+    pub writes: usize,
+    /// Those of them that may be scheduled syncs, so that a person finds a permit although many are due.
+    pub scheduled: usize,
+    /// Permits that are reserved or in use at a time.
+    pub at_a_time: usize,
+}
+
+impl Default for Limits {
+    /// Microsoft documents 100 writes in any 20 s per app and tenant; some are left for others.
+    fn default() -> Self {
+        Self { writes: 90, scheduled: 80, at_a_time: 12 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It waits for a permit.
+    Queued,
+    /// A permit is reserved for it.
+    Reserved,
+    /// Its VppToken's reconcile has the permit, and has sent nothing yet.
+    Held,
+    /// It had a permit and did not use it. If its VppToken asks again, it waits since before.
+    Idle,
+}
+
+/// When a ticket was made, and which of those of one moment was first.
+type Place = (Instant, u64);
+
+#[derive(Clone, Debug)]
+struct Ticket {
+    object: ObjectRef<VppToken>,
+    priority: Priority,
+    place: Place,
+    stage: Stage,
+}
+
+impl Ticket {
+    fn namespace(&self) -> &str {
+        self.object.namespace.as_deref().unwrap_or_default()
+    }
+}
+
+/// The tickets, permits and pauses of one app registration in one tenant.
+#[derive(Debug, Default)]
+pub struct WriteQueue {
+    limits: Limits,
+    /// By the UID of the VppToken.
+    tickets: BTreeMap<String, Ticket>,
+    interactive: Turns<(Place, String)>,
+    scheduled: Turns<(Place, String)>,
+    next_number: u64,
+    /// Permits that reconciles have, those of writes in flight among them.
+    held: InUse,
+    /// Until when a permit is reserved for whom, by UID.
+    reservations: BTreeMap<String, Instant>,
+    reserved: InUse,
+    /// When writes were answered. They arrived before that, so Graph's window for them has ended when ours has.
+    answered: VecDeque<(Instant, Priority)>,
+    interactive_in_a_row: u32,
+    /// By the clock that is measured with, and by the one that is shown.
+    paused_until: Option<(Instant, Timestamp)>,
+    /// How many pauses in a row Graph asked for: each makes the next one longer.
+    throttled: u32,
+}
+
+/// Permits in use.
+#[derive(Clone, Copy, Debug, Default)]
+struct InUse {
+    interactive: usize,
+    scheduled: usize,
+}
+
+impl InUse {
+    fn of(&mut self, priority: Priority) -> &mut usize {
+        match priority {
+            Priority::Interactive => &mut self.interactive,
+            Priority::Scheduled => &mut self.scheduled,
+        }
+    }
+
+    fn add(&mut self, priority: Priority) {
+        *self.of(priority) += 1;
+    }
+
+    fn remove(&mut self, priority: Priority) {
+        *self.of(priority) = self.of(priority).saturating_sub(1);
+    }
+}
+
+impl WriteQueue {
+    /// An empty queue with other limits.
+    pub fn with_limits(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// A VppToken wants to write: the priority of the permit that it gets, or none, and then it has a ticket.
+    pub fn request(
+        &mut self,
+        uid: &str,
+        object: &ObjectRef<VppToken>,
+        priority: Priority,
+        now: Instant,
+    ) -> Option<Priority> {
+        self.expire(now);
+        match self.tickets.get(uid).map(|ticket| (ticket.stage, ticket.priority)) {
+            Some((Stage::Reserved, reserved)) => {
+                self.unreserve(uid, reserved);
+                return Some(self.hold(uid, reserved));
+            }
+            Some((Stage::Held, _)) => return None,
+            Some(_) => self.unqueue(uid),
+            None => {
+                let place = (now, self.next_number);
+                self.next_number += 1;
+                let ticket = Ticket { object: object.clone(), priority, place, stage: Stage::Idle };
+                self.tickets.insert(uid.to_owned(), ticket);
+            }
+        }
+        let is_passed_over = match priority {
+            Priority::Interactive => !self.interactive.is_empty(),
+            Priority::Scheduled => !self.interactive.is_empty() || !self.scheduled.is_empty(),
+        };
+        if !is_passed_over && !self.is_paused(now) && self.is_free(priority) {
+            return Some(self.hold(uid, priority));
+        }
+        self.enqueue(uid, priority);
+        None
+    }
+
+    /// The write of a VppToken with a permit is sent now: its ticket has served.
+    pub fn record_sent(&mut self, uid: &str) {
+        self.withdraw(uid);
+    }
+
+    /// A permit is given back: because the write was answered, or unused.
+    pub fn record_returned(&mut self, uid: &str, priority: Priority, was_sent: bool, now: Instant) {
+        self.held.remove(priority);
+        if was_sent {
+            self.answered.push_back((now, priority));
+        } else if let Some(ticket) = self.tickets.get_mut(uid).filter(|ticket| ticket.stage == Stage::Held) {
+            ticket.stage = Stage::Idle;
+        }
+    }
+
+    /// A VppToken has nothing to write. During a pause that may only be because of it, and the ticket stays.
+    pub fn record_unwanted(&mut self, uid: &str, now: Instant) {
+        if !self.is_paused(now) {
+            self.withdraw(uid);
+        }
+    }
+
+    /// A VppToken was deleted, or belongs to another tenant.
+    pub fn withdraw(&mut self, uid: &str) {
+        self.unqueue(uid);
+        if let Some(Ticket { stage: Stage::Reserved, priority, .. }) = self.tickets.remove(uid) {
+            self.unreserve(uid, priority);
+        }
+    }
+
+    /// Reserves the permits that are free. Returns the VppTokens that they are for.
+    pub fn reserve(&mut self, now: Instant) -> Vec<ObjectRef<VppToken>> {
+        self.expire(now);
+        let mut objects = Vec::new();
+        if self.is_paused(now) {
+            return objects;
+        }
+        while let Some(uid) = self.pop_next() {
+            let Some(ticket) = self.tickets.get_mut(&uid) else { continue };
+            ticket.stage = Stage::Reserved;
+            objects.push(ticket.object.clone());
+            self.reserved.add(ticket.priority);
+            self.reservations.insert(uid, now + RESERVATION);
+        }
+        objects
+    }
+
+    /// When [`WriteQueue::reserve`] has something to do, if nothing else happens.
+    pub fn next_change(&self, now: Instant) -> Option<Instant> {
+        let expires = self.reservations.values().copied();
+        let is_waited_for = !self.interactive.is_empty() || !self.scheduled.is_empty();
+        let freed = match self.paused_until.filter(|(until, _)| *until > now) {
+            Some((until, _)) => Some(until),
+            None => self.answered.front().map(|(answered, _)| *answered + WINDOW),
+        };
+        expires.chain(freed.filter(|_| is_waited_for)).min()
+    }
+
+    /// Graph asked to wait: nothing is sent until then. `shown` is the end by the clock that is shown.
+    pub fn pause(&mut self, until: Instant, shown: Timestamp) {
+        if self.paused_until.is_some_and(|(already, _)| already >= until) {
+            return;
+        }
+        self.paused_until = Some((until, shown));
+        for uid in std::mem::take(&mut self.reservations).into_keys() {
+            if let Some(priority) = self.tickets.get(&uid).map(|ticket| ticket.priority) {
+                self.reserved.remove(priority);
+                self.enqueue(&uid, priority);
+            }
+        }
+    }
+
+    /// Graph throttled a request that was sent at `began`. Returns how long to wait if Graph does not say. A request that was
+    /// sent before the last pause was over belongs to the same burst, and changes nothing.
+    pub fn record_throttled(&mut self, began: Instant) -> Duration {
+        if self.throttled == 0 || self.is_after_pause(began) {
+            self.throttled = self.throttled.saturating_add(1);
+        }
+        let (first, most) = THROTTLED_WAIT;
+        first.saturating_mul(2u32.saturating_pow(self.throttled.saturating_sub(1).min(20))).min(most)
+    }
+
+    /// Graph carried out a request that was sent at `began`: if that was after the last pause, the next one is short again.
+    pub fn record_success(&mut self, began: Instant) {
+        if self.is_after_pause(began) {
+            self.throttled = 0;
+        }
+    }
+
+    /// Until when nothing is sent because Graph asked to wait, by both clocks.
+    pub fn paused_until(&self, now: Instant) -> Option<(Instant, Timestamp)> {
+        self.paused_until.filter(|(until, _)| *until > now)
+    }
+
+    fn is_after_pause(&self, began: Instant) -> bool {
+        self.paused_until.is_none_or(|(until, _)| began >= until)
+    }
+
+    fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until(now).is_some()
+    }
+
+    /// Ends the windows and the reservations that are over.
+    fn expire(&mut self, now: Instant) {
+        while self.answered.front().is_some_and(|(at, _)| now.duration_since(*at) >= WINDOW) {
+            self.answered.pop_front();
+        }
+        let over = self.reservations.iter().filter(|(_, until)| **until <= now).map(|(uid, _)| uid.clone());
+        for uid in over.collect::<Vec<_>>() {
+            if let Some(ticket) = self.tickets.get_mut(&uid) {
+                ticket.stage = Stage::Idle;
+                let priority = ticket.priority;
+                self.unreserve(&uid, priority);
+            }
+        }
+    }
+
+    fn unreserve(&mut self, uid: &str, priority: Priority) {
+        if self.reservations.remove(uid).is_some() {
+            self.reserved.remove(priority);
+        }
+    }
+
+    fn is_free(&self, priority: Priority) -> bool {
+        let scheduled = self.held.scheduled + self.reserved.scheduled;
+        let in_use = self.held.interactive + self.reserved.interactive + scheduled;
+        let answered = self.answered.iter().filter(|(_, answered)| *answered == Priority::Scheduled).count();
+        in_use < self.limits.at_a_time
+            && in_use + self.answered.len() < self.limits.writes
+            && (priority == Priority::Interactive || scheduled + answered < self.limits.scheduled)
+    }
+
+    /// Takes the next ticket for which a permit is free out of the queue.
+    fn pop_next(&mut self) -> Option<String> {
+        let schedule_may = !self.scheduled.is_empty() && self.is_free(Priority::Scheduled);
+        let is_its_turn = self.interactive_in_a_row + 1 >= SHARE_OF_SCHEDULES;
+        let next = if schedule_may && (is_its_turn || self.interactive.is_empty()) {
+            self.interactive_in_a_row = 0;
+            if is_its_turn { self.scheduled.pop_oldest() } else { self.scheduled.pop_next() }
+        } else if !self.interactive.is_empty() && self.is_free(Priority::Interactive) {
+            self.interactive_in_a_row = self.interactive_in_a_row.saturating_add(1).min(SHARE_OF_SCHEDULES);
+            self.interactive.pop_next()
+        } else {
+            None
+        };
+        next.map(|(_, uid)| uid)
+    }
+
+    fn hold(&mut self, uid: &str, priority: Priority) -> Priority {
+        if let Some(ticket) = self.tickets.get_mut(uid) {
+            ticket.stage = Stage::Held;
+        }
+        self.held.add(priority);
+        priority
+    }
+
+    fn queue_of(&mut self, priority: Priority) -> &mut Turns<(Place, String)> {
+        match priority {
+            Priority::Interactive => &mut self.interactive,
+            Priority::Scheduled => &mut self.scheduled,
+        }
+    }
+
+    fn enqueue(&mut self, uid: &str, priority: Priority) {
+        let Some(ticket) = self.tickets.get_mut(uid) else { return };
+        (ticket.stage, ticket.priority) = (Stage::Queued, priority);
+        let (namespace, place) = (ticket.namespace().to_owned(), ticket.place);
+        self.queue_of(priority).insert(&namespace, (place, uid.to_owned()));
+    }
+
+    fn unqueue(&mut self, uid: &str) {
+        let Some(ticket) = self.tickets.get(uid).filter(|ticket| ticket.stage == Stage::Queued) else { return };
+        let (namespace, place, priority) = (ticket.namespace().to_owned(), ticket.place, ticket.priority);
+        self.queue_of(priority).remove(&namespace, &(place, uid.to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { writes: 10, scheduled: 8, at_a_time: 4 };
+
+    /// A queue, its VppTokens, and what they have been given.
+    struct World {
+        queue: WriteQueue,
+        now: Instant,
+        /// Who has a permit: its priority, and whether the write was sent.
+        held: BTreeMap<usize, (Priority, bool)>,
+        /// Who was triggered and has not asked since.
+        triggered: Vec<usize>,
+        answered: Vec<Instant>,
+    }
+
+    fn uid(n: usize) -> String {
+        format!("uid-{n:03}")
+    }
+
+    /// Every third one lives in another namespace.
+    fn object(n: usize) -> ObjectRef<VppToken> {
+        ObjectRef::new(&n.to_string()).within(if n % 3 == 0 { "other" } else { "devices" })
+    }
+
+    impl World {
+        fn new() -> Self {
+            let queue = WriteQueue::with_limits(LIMITS);
+            Self { queue, now: Instant::now(), held: BTreeMap::new(), triggered: Vec::new(), answered: Vec::new() }
+        }
+
+        fn request(&mut self, n: usize, priority: Priority) -> bool {
+            self.triggered.retain(|other| *other != n);
+            let given = self.queue.request(&uid(n), &object(n), priority, self.now);
+            if let Some(given) = given {
+                assert!(self.held.insert(n, (given, false)).is_none(), "{n} has two permits");
+            }
+            self.reserve();
+            given.is_some()
+        }
+
+        fn send(&mut self, n: usize) {
+            if let Some((_, was_sent)) = self.held.get_mut(&n) {
+                *was_sent = true;
+                self.queue.record_sent(&uid(n));
+            }
+        }
+
+        fn give_back(&mut self, n: usize) {
+            if let Some((priority, was_sent)) = self.held.remove(&n) {
+                self.queue.record_returned(&uid(n), priority, was_sent, self.now);
+                self.answered.extend(was_sent.then_some(self.now));
+            }
+            self.reserve();
+        }
+
+        fn write(&mut self, n: usize, priority: Priority) -> bool {
+            let is_given = self.request(n, priority);
+            if is_given {
+                self.send(n);
+                self.give_back(n);
+            }
+            is_given
+        }
+
+        fn reserve(&mut self) {
+            let triggered = self.queue.reserve(self.now);
+            self.triggered.extend(triggered.into_iter().map(|object| object.name.parse::<usize>().unwrap()));
+            let in_window = self.answered.iter().filter(|at| self.now.duration_since(**at) < WINDOW).count();
+            assert!(self.held.len() + in_window <= LIMITS.writes, "{} and {in_window}", self.held.len());
+            assert!(self.held.len() + self.queue.reservations.len() <= LIMITS.at_a_time);
+        }
+
+        fn advance(&mut self, time: Duration) {
+            self.now += time;
+            self.reserve();
+        }
+
+        /// Goes on to the next change, and lets everybody write who is triggered. Returns who did.
+        fn serve(&mut self, priority: Priority) -> Vec<usize> {
+            if self.triggered.is_empty() {
+                let next = self.queue.next_change(self.now).expect("somebody waits, and nothing will happen");
+                self.advance(next.duration_since(self.now));
+            }
+            let triggered = std::mem::take(&mut self.triggered);
+            triggered.into_iter().filter(|n| self.write(*n, priority)).collect()
+        }
+    }
+
+    fn full() -> World {
+        let mut world = World::new();
+        for n in 100..100 + LIMITS.writes {
+            assert!(world.write(n, Priority::Interactive));
+        }
+        world
+    }
+
+    #[test]
+    fn who_finds_a_free_permit_does_not_wait() {
+        let mut world = World::new();
+        for n in 0..LIMITS.writes {
+            assert!(world.write(n, Priority::Interactive), "{n}");
+        }
+        assert!(!world.write(99, Priority::Interactive));
+    }
+
+    #[test]
+    fn a_write_counts_until_a_window_after_its_answer() {
+        let limits = Limits { at_a_time: LIMITS.writes, ..LIMITS };
+        let mut world = World { queue: WriteQueue::with_limits(limits), ..World::new() };
+        for n in 0..LIMITS.writes {
+            let given = world.queue.request(&uid(n), &object(n), Priority::Interactive, world.now);
+            assert_eq!(given, Some(Priority::Interactive));
+            world.queue.record_sent(&uid(n));
+        }
+        let slow = Duration::from_secs(7);
+        world.now += slow;
+        for n in 0..LIMITS.writes {
+            world.queue.record_returned(&uid(n), Priority::Interactive, true, world.now);
+        }
+        assert!(!world.request(50, Priority::Interactive));
+        assert_eq!(world.queue.next_change(world.now), Some(world.now + WINDOW));
+        world.advance(WINDOW);
+        assert!(world.request(50, Priority::Interactive));
+    }
+
+    #[test]
+    fn a_permit_that_becomes_free_is_reserved_for_the_next_in_turn() {
+        let mut world = full();
+        for n in [1, 2, 3] {
+            assert!(!world.request(n, Priority::Interactive));
+        }
+        world.advance(WINDOW);
+        assert_eq!(world.triggered, [1, 3, 2], "3 is of the other namespace");
+        assert!(world.request(3, Priority::Interactive));
+    }
+
+    #[test]
+    fn a_person_comes_before_a_schedule_and_one_permit_in_ten_is_for_schedules() {
+        let mut world = full();
+        for n in 0..30 {
+            let priority = if n < 10 { Priority::Scheduled } else { Priority::Interactive };
+            assert!(!world.request(n, priority));
+        }
+        let mut order = Vec::new();
+        while order.len() < 30 {
+            let priority = if order.len() < 20 { Priority::Interactive } else { Priority::Scheduled };
+            order.extend(world.serve(priority));
+        }
+        let of_schedules: Vec<usize> = (0..30).filter(|at| order[*at] < 10).collect();
+        assert_eq!(of_schedules[..3], [9, 19, 22], "{order:?}");
+    }
+
+    #[test]
+    fn scheduled_syncs_leave_permits_for_people() {
+        let mut world = World::new();
+        let sent = (0..20).filter(|n| world.write(*n, Priority::Scheduled)).count();
+        assert_eq!(sent, LIMITS.scheduled);
+        assert!(world.write(50, Priority::Interactive) && world.write(51, Priority::Interactive));
+        assert!(!world.write(52, Priority::Interactive));
+    }
+
+    #[test]
+    fn a_reservation_that_is_not_used_goes_to_the_next_one_and_the_ticket_keeps_its_place() {
+        let mut world = full();
+        for n in [1, 2, 4, 5, 7] {
+            world.request(n, Priority::Interactive);
+        }
+        world.advance(WINDOW);
+        assert_eq!(world.triggered, [1, 2, 4, 5]);
+        world.triggered.clear();
+        world.advance(RESERVATION);
+        assert_eq!(world.triggered, [7]);
+        assert!(world.request(5, Priority::Interactive), "there are free ones again");
+        world.give_back(5);
+        assert!(world.request(1, Priority::Interactive));
+    }
+
+    #[test]
+    fn a_pause_takes_reservations_back() {
+        let mut world = full();
+        for n in [1, 2] {
+            world.request(n, Priority::Interactive);
+        }
+        world.advance(WINDOW);
+        assert_eq!(world.triggered, [1, 2]);
+        let until = world.now + Duration::from_secs(30);
+        world.queue.pause(until, Timestamp::UNIX_EPOCH);
+        assert!(!world.request(1, Priority::Interactive));
+        world.queue.record_unwanted(&uid(2), world.now);
+        world.triggered.clear();
+        assert_eq!(world.queue.next_change(world.now), Some(until));
+        world.advance(Duration::from_secs(30));
+        assert_eq!(world.triggered, [1, 2]);
+    }
+
+    #[test]
+    fn a_ticket_keeps_its_place_when_its_permit_was_not_used() {
+        let mut world = full();
+        for n in [1, 2, 4, 5, 7] {
+            world.request(n, Priority::Interactive);
+        }
+        world.advance(WINDOW);
+        assert!(world.request(1, Priority::Interactive));
+        // A conflict, for example.
+        world.give_back(1);
+        assert_eq!(world.triggered, [2, 4, 5, 7]);
+        assert!(!world.request(1, Priority::Interactive));
+        world.request(8, Priority::Interactive);
+        for n in [2, 4] {
+            world.write(n, Priority::Interactive);
+        }
+        assert_eq!(world.triggered, [5, 7, 1, 8]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Request(usize, bool),
+        Send(usize),
+        GiveBack(usize),
+        Unwanted(usize),
+        Deleted(usize),
+        Advance(u64),
+        Pause(u64),
+        Throttled,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let who = || 0..30usize;
+        prop_oneof![
+            6 => (who(), any::<bool>()).prop_map(|(n, person)| Op::Request(n, person)),
+            4 => who().prop_map(Op::Send),
+            4 => who().prop_map(Op::GiveBack),
+            1 => who().prop_map(Op::Unwanted),
+            1 => who().prop_map(Op::Deleted),
+            4 => (0..8000u64).prop_map(Op::Advance),
+            1 => (0..40u64).prop_map(Op::Pause),
+            1 => Just(Op::Throttled),
+        ]
+    }
+
+    fn priority(is_person: bool) -> Priority {
+        if is_person { Priority::Interactive } else { Priority::Scheduled }
+    }
+
+    fn run(ops: Vec<Op>) -> World {
+        let mut world = World::new();
+        for op in ops {
+            match op {
+                Op::Request(n, is_person) if !world.held.contains_key(&n) => {
+                    world.request(n, priority(is_person));
+                }
+                Op::Request(..) => {}
+                Op::Send(n) => world.send(n),
+                Op::GiveBack(n) => world.give_back(n),
+                Op::Unwanted(n) => world.queue.record_unwanted(&uid(n), world.now),
+                Op::Deleted(n) => world.queue.withdraw(&uid(n)),
+                Op::Advance(ms) => world.advance(Duration::from_millis(ms)),
+                Op::Pause(seconds) => {
+                    world.queue.pause(world.now + Duration::from_secs(seconds), Timestamp::UNIX_EPOCH);
+                }
+                Op::Throttled => {
+                    let wait = world.queue.record_throttled(world.now);
+                    world.queue.pause(world.now + wait, Timestamp::UNIX_EPOCH);
+                }
+            }
+        }
+        world
+    }
+
+    proptest! {
+        /// The limits themselves are asserted after every step, by [`World::reserve`].
+        #[test]
+        fn no_permit_is_lost_or_doubled(ops in proptest::collection::vec(op(), 0..300)) {
+            let mut world = run(ops);
+            for n in 0..30 {
+                world.give_back(n);
+                world.queue.withdraw(&uid(n));
+            }
+            world.advance(Duration::from_secs(300));
+            let given = (30..50).filter(|n| world.request(*n, Priority::Interactive)).count();
+            prop_assert_eq!(given, LIMITS.at_a_time);
+            prop_assert_eq!(world.queue.tickets.len(), 20);
+        }
+
+        #[test]
+        fn nobody_starves(ops in proptest::collection::vec(op(), 0..300), persons in 0..30usize) {
+            let mut world = run(ops);
+            for n in 0..30 {
+                world.give_back(n);
+            }
+            world.triggered.clear();
+            let mut waiting: std::collections::BTreeSet<usize> = (0..30).collect();
+            for n in 0..30 {
+                if world.write(n, priority(n < persons)) {
+                    waiting.remove(&n);
+                }
+            }
+            let began = world.now;
+            while !waiting.is_empty() {
+                for n in world.serve(Priority::Interactive) {
+                    waiting.remove(&n);
+                }
+                // Three windows' worth, and a pause of 180 s at most.
+                prop_assert!(world.now.duration_since(began) < Duration::from_secs(300), "{:?}", waiting);
+            }
+        }
+    }
+}
