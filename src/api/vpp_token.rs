@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cloud, GraphApi, rules};
+use super::{Cloud, GraphApi, TokenEncoding, rules};
 
 /// One Apple VPP token (a location token of Apple Business Manager or Apple School Manager) in one Intune tenant.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -482,6 +482,12 @@ pub struct Uploaded {
     pub organization_name: String,
     /// When it was uploaded; of one that was found already uploaded, its last sync, or else when it was found.
     pub time: Timestamp,
+    /// The encoding of the string that `sha256` is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<TokenEncoding>,
+    /// The version of the Secret that held it last: UID, resource version and key. It need not be read again after a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_version: Option<String>,
     /// Graph has shown this expiry.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shown: bool,

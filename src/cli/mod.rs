@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::operator::{self, Settings};
-use crate::tenant::Timings;
+use crate::tenant::{Limits, Timings};
 use crate::{api, schedule};
 
 /// Keeps Apple VPP tokens in Microsoft Intune as Kubernetes manifests ask for them.
@@ -145,6 +145,7 @@ fn operate(arguments: Run) -> Result<(), String> {
             unknown_outcome: arguments.unknown_outcome_time,
             vanished_after: arguments.vanished_time,
         },
+        limits: Limits::default(),
     };
     // The one TLS provider of the process; two would make the first client panic.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

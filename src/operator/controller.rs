@@ -17,16 +17,15 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use super::metrics::Metrics;
 use super::watch_state::{Kind, WatchState, is_read};
 use super::watches::Scope;
-use crate::api::conditions::{ConditionType, find};
-use crate::api::{Reason, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
+use crate::api::{SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
+use crate::vpptoken::creates::Name;
+use crate::vpptoken::references::References;
 use crate::vpptoken::{self, Context, Error, TokenCache, Trigger};
 
 /// No limit here: a reconcile that waits for Graph must not block others. [`Context::workers`] limits them.
 const CONCURRENCY: u16 = 0;
 /// How long reconciles in progress may take to end when the operator is stopped.
 const GRACE_PERIOD: Duration = Duration::from_secs(20);
-
-type Name = (String, String);
 
 /// Triggers from elsewhere than the watch of the VppTokens, one queue per scope.
 pub(super) struct Queue {
@@ -104,7 +103,7 @@ pub(super) struct Feed {
 pub(super) struct Shared {
     /// What they work with.
     pub(super) context: Arc<Context>,
-    /// Notified of every VppToken that was added, changed or deleted.
+    /// Notified when VppTokens use tenant objects otherwise than before.
     pub(super) tenants_changed: Arc<Notify>,
     /// Where they are counted.
     pub(super) metrics: Arc<Metrics>,
@@ -212,12 +211,14 @@ fn changed_objects(
         let is_listed = matches!(event, Event::InitApply(_));
         let changed = match event {
             Event::Apply(object) | Event::InitApply(object) => {
-                if is_listed {
-                    context.local_state.apply_listed(&object);
+                let is_used_otherwise = if is_listed {
+                    context.local_state.apply_listed(&object)
                 } else {
-                    context.local_state.apply_if_newer(&object);
+                    context.local_state.apply_if_newer(&object)
+                };
+                if is_used_otherwise {
+                    tenants_changed.notify_one();
                 }
-                tenants_changed.notify_one();
                 let name = (object.namespace().unwrap_or_default(), object.name_any());
                 let version = Version::of(&object);
                 let is_new = seen.get(&name) != Some(&version);
@@ -232,17 +233,17 @@ fn changed_objects(
                 seen.remove(&(object.namespace().unwrap_or_default(), object.name_any()));
                 let waited = object.uid().map(|uid| context.local_state.forget(&uid)).unwrap_or_default();
                 tenants_changed.notify_one();
-                trigger(&context, waited);
+                context.trigger_all(waited);
                 trigger_blocked(&context);
                 None
             }
             Event::InitDone => {
                 let uids: BTreeSet<String> = context.caches.all_tokens().filter_map(|object| object.uid()).collect();
                 seen.retain(|_, version| version.uid.as_ref().is_some_and(|uid| uids.contains(uid)));
-                trigger(&context, context.local_state.keep_only(&uids, |namespace| scope.contains(namespace)));
+                context.trigger_all(context.local_state.keep_only(&uids, |namespace| scope.contains(namespace)));
                 // Not before: what it has would seem to be nobody's.
                 cache.set_read();
-                trigger(&context, std::mem::take(&mut listed));
+                context.trigger_all(std::mem::take(&mut listed));
                 trigger_blocked(&context);
                 tenants_changed.notify_one();
                 None
@@ -256,62 +257,47 @@ fn changed_objects(
     })
 }
 
-fn trigger(context: &Context, names: Vec<Name>) {
-    for (namespace, name) in names {
-        (context.trigger)(&namespace, &name);
-    }
-}
-
 /// A VppToken was deleted: one that is blocked because of its token may now have it.
 fn trigger_blocked(context: &Context) {
-    for object in context.caches.all_tokens() {
-        // One without a token may report another reason first.
-        let is_blocked = object.status.as_ref().is_none_or(|status| {
-            status.token_id.is_none()
-                || find(&status.conditions, ConditionType::Ready)
-                    .is_some_and(|ready| ready.reason == Reason::ClaimedByAnother.as_str())
-        });
-        if is_blocked {
-            (context.trigger)(&object.namespace().unwrap_or_default(), &object.name_any());
-        }
-    }
+    context.trigger_all(context.local_state.references(References::awaiting_deletion));
 }
 
-/// Triggers the VppTokens whose Secret or namespace changed, for ever.
+/// Triggers the VppTokens whose Secret or namespace changed, and notifies `tenants_changed` if a tenant object uses the Secret,
+/// for ever.
 pub(super) async fn trigger_on_changes(
     context: Arc<Context>,
-    mut secrets: broadcast::Receiver<(String, String)>,
+    mut secrets: broadcast::Receiver<Name>,
     mut namespaces: broadcast::Receiver<String>,
+    tenants_changed: Arc<Notify>,
 ) -> &'static str {
     loop {
-        let concerned: BTreeSet<(String, String)> = tokio::select! {
+        // When so many changes came that some were missed, all are triggered.
+        let concerned = tokio::select! {
             biased;
-            changed = secrets.recv() => {
-                // So many changes came that some were missed: trigger all.
-                let changed = changed.ok();
-                names(&context, |object| changed.as_ref().is_none_or(|(namespace, name)| {
-                    object.metadata.namespace.as_ref() == Some(namespace)
-                        && object.spec.token_secret_ref.as_ref().is_some_and(|reference| reference.name == *name)
-                }))
-            }
+            changed = secrets.recv() => match changed {
+                Ok((namespace, name)) => {
+                    if context.registry.uses_secret(&namespace, &name) {
+                        tenants_changed.notify_one();
+                    }
+                    context.local_state.references(|references| references.of_secret(&namespace, &name))
+                }
+                Err(_) => {
+                    tenants_changed.notify_one();
+                    context.local_state.references(References::all)
+                }
+            },
             changed = namespaces.recv() => {
                 let changed = changed.ok();
                 if changed.as_ref().is_none_or(|namespace| context.caches.is_unread(namespace)) {
                     // The namespace may have been deleted: those that waited because of it go on.
                     trigger_blocked(&context);
                 }
-                names(&context, |object| {
-                    changed.as_ref().is_none_or(|namespace| object.metadata.namespace.as_ref() == Some(namespace))
+                context.local_state.references(|references| match &changed {
+                    Some(namespace) => references.of_namespace(namespace),
+                    None => references.all(),
                 })
             }
         };
-        for (namespace, name) in concerned {
-            (context.trigger)(&namespace, &name);
-        }
+        context.trigger_all(concerned);
     }
-}
-
-fn names(context: &Context, concerns: impl Fn(&VppToken) -> bool) -> BTreeSet<(String, String)> {
-    let objects = context.caches.all_tokens().filter(|object| concerns(object));
-    objects.map(|object| (object.namespace().unwrap_or_default(), object.name_any())).collect()
 }

@@ -151,7 +151,7 @@ impl Metrics {
         registry.register("reconciles", "Reconciles, by outcome", self.reconciles.clone());
         registry.register_with_unit(
             "reconcile_duration",
-            "How long reconciles took, waiting for Graph's limits included",
+            "How long reconciles took",
             Unit::Seconds,
             self.reconcile_seconds.clone(),
         );

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::api::FIELD_MANAGER;
 use crate::clock::{Clock, Random};
 use crate::graph::{Endpoints, Transport};
-use crate::tenant::{TenantRegistry, Timings};
+use crate::tenant::{Limits, TenantRegistry, Timings};
 use crate::vpptoken::Context;
 use crate::vpptoken::events::Events;
 use crate::vpptoken::local_state::LocalState;
@@ -43,6 +43,8 @@ pub struct Settings {
     pub login_endpoint: Option<String>,
     /// The durations that the rules use.
     pub timings: Timings,
+    /// How much is sent to Graph.
+    pub limits: Limits,
 }
 
 impl Settings {
@@ -195,6 +197,7 @@ pub async fn run_with(
         Arc::clone(&context),
         sources.secrets_changed.subscribe(),
         sources.namespaces_changed.subscribe(),
+        Arc::clone(&sources.tenants_changed),
     ));
     let session_manager = tenants::SessionManager::new(
         settings,

@@ -224,6 +224,7 @@ impl World {
             graph_endpoint: None,
             login_endpoint: None,
             timings: Timings::default(),
+            limits: Limits::default(),
         };
         let (stop, stopped) = watch::channel(false);
         Process { stop, task: tokio::spawn(run_with(settings, SYSTEM.into(), environment, listener, stopped)) }

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use super::watch_state::{Kind, Watch, Watches};
 use crate::api::status_patch::is_of_other_manager;
 use crate::api::{ClusterGraphTenant, GraphTenant, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
-use crate::vpptoken::{Caches, SecretVersions, TokenCache, VersionsByNamespace};
+use crate::vpptoken::{Caches, SecretVersions, TokenCache, VersionsByNamespace, secret_version};
 
 /// Objects of one page of a list: a page is in memory as a whole, in text and parsed.
 const PAGE_SIZE: u32 = 100;
@@ -106,11 +106,10 @@ pub(super) fn start(
             let versions = SecretVersions::default();
             let watch = watches.add(Kind::Secrets, scope);
             let api = scope.api::<PartialObjectMeta<Secret>>(&observed(client, &watch));
-            let (changed, tenants) = (secrets_changed.clone(), Arc::clone(&tenants_changed));
+            let changed = secrets_changed.clone();
             let changed = move |secret| {
                 // Without a receiver nothing is lost: the caches are read at the next reconcile.
                 let _ = changed.send(secret);
-                tenants.notify_one();
             };
             let mut recorder = SecretRecorder { versions: versions.clone(), listed: HashMap::new(), changed };
             let events = retried(watch, watcher::watcher(api, config()), move |events| {
@@ -235,12 +234,12 @@ struct SecretRecorder<F> {
 impl<F: Fn((String, String))> SecretRecorder<F> {
     fn record(&mut self, event: &Event<PartialObjectMeta<Secret>>) {
         match event {
-            Event::Apply(object) => self.set(object.meta(), Some(version(object.meta()))),
+            Event::Apply(object) => self.set(object.meta(), Some(secret_version(object.meta()))),
             Event::Delete(object) => self.set(object.meta(), None),
             Event::Init => self.listed.clear(),
             Event::InitApply(object) => {
                 let (namespace, name) = names(object.meta());
-                self.listed.entry(namespace).or_default().insert(name, version(object.meta()));
+                self.listed.entry(namespace).or_default().insert(name, secret_version(object.meta()));
             }
             Event::InitDone => {
                 self.versions.replace(std::mem::take(&mut self.listed)).into_iter().for_each(&self.changed);
@@ -253,11 +252,6 @@ impl<F: Fn((String, String))> SecretRecorder<F> {
         self.versions.set(&namespace, &name, version);
         (self.changed)((namespace, name));
     }
-}
-
-fn version(meta: &ObjectMeta) -> String {
-    let [uid, version] = [&meta.uid, &meta.resource_version].map(|text| text.as_deref().unwrap_or_default());
-    format!("{uid}/{version}")
 }
 
 /// After an outage, no watch is later than this.

@@ -10,11 +10,11 @@ pub mod write_queue;
 
 use jiff::SignedDuration;
 
-pub use rate_limiter::{WritePermit, WriteRateLimiter, WriteRateLimiters};
+pub use rate_limiter::{IntentPermit, WritePermit, WriteRateLimiter, WriteRateLimiters};
 pub use registry::{Access, Tenant, TenantKey, TenantRegistry, Unusable};
 pub use session::{Callbacks, Change, Problem, Session, SessionSettings, TenantView};
 pub use snapshot::{Entry, Field, Merged, Snapshot, Written};
-pub use write_queue::Priority;
+pub use write_queue::{Limits, Priority};
 
 /// The durations that the rules use. They are settings so that tests need not wait for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,17 +9,26 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::write_queue::{Priority, WriteQueue};
+use super::write_queue::{Limits, Priority, WriteQueue};
 use crate::api::VppToken;
 
 /// The writes of one app registration in one tenant.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WriteRateLimiter {
-    queue: Mutex<WriteQueue>,
+    writes: Mutex<WriteQueue>,
+    /// Intents of creates: as many are recorded at a time as a window has writes, so that `knownIds` stay short-lived.
+    intents: Mutex<WriteQueue>,
     changed: Notify,
 }
 
 impl WriteRateLimiter {
+    /// One with these limits.
+    pub fn new(limits: Limits) -> Self {
+        let intents = Limits { writes: usize::MAX, scheduled: usize::MAX, at_a_time: limits.writes };
+        let [writes, intents] = [limits, intents].map(|limits| Mutex::new(WriteQueue::with_limits(limits)));
+        Self { writes, intents, changed: Notify::new() }
+    }
+
     /// A permit to send one write, if one is free. If not, the VppToken is triggered when one is reserved for it: it has to ask
     /// again within [`RESERVATION`](super::write_queue::RESERVATION).
     pub fn request(
@@ -28,20 +37,31 @@ impl WriteRateLimiter {
         object: &ObjectRef<VppToken>,
         priority: Priority,
     ) -> Option<WritePermit> {
-        let given = self.queue().request(uid, object, priority, Instant::now());
+        let given = locked(&self.writes).request(uid, object, priority, Instant::now());
         self.changed.notify_waiters();
         given.map(|priority| WritePermit { limiter: Arc::clone(self), uid: uid.to_owned(), priority, was_sent: false })
     }
 
+    /// The same for a permit to record the intent of a create. It is kept until the create has ended.
+    pub fn request_intent(self: &Arc<Self>, uid: &str, object: &ObjectRef<VppToken>) -> Option<IntentPermit> {
+        let given = locked(&self.intents).request(uid, object, Priority::Interactive, Instant::now());
+        self.changed.notify_waiters();
+        given.map(|_| IntentPermit { limiter: Arc::clone(self), uid: uid.to_owned() })
+    }
+
     /// A VppToken has nothing to write at present.
     pub fn record_unwanted(&self, uid: &str) {
-        self.queue().record_unwanted(uid, Instant::now());
+        for queue in [&self.writes, &self.intents] {
+            locked(queue).record_unwanted(uid, Instant::now());
+        }
         self.changed.notify_waiters();
     }
 
     /// A VppToken was deleted, or belongs to another tenant.
     pub fn withdraw(&self, uid: &str) {
-        self.queue().withdraw(uid);
+        for queue in [&self.writes, &self.intents] {
+            locked(queue).withdraw(uid);
+        }
         self.changed.notify_waiters();
     }
 
@@ -52,11 +72,15 @@ impl WriteRateLimiter {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let (objects, next) = {
-                let (mut queue, now) = (self.queue(), Instant::now());
-                (queue.reserve(now), queue.next_change(now))
-            };
-            objects.iter().for_each(trigger);
+            let mut next: Option<Instant> = None;
+            for queue in [&self.writes, &self.intents] {
+                let (objects, change) = {
+                    let (mut queue, now) = (locked(queue), Instant::now());
+                    (queue.reserve(now), queue.next_change(now))
+                };
+                objects.iter().for_each(trigger);
+                next = next.into_iter().chain(change).min();
+            }
             let Some(next) = next else {
                 changed.await;
                 continue;
@@ -72,37 +96,37 @@ impl WriteRateLimiter {
     /// Graph asked to wait: nothing is sent until then. `now` is the time that the end of the pause is shown by.
     pub fn pause(&self, wait: Duration, now: Timestamp) {
         let shown = now.saturating_add(SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX));
-        self.queue().pause(Instant::now() + wait, shown.unwrap_or(Timestamp::MAX));
+        locked(&self.writes).pause(Instant::now() + wait, shown.unwrap_or(Timestamp::MAX));
         self.changed.notify_waiters();
     }
 
     /// Graph throttled a request that was sent at `began`, and may have asked for a wait. A request that was sent
     /// before the last pause was over belongs to the same burst, and changes nothing.
     pub fn record_throttled(&self, began: Instant, asked: Option<Duration>, now: Timestamp) {
-        let wait = self.queue().record_throttled(began);
+        let wait = locked(&self.writes).record_throttled(began);
         self.pause(asked.filter(|asked| !asked.is_zero()).unwrap_or(wait), now);
     }
 
     /// Graph carried out a request that was sent at `began`: if that was after the last pause, the next one is short
     /// again.
     pub fn record_success(&self, began: Instant) {
-        self.queue().record_success(began);
+        locked(&self.writes).record_success(began);
     }
 
     /// How long nothing is sent because Graph asked to wait.
     pub fn paused(&self) -> Option<Duration> {
         let now = Instant::now();
-        self.queue().paused_until(now).map(|(until, _)| until.duration_since(now))
+        locked(&self.writes).paused_until(now).map(|(until, _)| until.duration_since(now))
     }
 
     /// Until when that is; the same time at every call.
     pub fn paused_until(&self) -> Option<Timestamp> {
-        self.queue().paused_until(Instant::now()).map(|(_, shown)| shown)
+        locked(&self.writes).paused_until(Instant::now()).map(|(_, shown)| shown)
     }
+}
 
-    fn queue(&self) -> MutexGuard<'_, WriteQueue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn locked(queue: &Mutex<WriteQueue>) -> MutexGuard<'_, WriteQueue> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A permit to send one write. Drop it when the write was answered: the write counts against the limit until a window after
@@ -120,13 +144,36 @@ impl WritePermit {
     /// The write is sent now.
     pub fn mark_sent(&mut self) {
         self.was_sent = true;
-        self.limiter.queue().record_sent(&self.uid);
+        locked(&self.limiter.writes).record_sent(&self.uid);
     }
 }
 
 impl Drop for WritePermit {
     fn drop(&mut self) {
-        self.limiter.queue().record_returned(&self.uid, self.priority, self.was_sent, Instant::now());
+        locked(&self.limiter.writes).record_returned(&self.uid, self.priority, self.was_sent, Instant::now());
+        self.limiter.changed.notify_waiters();
+    }
+}
+
+/// A permit to record the intent of a create. Drop it when the create has ended, or is not sent.
+#[derive(Debug)]
+#[must_use = "a permit that is dropped is given back"]
+pub struct IntentPermit {
+    limiter: Arc<WriteRateLimiter>,
+    uid: String,
+}
+
+impl IntentPermit {
+    /// The intent is recorded now.
+    pub fn mark_used(&mut self) {
+        locked(&self.limiter.intents).record_sent(&self.uid);
+    }
+}
+
+impl Drop for IntentPermit {
+    fn drop(&mut self) {
+        // No window: another intent may be recorded at once.
+        locked(&self.limiter.intents).record_returned(&self.uid, Priority::Interactive, false, Instant::now());
         self.limiter.changed.notify_waiters();
     }
 }
@@ -134,14 +181,26 @@ impl Drop for WritePermit {
 /// The limiters that tenant objects share once their own credentials were accepted: Graph counts per app and tenant.
 #[derive(Debug, Default)]
 pub struct WriteRateLimiters {
+    limits: Limits,
     by_app: Mutex<HashMap<(String, String, String), Arc<WriteRateLimiter>>>,
 }
 
 impl WriteRateLimiters {
+    /// None yet; all will have these limits.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, by_app: Mutex::default() }
+    }
+
+    /// A limiter that is shared with nobody.
+    pub fn unshared(&self) -> Arc<WriteRateLimiter> {
+        Arc::new(WriteRateLimiter::new(self.limits))
+    }
+
     /// The limiter of an app registration in a tenant, at one Graph host.
     pub fn of(&self, graph: &str, tenant_id: &str, client_id: &str) -> Arc<WriteRateLimiter> {
         let key = (graph.to_owned(), tenant_id.to_lowercase(), client_id.to_lowercase());
-        Arc::clone(self.by_app.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default())
+        let mut by_app = self.by_app.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(by_app.entry(key).or_insert_with(|| self.unshared()))
     }
 }
 
@@ -184,7 +243,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_permit_that_is_not_used_costs_nothing() {
-        let limiter = Arc::new(WriteRateLimiter::default());
+        let limiter = Arc::new(WriteRateLimiter::new(Limits::default()));
         for n in 0..300 {
             assert!(limiter.request(&n.to_string(), &object(n), Priority::Interactive).is_some());
             limiter.record_unwanted(&n.to_string());
@@ -193,7 +252,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_write_as_soon_as_the_window_allows() {
-        let limiter = Arc::new(WriteRateLimiter::default());
+        let limiter = Arc::new(WriteRateLimiter::new(Limits::default()));
         let began = Instant::now();
         let sent = write_all(&limiter, 270, Duration::from_millis(100)).await;
         for (n, time) in sent.iter().enumerate() {
@@ -205,7 +264,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_delays_every_write() {
-        let limiter = Arc::new(WriteRateLimiter::default());
+        let limiter = Arc::new(WriteRateLimiter::new(Limits::default()));
         limiter.pause(Duration::from_secs(7), Timestamp::UNIX_EPOCH);
         let began = Instant::now();
         write_all(&limiter, 1, Duration::ZERO).await;

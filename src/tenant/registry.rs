@@ -108,6 +108,7 @@ pub struct Unusable {
 #[derive(Debug, Default)]
 pub struct TenantRegistry {
     tenants: Mutex<HashMap<TenantKey, Option<Tenant>>>,
+    secrets: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl TenantRegistry {
@@ -119,6 +120,17 @@ impl TenantRegistry {
     /// Enters what is known of a tenant object.
     pub fn set(&self, key: TenantKey, tenant: Option<Tenant>) {
         self.tenants().insert(key, tenant);
+    }
+
+    /// Namespaces and names of the Secrets that hold the credentials.
+    pub fn set_secrets(&self, secrets: BTreeSet<(String, String)>) {
+        *self.secrets.lock().unwrap_or_else(PoisonError::into_inner) = secrets;
+    }
+
+    /// Whether a Secret holds credentials.
+    pub fn uses_secret(&self, namespace: &str, name: &str) -> bool {
+        let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        secrets.contains(&(namespace.to_owned(), name.to_owned()))
     }
 
     /// Removes the tenant objects that are not in use any more, and returns them.

@@ -136,7 +136,7 @@ impl Session {
             not_before: None,
             failures: 0,
             syncing_lists: 0,
-            limiter: Arc::default(),
+            limiter: limiters.unshared(),
             settings,
         };
         Self {

@@ -368,7 +368,7 @@ mod tests {
 
     /// Every third one lives in another namespace.
     fn object(n: usize) -> ObjectRef<VppToken> {
-        ObjectRef::new(&n.to_string()).within(if n % 3 == 0 { "other" } else { "devices" })
+        ObjectRef::new(&n.to_string()).within(if n.is_multiple_of(3) { "other" } else { "devices" })
     }
 
     impl World {

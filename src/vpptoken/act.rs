@@ -9,15 +9,15 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::claims::{CreateKey, tenant_name};
-use super::observe::read_file;
+use super::observe::{VersionedFile, read_file};
 use super::observed::{Observed, StepKind, TenantState, TryStart, UnsentIntent};
 use super::outcome::Outcome;
 use super::plan::{Step, Wanted};
+use super::references::References;
 use super::{Context, Error, namespace, tenant_key, uid};
-use crate::api::conditions::{ConditionType, find};
-use crate::api::{AccountType, FINALIZER, PendingCreate, Reason, Uploaded, VppToken};
+use crate::api::{AccountType, FINALIZER, PendingCreate, Uploaded, VppToken};
 use crate::graph::{GraphError, NewToken, TokenPatch, TokenSettings};
-use crate::tenant::{Field, Session, Tenant, WritePermit};
+use crate::tenant::{Field, IntentPermit, Session, Tenant, WritePermit};
 use crate::token_file::TokenFile;
 
 /// An event to be shown.
@@ -46,6 +46,15 @@ pub struct StepResult {
     pub object_changed: bool,
 }
 
+/// A permit for a step.
+#[derive(Debug)]
+pub enum Permit {
+    /// To record the intent of a create.
+    Intent(IntentPermit),
+    /// To send a write.
+    Write(WritePermit),
+}
+
 /// Carries out one step. What fails in Graph is remembered and shown, not an error.
 ///
 /// # Errors
@@ -55,7 +64,7 @@ pub async fn act(
     object: &VppToken,
     observed: &Observed,
     step: &Step,
-    permit: Option<WritePermit>,
+    permit: Option<Permit>,
 ) -> Result<StepResult, Error> {
     match step {
         Step::AbandonIntent => {
@@ -138,9 +147,9 @@ struct Actor<'a> {
 }
 
 impl Actor<'_> {
-    async fn act(&self, step: &Step, permit: Option<WritePermit>) -> Result<StepResult, Error> {
+    async fn act(&self, step: &Step, permit: Option<Permit>) -> Result<StepResult, Error> {
         match (step, permit) {
-            (Step::RecordIntent(pending), _) => self.record_intent(pending),
+            (Step::RecordIntent(pending), Some(Permit::Intent(permit))) => self.record_intent(permit, pending),
             (Step::Adopt { id, uploaded }, _) => {
                 let event = if self.observed.status.pending_create.is_some() && self.observed.unsent_intent().is_none()
                 {
@@ -163,11 +172,11 @@ impl Actor<'_> {
                 self.record_result(StepKind::Confirm, &outcome, began, None);
                 Ok(StepResult::default())
             }
-            (Step::Create, Some(permit)) => self.create(permit).await,
-            (Step::Upload { id, request }, Some(permit)) => self.upload(permit, id, request).await,
-            (Step::Update { id, fields }, Some(permit)) => Ok(self.update(permit, id, fields).await),
-            (Step::Sync { id, request, .. }, Some(permit)) => Ok(self.sync(permit, id, request).await),
-            (Step::Delete { id }, Some(permit)) => Ok(self.delete(permit, id).await),
+            (Step::Create, Some(Permit::Write(permit))) => self.create(permit).await,
+            (Step::Upload { id, request }, Some(Permit::Write(permit))) => self.upload(permit, id, request).await,
+            (Step::Update { id, fields }, Some(Permit::Write(permit))) => Ok(self.update(permit, id, fields).await),
+            (Step::Sync { id, request, .. }, Some(Permit::Write(permit))) => Ok(self.sync(permit, id, request).await),
+            (Step::Delete { id }, Some(Permit::Write(permit))) => Ok(self.delete(permit, id).await),
             // A write needs a permit, and the other steps are carried out elsewhere.
             _ => Ok(StepResult::default()),
         }
@@ -182,9 +191,10 @@ impl Actor<'_> {
     }
 
     /// The intent is remembered as unsent before the status is written: that write may take effect without an answer.
-    fn record_intent(&self, pending: &PendingCreate) -> Result<StepResult, Error> {
+    fn record_intent(&self, mut permit: IntentPermit, pending: &PendingCreate) -> Result<StepResult, Error> {
         let tenant = &self.tenant.identity;
-        if !self.lock_create(pending)? {
+        permit.mark_used();
+        if !self.lock_create(pending, Some(permit))? {
             return Ok(StepResult::default());
         }
         remember_intent(self.context, self.uid, pending);
@@ -194,11 +204,11 @@ impl Actor<'_> {
         })
     }
 
-    fn lock_create(&self, pending: &PendingCreate) -> Result<bool, Error> {
+    fn lock_create(&self, pending: &PendingCreate, permit: Option<IntentPermit>) -> Result<bool, Error> {
         let who = (namespace(self.object)?.to_owned(), self.object.name_any());
         let tenant = tenant_name(&self.tenant.identity);
         let keys = CreateKey::of_pending(pending);
-        Ok(self.context.local_state.lock_create(&tenant, &keys, self.uid, who, self.context.clock.now()))
+        Ok(self.context.local_state.lock_create(&tenant, &keys, self.uid, &who, self.context.clock.now(), permit))
     }
 
     /// The token belongs to this object from now on, unless another object has taken it meanwhile.
@@ -220,11 +230,12 @@ impl Actor<'_> {
     }
 
     async fn create(&self, permit: WritePermit) -> Result<StepResult, Error> {
-        let Some(file) = self.file_as_decided().await? else { return Ok(StepResult::default()) };
+        let Some(read) = self.file_as_decided().await? else { return Ok(StepResult::default()) };
+        let file = &read.file;
         let spec = &self.observed.spec;
         let written = super::plan::wanted(self.observed);
         let token = NewToken {
-            token: self.to_send(&file),
+            token: self.to_send(file),
             sensitive: file.sensitive(),
             settings: TokenSettings {
                 vpp_token_account_type: Some(spec.vpp_token_account_type.unwrap_or(AccountType::Business).as_graph()),
@@ -233,7 +244,7 @@ impl Actor<'_> {
         };
         let Some(pending) = &self.observed.status.pending_create else { return Ok(StepResult::default()) };
         // A lock that has expired is taken again, unless another object has it.
-        if !self.lock_create(pending)? || !self.context.local_state.set_create_in_flight(self.uid, true) {
+        if !self.lock_create(pending, None)? || !self.context.local_state.set_create_in_flight(self.uid, true) {
             // The object was deleted meanwhile, or another object has the lock: the next reconcile sees that.
             return Ok(StepResult::default());
         }
@@ -247,7 +258,7 @@ impl Actor<'_> {
         match outcome {
             Ok(entity) => {
                 let note = format!("Created the token {} in Graph.", entity.id);
-                let uploaded = Some(self.uploaded(&file));
+                let uploaded = Some(self.uploaded(&read));
                 // The file has just been uploaded, which also answers a request for an upload.
                 let request = self.observed.object.upload_request.clone();
                 let result = self.take_ownership(&entity.id, uploaded, request, event_note("Created", note));
@@ -268,9 +279,10 @@ impl Actor<'_> {
     }
 
     async fn upload(&self, permit: WritePermit, id: &str, request: &Option<String>) -> Result<StepResult, Error> {
-        let Some(file) = self.file_as_decided().await? else { return Ok(StepResult::default()) };
+        let Some(read) = self.file_as_decided().await? else { return Ok(StepResult::default()) };
+        let file = &read.file;
         let patch = TokenPatch {
-            token: Some(self.to_send(&file)),
+            token: Some(self.to_send(file)),
             sensitive: file.sensitive(),
             settings: TokenSettings::default(),
         };
@@ -283,7 +295,7 @@ impl Actor<'_> {
         let until = file.expiration.strftime("%Y-%m-%dT%H:%M:%SZ");
         let event =
             event_note("Uploaded", format!("Uploaded the token file that expires at {until} onto the token {id}."));
-        let outcome = Outcome::Uploaded { uploaded: self.uploaded(&file), request: request.clone() };
+        let outcome = Outcome::Uploaded { uploaded: self.uploaded(&read), request: request.clone() };
         Ok(StepResult { outcome: Some(outcome), event, ..StepResult::default() })
     }
 
@@ -321,11 +333,11 @@ impl Actor<'_> {
         StepResult { outcome: Some(Outcome::Synced { at, request: request.clone() }), event, ..StepResult::default() }
     }
 
-    /// Reads the file again; none if it is not the one that the decision was made on.
-    async fn file_as_decided(&self) -> Result<Option<TokenFile>, Error> {
+    /// Reads the file now; none if it is not the one that the decision was made on.
+    async fn file_as_decided(&self) -> Result<Option<VersionedFile>, Error> {
         let decided = self.observed.file.as_ref().ok().map(|file| file.sha256.clone());
-        let file = read_file(self.context, self.object).await?.ok();
-        Ok(file.filter(|file| Some(file.sha256(self.tenant.encoding)) == decided))
+        let read = read_file(self.context, self.object).await?.ok();
+        Ok(read.filter(|read| Some(read.file.sha256(self.tenant.encoding)) == decided))
     }
 
     /// The manifest's values of the fields to be sent.
@@ -356,14 +368,8 @@ impl Actor<'_> {
         file.to_send(self.tenant.encoding)
     }
 
-    fn uploaded(&self, file: &TokenFile) -> Uploaded {
-        Uploaded {
-            sha256: file.sha256(self.tenant.encoding),
-            expiration_date_time: file.expiration,
-            organization_name: file.organization_name.clone(),
-            time: self.context.clock.wall(),
-            shown: false,
-        }
+    fn uploaded(&self, read: &VersionedFile) -> Uploaded {
+        read.facts(self.tenant.encoding).as_uploaded(self.context.clock.wall(), false)
     }
 
     /// Remembers a failure with its growing delay, and forgets it after a success. `last_sync` is what Graph showed
@@ -410,19 +416,11 @@ pub(super) fn remember_intent(context: &Context, uid: &str, pending: &PendingCre
 
 /// A token has an owner now: triggers the objects that are stalled because of unclaimed tokens.
 fn trigger_stalled(context: &Context) {
-    let reasons = [Reason::AmbiguousMatch.as_str(), Reason::SimilarTokenExists.as_str()];
-    for object in context.caches.all_tokens() {
-        let stalled = object.status.as_ref().and_then(|status| find(&status.conditions, ConditionType::Stalled));
-        if stalled.is_some_and(|stalled| reasons.contains(&stalled.reason.as_str())) {
-            (context.trigger)(&object.namespace().unwrap_or_default(), &object.name_any());
-        }
-    }
+    context.trigger_all(context.local_state.references(References::awaiting_claim));
 }
 
 /// Releases the object's locks to create, and triggers the objects that waited for them.
 pub(super) fn unlock_create(context: &Context, uid: &str) {
     context.local_state.change(uid, |state| state.attempts.unsent_intent = None);
-    for (namespace, name) in context.local_state.unlock_create(uid) {
-        (context.trigger)(&namespace, &name);
-    }
+    context.trigger_all(context.local_state.unlock_create(uid));
 }

@@ -256,11 +256,14 @@ impl Index {
     }
 
     /// A watch brings a VppToken, or a write of this process is answered with it, which a watch that is late must not undo.
-    pub fn apply_if_newer(&mut self, object: &VppToken) {
+    /// False when it is older than what is known.
+    pub fn apply_if_newer(&mut self, object: &VppToken) -> bool {
         let known = object.uid().and_then(|uid| self.objects.get(&uid)?.version);
-        if known.is_none_or(|known| version(object).is_none_or(|version| version >= known)) {
+        let is_newer = known.is_none_or(|known| version(object).is_none_or(|version| version >= known));
+        if is_newer {
             self.apply_listed(object);
         }
+        is_newer
     }
 
     /// Claims a token for a VppToken that is known. False when another one has it.
@@ -402,6 +405,8 @@ mod tests {
             expiration_date_time: NOW,
             organization_name: "Contoso".into(),
             time: NOW,
+            encoding: None,
+            secret_version: None,
             shown: false,
         };
         VppTokenStatus {

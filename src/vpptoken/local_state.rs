@@ -6,19 +6,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use super::claims::{Claims, CreateKey, Index, OthersClaims, TenantName};
+use super::claims::{Claims, CreateKey, Index, OthersClaims};
+use super::creates::{Creates, Name};
 use super::observed::{Attempts, FileFacts, FileProblem, Inputs};
 use super::outcome::Outcome;
 use super::plan::Plan;
+use super::references::References;
 use crate::api::status_patch::Status;
 use crate::api::{TokenEncoding, VppToken, VppTokenStatus};
-use crate::tenant::{TenantKey, WriteRateLimiter};
+use crate::tenant::{IntentPermit, TenantKey, WriteRateLimiter};
 
 /// The file of one version of a Secret, read once.
 #[derive(Clone, Debug)]
 pub struct ReadFile {
-    /// Secret, version, key and encoding.
-    pub of: (String, String, String, TokenEncoding),
+    /// Version of the Secret, with the key, and encoding.
+    pub of: (String, TokenEncoding),
     /// What was found.
     pub file: Result<FileFacts, FileProblem>,
 }
@@ -70,48 +72,11 @@ impl ObjectState {
 #[derive(Clone, Debug, Default)]
 struct State {
     objects: BTreeMap<String, ObjectState>,
-    create_locks: BTreeMap<(TenantName, CreateKey), CreateLock>,
+    creates: Creates,
     index: Index,
+    references: References,
     /// Where an object may have a ticket.
     limiters: BTreeMap<String, Arc<WriteRateLimiter>>,
-}
-
-#[derive(Clone, Debug)]
-struct CreateLock {
-    holder: String,
-    waiting: BTreeSet<(String, String)>,
-    taken: Timestamp,
-    /// A create is in flight: the lock lasts until its answer, even if the object is deleted.
-    is_sending: bool,
-    /// A create was sent, and its outcome is unknown: if the object is deleted, only this lock shows that there may be
-    /// a token.
-    was_sent: bool,
-}
-
-impl CreateLock {
-    fn of(uid: &str, now: Timestamp) -> Self {
-        Self { holder: uid.to_owned(), waiting: BTreeSet::new(), taken: now, is_sending: false, was_sent: false }
-    }
-}
-
-impl State {
-    fn is_create_locked_by_other(
-        &mut self,
-        tenant: &str,
-        keys: &[CreateKey],
-        uid: &str,
-        who: &(String, String),
-    ) -> bool {
-        let mut is_locked = false;
-        for key in keys {
-            let lock = self.create_locks.get_mut(&(tenant.to_owned(), key.clone()));
-            if let Some(lock) = lock.filter(|lock| lock.holder != uid) {
-                lock.waiting.insert(who.clone());
-                is_locked = true;
-            }
-        }
-        is_locked
-    }
 }
 
 /// The object that the others are compared with.
@@ -156,21 +121,24 @@ impl LocalState {
     }
 
     /// A list has an object: it is remembered from now on, and what its status says it has. Other objects are not remembered,
-    /// so that nothing outlives its object.
-    pub fn apply_listed(&self, object: &VppToken) {
-        self.apply(object, Index::apply_listed);
+    /// so that nothing outlives its object. True when another tenant object is in use by it, or one in another way.
+    pub fn apply_listed(&self, object: &VppToken) -> bool {
+        self.apply(object, |index, object| {
+            index.apply_listed(object);
+            true
+        })
     }
 
     /// The same for an event of a watch, which may be late.
-    pub fn apply_if_newer(&self, object: &VppToken) {
-        self.apply(object, Index::apply_if_newer);
+    pub fn apply_if_newer(&self, object: &VppToken) -> bool {
+        self.apply(object, Index::apply_if_newer)
     }
 
-    fn apply(&self, object: &VppToken, apply: impl FnOnce(&mut Index, &VppToken)) {
-        let Some(uid) = object.metadata.uid.as_ref() else { return };
+    fn apply(&self, object: &VppToken, apply: impl FnOnce(&mut Index, &VppToken) -> bool) -> bool {
+        let Some(uid) = object.metadata.uid.as_ref() else { return false };
         let mut state = self.state();
         state.objects.entry(uid.clone()).or_default();
-        apply(&mut state.index, object);
+        apply(&mut state.index, object) && state.references.apply(object)
     }
 
     /// A write of this process was answered with an object: others see that before a watch brings it.
@@ -179,8 +147,24 @@ impl LocalState {
         let mut state = self.state();
         if let Some(known) = state.objects.get_mut(uid) {
             known.version.clone_from(&object.metadata.resource_version);
-            state.index.apply_if_newer(object);
+            if state.index.apply_if_newer(object) {
+                state.references.apply(object);
+            }
         }
+    }
+
+    /// Looks at what the objects refer to.
+    pub fn references<T>(&self, look: impl FnOnce(&References) -> T) -> T {
+        look(&self.state().references)
+    }
+
+    /// The objects that news of a tenant concerns: those that have one of these tokens, that may get one, or that wait for a
+    /// list.
+    pub fn concerned_by(&self, tenant: &TenantKey, ids: &BTreeSet<String>) -> BTreeSet<Name> {
+        let state = self.state();
+        let awaits_list = |uid: &str| state.objects.get(uid).is_some_and(|object| object.awaits_list);
+        let awaiting = state.references.of_tenant(tenant).filter(|(uid, _)| awaits_list(uid)).map(|(_, name)| name);
+        state.references.of_tokens(tenant, ids).into_iter().chain(awaiting.cloned()).collect()
     }
 
     /// The claims in a tenant.
@@ -194,7 +178,7 @@ impl LocalState {
         let mut state = self.state();
         let who = (own.namespace.to_owned(), own.name.clone());
         OthersSeen {
-            is_create_locked: state.is_create_locked_by_other(tenant, &own.keys, own.uid, &who),
+            is_create_locked: state.creates.is_locked_by_other(tenant, &own.keys, own.uid, &who),
             intents: state.index.tenants_of_intents(&own.keys, own.uid, decided),
             claims: state.index.others_claims(tenant, own.uid, own.namespace),
         }
@@ -230,78 +214,53 @@ impl LocalState {
         self.state().index.unclaim(uid, but);
     }
 
-    /// Takes the locks to create in a tenant: all of them, or none. False when another object has one; `who` (namespace
-    /// and name) is then triggered when it is released. Never for an object that was deleted.
+    /// Takes the locks to create in a tenant: see [`Creates::lock`]. Never for an object that was deleted.
     pub fn lock_create(
         &self,
         tenant: &str,
         keys: &[CreateKey],
         uid: &str,
-        who: (String, String),
+        who: &Name,
         now: Timestamp,
+        permit: Option<IntentPermit>,
     ) -> bool {
         let mut state = self.state();
-        if !state.objects.contains_key(uid) || state.is_create_locked_by_other(tenant, keys, uid, &who) {
-            return false;
-        }
-        for key in keys {
-            let key = (tenant.to_owned(), key.clone());
-            state.create_locks.entry(key).or_insert_with(|| CreateLock::of(uid, now));
-        }
-        true
+        state.objects.contains_key(uid) && state.creates.lock(tenant, keys, uid, who, now, permit)
     }
 
     /// Marks a create as in flight, or as not in flight any more. False when the object or its lock does not exist.
     pub fn set_create_in_flight(&self, uid: &str, is_sending: bool) -> bool {
         let mut state = self.state();
-        let mut has_lock = false;
-        for lock in state.create_locks.values_mut().filter(|lock| lock.holder == uid) {
-            lock.is_sending = is_sending;
-            lock.was_sent |= is_sending;
-            has_lock = true;
-        }
-        has_lock && state.objects.contains_key(uid)
+        state.creates.set_in_flight(uid, is_sending) && state.objects.contains_key(uid)
     }
 
     /// Releases the locks of an object, unless its create is in flight. Returns who waited for them.
-    pub fn unlock_create(&self, uid: &str) -> Vec<(String, String)> {
-        self.unlock_creates(|lock| lock.holder == uid)
+    pub fn unlock_create(&self, uid: &str) -> Vec<Name> {
+        self.state().creates.unlock(uid)
     }
 
     /// Releases the locks that were taken before a time: a create of unknown outcome must not block others for ever.
     /// `knownIds` and the claims distinguish its result from other tokens. Returns who waited.
-    pub fn unlock_creates_before(&self, time: Timestamp) -> Vec<(String, String)> {
-        self.unlock_creates(|lock| lock.taken < time)
-    }
-
-    fn unlock_creates(&self, is_over: impl Fn(&CreateLock) -> bool) -> Vec<(String, String)> {
-        let mut waited = Vec::new();
-        self.state().create_locks.retain(|_, lock| {
-            if !is_over(lock) || lock.is_sending {
-                return true;
-            }
-            waited.extend(std::mem::take(&mut lock.waiting));
-            false
-        });
-        waited
+    pub fn unlock_creates_before(&self, time: Timestamp) -> Vec<Name> {
+        self.state().creates.unlock_before(time)
     }
 
     /// Forgets an object that was deleted, and releases its locks, unless they must last until the outcome of its
     /// create is known. Returns who waited for them.
-    pub fn forget(&self, uid: &str) -> Vec<(String, String)> {
+    pub fn forget(&self, uid: &str) -> Vec<Name> {
         let mut state = self.state();
         state.objects.remove(uid);
         state.index.forget(uid);
+        state.references.forget(uid);
         if let Some(limiter) = state.limiters.remove(uid) {
             limiter.withdraw(uid);
         }
-        drop(state);
-        self.unlock_creates(|lock| lock.holder == uid && !lock.was_sent)
+        state.creates.forget(uid)
     }
 
     /// Of the namespaces for which a function returns true, forgets all objects but these. Returns who waited for the locks of
     /// the others.
-    pub fn keep_only(&self, uids: &BTreeSet<String>, is_in: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    pub fn keep_only(&self, uids: &BTreeSet<String>, is_in: impl Fn(&str) -> bool) -> Vec<Name> {
         let known = self.state().index.uids_in(is_in);
         known.iter().filter(|uid| !uids.contains(*uid)).flat_map(|uid| self.forget(uid)).collect()
     }
@@ -356,14 +315,14 @@ mod tests {
         let local_state = local_state();
         let who = |name: &str| ("ns".to_owned(), name.to_owned());
         assert!(
-            local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "a", who("a"), at(0))
+            local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "a", &who("a"), at(0), None)
                 && local_state.set_create_in_flight("a", true)
         );
         assert!(local_state.forget("a").is_empty());
-        assert!(!local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", who("b"), at(0)));
+        assert!(!local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(0), None));
         assert!(!local_state.set_create_in_flight("a", false));
         assert_eq!(local_state.unlock_create("a"), [who("b")]);
-        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", who("b"), at(0)));
+        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(0), None));
     }
 
     #[test]
@@ -371,20 +330,20 @@ mod tests {
         let local_state = local_state();
         let who = |name: &str| ("ns".to_owned(), name.to_owned());
         assert!(
-            local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "a", who("a"), at(0))
+            local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "a", &who("a"), at(0), None)
                 && local_state.set_create_in_flight("a", true)
         );
         assert!(local_state.set_create_in_flight("a", false));
         assert!(local_state.forget("a").is_empty());
         assert!(
-            !local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", who("b"), at(1)),
+            !local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(1), None),
             "there may be a token"
         );
         assert_eq!(local_state.unlock_creates_before(at(100)), [who("b")]);
-        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", who("b"), at(101)));
+        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(101), None));
         assert!(local_state.forget("b").is_empty());
         assert!(
-            local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "c", who("c"), at(102)),
+            local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "c", &who("c"), at(102), None),
             "nothing was sent"
         );
     }
@@ -394,15 +353,15 @@ mod tests {
         let local_state = local_state();
         let who = |name: &str| ("ns".to_owned(), name.to_owned());
         assert!(
-            local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "a", who("a"), at(0))
+            local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "a", &who("a"), at(0), None)
                 && local_state.set_create_in_flight("a", true)
         );
-        assert!(!local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", who("b"), at(1)));
+        assert!(!local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(1), None));
         assert!(local_state.unlock_creates_before(at(100)).is_empty(), "it is in flight");
         assert!(local_state.set_create_in_flight("a", false));
         assert!(local_state.unlock_creates_before(at(0)).is_empty(), "it is young");
         assert_eq!(local_state.unlock_creates_before(at(100)), [who("b")]);
-        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", who("b"), at(101)));
+        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(101), None));
     }
 
     #[test]
@@ -424,12 +383,19 @@ mod tests {
     fn creates_with_one_apple_id_go_one_after_the_other() {
         let local_state = local_state();
         let who = |name: &str| ("ns".to_owned(), name.to_owned());
-        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("A@b.example")], "a", who("a"), at(0)));
-        assert!(!local_state.lock_create("t", &[CreateKey::of_apple_id("a@B.example")], "b", who("b"), at(0)));
+        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("A@b.example")], "a", &who("a"), at(0), None));
+        assert!(!local_state.lock_create("t", &[CreateKey::of_apple_id("a@B.example")], "b", &who("b"), at(0), None));
         assert!(is_locked_by_other(&local_state, &[CreateKey::of_apple_id("a@b.example")], "c"));
-        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("other@b.example")], "b", who("b"), at(0)));
+        assert!(local_state.lock_create(
+            "t",
+            &[CreateKey::of_apple_id("other@b.example")],
+            "b",
+            &who("b"),
+            at(0),
+            None
+        ));
         assert_eq!(local_state.unlock_create("a"), [who("b"), who("c")]);
-        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", who("b"), at(0)));
+        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(0), None));
     }
 
     #[test]
@@ -439,7 +405,7 @@ mod tests {
         let keys = |apple_id: &str, organization: &str, second: i64| {
             [CreateKey::of_apple_id(apple_id), CreateKey::of_file(organization, at(second))]
         };
-        let lock = |uid: &str, keys: &[CreateKey]| local_state.lock_create("t", keys, uid, who(uid), at(0));
+        let lock = |uid: &str, keys: &[CreateKey]| local_state.lock_create("t", keys, uid, &who(uid), at(0), None);
         assert!(lock("a", &keys("a@b.example", "Contoso", 5)));
         assert!(lock("a", &keys("a@b.example", "Contoso", 5)), "it has them already");
         assert!(!lock("b", &keys("b@b.example", " CONTOSO", 5)));

@@ -2,12 +2,14 @@
 
 pub mod act;
 pub mod claims;
+pub mod creates;
 pub mod events;
 pub mod local_state;
 pub mod observe;
 pub mod observed;
 pub mod outcome;
 pub mod plan;
+pub mod references;
 pub mod report;
 
 use std::collections::{BTreeSet, HashMap};
@@ -16,6 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
+use kube::api::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -24,13 +27,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::api::VppToken;
 use crate::clock::{Clock, Random};
-use crate::tenant::{Session, TenantKey, TenantRegistry, Timings, WritePermit};
-use act::StepResult;
+use crate::tenant::{Session, TenantKey, TenantRegistry, Timings};
+use act::{Permit, StepResult};
+use creates::Name;
 use events::Events;
 use local_state::LocalState;
 use observe::Freshness;
 use observed::Observed;
-use plan::{Plan, Step};
+use plan::{PermitKind, Plan, Step};
 
 /// What could not be read from or written to Kubernetes. Failures of Graph are not errors here but part of what is
 /// observed.
@@ -166,6 +170,12 @@ impl SecretVersions {
     }
 }
 
+/// The version of a Secret: it differs from that of any other content, also of a Secret that was deleted.
+pub fn secret_version(metadata: &ObjectMeta) -> String {
+    let [uid, version] = [&metadata.uid, &metadata.resource_version].map(|text| text.as_deref().unwrap_or_default());
+    format!("{uid}/{version}")
+}
+
 /// Triggers a reconcile of the VppToken with a namespace and a name.
 pub type Trigger = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
@@ -196,6 +206,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// Triggers the reconciles of several VppTokens.
+    pub fn trigger_all(&self, names: impl IntoIterator<Item = Name>) {
+        for (namespace, name) in names {
+            (self.trigger)(&namespace, &name);
+        }
+    }
+
     fn api(&self, object: &VppToken) -> Result<Api<VppToken>, Error> {
         Ok(Api::namespaced(self.client.clone(), namespace(object)?))
     }
@@ -275,7 +292,7 @@ enum Requested {
     /// Nothing is to be written.
     Nothing,
     /// A permit is there.
-    Permit(WritePermit),
+    Permit(Permit),
     /// There is none yet.
     Ticket,
 }
@@ -285,14 +302,16 @@ fn request_permit(context: &Context, Decision { object, plan, .. }: &Decision) -
     let limiter = session(context, object).map(|session| session.limiter());
     context.local_state.set_limiter(uid, limiter.as_ref());
     let Some(limiter) = limiter else { return Requested::Nothing };
-    let Some(priority) = plan.step.as_ref().and_then(Step::priority) else {
-        limiter.record_unwanted(uid);
-        return Requested::Nothing;
+    let reference = ObjectRef::from_obj(object);
+    let permit = match plan.step.as_ref().and_then(Step::needed_permit) {
+        None => {
+            limiter.record_unwanted(uid);
+            return Requested::Nothing;
+        }
+        Some(PermitKind::Intent) => limiter.request_intent(uid, &reference).map(Permit::Intent),
+        Some(PermitKind::Write(priority)) => limiter.request(uid, &reference, priority).map(Permit::Write),
     };
-    match limiter.request(uid, &ObjectRef::from_obj(object), priority) {
-        Some(permit) => Requested::Permit(permit),
-        None => Requested::Ticket,
-    }
+    permit.map_or(Requested::Ticket, Requested::Permit)
 }
 
 /// The status shows what the object waits for.
@@ -334,7 +353,7 @@ async fn confirm_upload(context: &Context, mut decision: Decision) -> Result<Dec
     Ok(decision)
 }
 
-async fn carry_out(context: &Context, decision: &Decision, permit: Option<WritePermit>) -> Result<StepResult, Error> {
+async fn carry_out(context: &Context, decision: &Decision, permit: Option<Permit>) -> Result<StepResult, Error> {
     match &decision.plan.step {
         Some(step) => act::act(context, &decision.object, &decision.observed, step, permit).await,
         None => Ok(StepResult::default()),

@@ -16,7 +16,7 @@ use super::local_state::{ObjectState, Own, ReadFile};
 use super::observed::{
     FileFacts, FileProblem, KnownTenant, Object, Observed, Others, Permission, TenantState, bounded_request,
 };
-use super::{Context, Error, namespace, tenant_key, uid};
+use super::{Context, Error, namespace, secret_version, tenant_key, uid};
 use crate::api::{
     ClusterGraphTenant, FINALIZER, Reason, SYNC_REQUESTED_AT, TenantKind, TokenEncoding, UPLOAD_REQUESTED_AT, VppToken,
     VppTokenTenant,
@@ -189,9 +189,7 @@ fn others(
         _ => true,
     });
     let decided = if is_new { Timestamp::MIN } else { overdue };
-    for (namespace, name) in context.local_state.unlock_creates_before(overdue) {
-        (context.trigger)(&namespace, &name);
-    }
+    context.trigger_all(context.local_state.unlock_creates_before(overdue));
     // Before what the others have: a namespace that is read by now has all its objects there.
     let unread = context.caches.has_unread_namespace();
     let keys = create_keys(object, file);
@@ -215,7 +213,7 @@ fn create_keys(object: &VppToken, file: Option<&FileFacts>) -> Vec<CreateKey> {
     apple_id.into_iter().chain(file).collect()
 }
 
-/// What is known of the token file: read once per version of its Secret.
+/// What is known of the token file: read once per version of its Secret, and not at all if the status knows that version.
 async fn file(
     context: &Context,
     object: &VppToken,
@@ -228,26 +226,53 @@ async fn file(
     let Some(version) = context.caches.secret_version(namespace(object)?, &reference.name) else {
         return Ok(Err(FileProblem::SecretNotFound));
     };
-    let of = (reference.name.clone(), version, reference.key.clone(), encoding);
+    let of = (file_version(&version, &reference.key), encoding);
     if let Some(read) = state.file.as_ref().filter(|read| read.of == of) {
         return Ok(read.file.clone());
     }
-    let file = read_file(context, object).await?.map(|file| FileFacts {
-        sha256: file.sha256(encoding),
-        expiration: file.expiration,
-        organization_name: file.organization_name,
-    });
+    let uploaded = object.status.as_ref().and_then(|status| status.uploaded.as_ref());
+    let file = match uploaded.and_then(|uploaded| FileFacts::of_uploaded(uploaded, &of.0, encoding)) {
+        Some(known) => Ok(known),
+        None => read_file(context, object).await?.map(|read| read.facts(encoding)),
+    };
     // Kubernetes may show it later, so a refusal is not remembered.
     let read = (file != Err(FileProblem::NotReadable)).then(|| ReadFile { of, file: file.clone() });
     context.local_state.change(uid(object)?, |state| state.file = read);
     Ok(file)
 }
 
+/// The version of a file: that of its Secret, and its key.
+fn file_version(secret_version: &str, key: &str) -> String {
+    format!("{secret_version}/{key}")
+}
+
+/// A file that was read, and from which version of its Secret.
+pub(super) struct VersionedFile {
+    pub(super) file: TokenFile,
+    version: String,
+}
+
+impl VersionedFile {
+    /// What is known of it.
+    pub(super) fn facts(&self, encoding: TokenEncoding) -> FileFacts {
+        FileFacts {
+            sha256: self.file.sha256(encoding),
+            expiration: self.file.expiration,
+            organization_name: self.file.organization_name.clone(),
+            encoding,
+            secret_version: self.version.clone(),
+        }
+    }
+}
+
 /// Reads the Secret now. The result must not outlive the request that needs it.
 ///
 /// # Errors
 /// When Kubernetes can't be read.
-pub(super) async fn read_file(context: &Context, object: &VppToken) -> Result<Result<TokenFile, FileProblem>, Error> {
+pub(super) async fn read_file(
+    context: &Context,
+    object: &VppToken,
+) -> Result<Result<VersionedFile, FileProblem>, Error> {
     let Some(reference) = &object.spec.token_secret_ref else { return Ok(Err(FileProblem::NotNamed)) };
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace(object)?);
     let secret = match secrets.get_opt(&reference.name).await {
@@ -259,5 +284,7 @@ pub(super) async fn read_file(context: &Context, object: &VppToken) -> Result<Re
     let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(&reference.key)) else {
         return Ok(Err(FileProblem::KeyNotFound));
     };
-    Ok(TokenFile::parse(&bytes.0).map_err(|error| FileProblem::Malformed(error.to_string())))
+    let version = file_version(&secret_version(&secret.metadata), &reference.key);
+    let file = TokenFile::parse(&bytes.0).map_err(|error| FileProblem::Malformed(error.to_string()));
+    Ok(file.map(|file| VersionedFile { file, version }))
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::claims::OthersClaims;
-use crate::api::{AllowedOperation, Reason, VppTokenSpec, VppTokenStatus, VppTokenTenant};
+use crate::api::{AllowedOperation, Reason, TokenEncoding, Uploaded, VppTokenSpec, VppTokenStatus, VppTokenTenant};
 use crate::graph::{ErrorKind, GraphError};
 use crate::tenant::{Field, TenantView, Timings};
 use crate::token_file::sha256_hex;
@@ -80,6 +80,38 @@ pub struct FileFacts {
     pub expiration: Timestamp,
     /// The organization that it names.
     pub organization_name: String,
+    /// The encoding of the string that `sha256` is of.
+    pub encoding: TokenEncoding,
+    /// The version of the Secret that holds it.
+    pub secret_version: String,
+}
+
+impl FileFacts {
+    /// What counts as uploaded when this file is on a token.
+    pub fn as_uploaded(&self, time: Timestamp, shown: bool) -> Uploaded {
+        Uploaded {
+            sha256: self.sha256.clone(),
+            expiration_date_time: self.expiration,
+            organization_name: self.organization_name.clone(),
+            time,
+            encoding: Some(self.encoding),
+            secret_version: Some(self.secret_version.clone()),
+            shown,
+        }
+    }
+
+    /// The file of a version of a Secret, as far as a status knows it.
+    pub fn of_uploaded(uploaded: &Uploaded, secret_version: &str, encoding: TokenEncoding) -> Option<Self> {
+        let is_known =
+            uploaded.encoding == Some(encoding) && uploaded.secret_version.as_deref() == Some(secret_version);
+        is_known.then(|| Self {
+            sha256: uploaded.sha256.clone(),
+            expiration: uploaded.expiration_date_time,
+            organization_name: uploaded.organization_name.clone(),
+            encoding,
+            secret_version: secret_version.to_owned(),
+        })
+    }
 }
 
 /// Why there is no token file.

@@ -120,6 +120,8 @@ mod tests {
             expiration_date_time: at(1_000_000),
             organization_name: "x".into(),
             time: at(second),
+            encoding: None,
+            secret_version: None,
             shown: false,
         };
         let mut status = VppTokenStatus::default();

@@ -13,7 +13,7 @@ use super::outcome::Outcome;
 use super::plan::{self, Plan};
 use super::{Context, Error, tenant_key, uid};
 use crate::api::conditions::{ConditionType, find};
-use crate::api::status_patch::status_patch;
+use crate::api::status_patch::{Status, status_patch};
 use crate::api::{VppToken, VppTokenStatus};
 
 /// After this many conflicts the write is retried later.
@@ -134,10 +134,25 @@ async fn write(
     object: &VppToken,
     status: &VppTokenStatus,
 ) -> Result<Option<VppToken>, kube::Error> {
+    if !has_news(object, status) {
+        return Ok(None);
+    }
     match status_patch::<VppToken, _>(&object.metadata, object.status.as_ref(), status) {
         Some((parameters, patch)) => Ok(Some(api.patch_status(&object.name_any(), &parameters, &patch).await?)),
         None => Ok(None),
     }
+}
+
+/// Whether a status has to be written: a version of the Secret that moved without a new file is written with the next status
+/// that has.
+fn has_news(object: &VppToken, status: &VppTokenStatus) -> bool {
+    let before = object.status.as_ref().and_then(|status| status.uploaded.as_ref());
+    let mut after = status.clone();
+    if let (Some(before), Some(after)) = (before, &mut after.uploaded) {
+        after.secret_version.clone_from(&before.secret_version);
+        after.encoding = before.encoding;
+    }
+    object.status.clone().map(Status::without_others_conditions) != Some(after)
 }
 
 /// The status is written: the outcomes in it need not be remembered any more.
@@ -155,9 +170,7 @@ fn record_reported(context: &Context, uid: &str, plan: &Plan, outcome: &Option<O
 
 /// The object was deleted: nothing of it is kept.
 fn forget_deleted(context: &Context, uid: &str) -> Option<Plan> {
-    for (namespace, name) in context.local_state.forget(uid) {
-        (context.trigger)(&namespace, &name);
-    }
+    context.trigger_all(context.local_state.forget(uid));
     None
 }
 

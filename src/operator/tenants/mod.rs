@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, ResourceExt};
 use secrecy::SecretString;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -22,14 +22,15 @@ use super::Settings;
 use super::metrics::Metrics;
 use super::watch_state::{Kind, Watches};
 use super::watches::TenantCaches;
-use crate::api::{Credentials, FINALIZER, Reason, TenantConnection, VppToken, VppTokenTenant};
+use crate::api::{Credentials, Reason, TenantConnection, VppToken, VppTokenTenant};
 use crate::graph::{AppRegistration, Credential, GraphClient, Transport};
 use crate::schedule::duration;
 use crate::tenant::{
     Callbacks, Change, Session, SessionSettings, Tenant, TenantKey, TenantRegistry, Unusable, WriteRateLimiters,
 };
 use crate::vpptoken::claims::tenant_name;
-use crate::vpptoken::{Context, TokenCache, tenant_key};
+use crate::vpptoken::references::References;
+use crate::vpptoken::{Context, TokenCache};
 use objects::TenantObject;
 use status::WriteOutcome;
 
@@ -99,6 +100,7 @@ impl SessionManager {
         watches: Watches,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let limiters = Arc::new(WriteRateLimiters::new(settings.limits));
         let (change_sender, changes) = mpsc::unbounded_channel();
         let (end_sender, ended) = mpsc::unbounded_channel();
         Self {
@@ -109,7 +111,7 @@ impl SessionManager {
             caches,
             watches,
             metrics,
-            limiters: Arc::default(),
+            limiters,
             open_sessions: HashMap::new(),
             unusable_secrets: HashMap::new(),
             changes,
@@ -166,6 +168,8 @@ impl SessionManager {
     /// Opens, changes and closes sessions, so that there is one for each tenant object in use.
     async fn sync_sessions(&mut self) {
         let used = self.used();
+        // Before their versions are looked at: a Secret that changes after that is told of.
+        self.registry().set_secrets(self.secrets_of(&used));
         for key in self.registry().keep_only(&used) {
             self.open_sessions.remove(&key);
             self.unusable_secrets.remove(&key);
@@ -202,6 +206,16 @@ impl SessionManager {
         }
     }
 
+    /// Namespaces and names of the Secrets with the credentials of tenant objects.
+    fn secrets_of(&self, used: &BTreeSet<TenantKey>) -> BTreeSet<(String, String)> {
+        let secret = |key: &TenantKey| {
+            let found = objects::find(&self.caches, key)?;
+            let name = found.connection.credentials.client_secret_ref.name;
+            Some((self.secret_namespace(key).to_owned(), name))
+        };
+        used.iter().filter_map(secret).collect()
+    }
+
     /// Whether the cache of a kind was read where a tenant object lives. That of the ClusterGraphTenants was, before the start.
     fn is_read(&self, kind: Kind, key: &TenantKey) -> bool {
         key.namespace.as_deref().is_none_or(|namespace| self.watches.is_read(kind, namespace))
@@ -210,17 +224,13 @@ impl SessionManager {
     /// Whether a VppToken with our finalizer may need the credentials in memory to delete its token.
     fn may_serve_a_deletion(&self, key: &TenantKey) -> bool {
         self.open_sessions.contains_key(key)
-            && self.context.caches.all_tokens().any(|object| is_finalized(&object, key))
+            && self.context.local_state.references(|references| references.has_finalized(key, false))
     }
 
     /// Nothing is requested from Graph for a deleted tenant object, until a VppToken of it is being deleted.
     fn keep_for_deletions(&self, key: &TenantKey) {
         let Some(open) = self.open_sessions.get(key) else { return };
-        let is_needed = self
-            .context
-            .caches
-            .all_tokens()
-            .any(|object| is_finalized(&object, key) && object.metadata.deletion_timestamp.is_some());
+        let is_needed = self.context.local_state.references(|references| references.has_finalized(key, true));
         let mut settings = self.session_settings(&open.connection);
         if !is_needed {
             settings.poll_interval = NO_POLL;
@@ -393,17 +403,14 @@ impl SessionManager {
 
     /// Triggers the VppTokens that a change concerns.
     fn notify_tokens(&self, key: &TenantKey, change: &Change) {
-        for object in self.context.caches.all_tokens() {
-            if tenant_key(&object).as_ref() == Some(key) && self.concerns(&object, change) {
-                (self.context.trigger)(&object.namespace().unwrap_or_default(), &object.name_any());
-            }
+        let local_state = &self.context.local_state;
+        if change.problem {
+            let all = local_state
+                .references(|references| references.of_tenant(key).map(|(_, name)| name.clone()).collect::<Vec<_>>());
+            self.context.trigger_all(all);
+        } else {
+            self.context.trigger_all(local_state.concerned_by(key, &change.ids));
         }
-    }
-
-    fn concerns(&self, object: &VppToken, change: &Change) -> bool {
-        let id = object.status.as_ref().and_then(|status| status.token_id.as_deref());
-        let awaits_list = || object.uid().is_some_and(|uid| self.context.local_state.object_state(&uid).awaits_list);
-        change.problem || id.map_or(!change.ids.is_empty(), |id| change.ids.contains(id)) || awaits_list()
     }
 
     /// False when one of them has to be written again.
@@ -449,8 +456,7 @@ impl SessionManager {
     /// The tenant objects that VppTokens refer to, or did a short time ago: a session knows what it created before Graph's
     /// lists show it, and a VppToken that is deleted and created again must find that.
     fn used(&mut self) -> BTreeSet<TenantKey> {
-        let mut used: BTreeSet<TenantKey> =
-            self.context.caches.all_tokens().filter_map(|object| tenant_key(&object)).collect();
+        let mut used = self.context.local_state.references(References::tenants);
         let now = Instant::now();
         for (key, open) in &mut self.open_sessions {
             if used.contains(key) {
@@ -465,11 +471,6 @@ impl SessionManager {
     fn registry(&self) -> &TenantRegistry {
         &self.context.registry
     }
-}
-
-/// Whether a VppToken of a tenant object has our finalizer.
-fn is_finalized(object: &VppToken, key: &TenantKey) -> bool {
-    tenant_key(object).as_ref() == Some(key) && object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
 fn is_same(before: &Tenant, now: &Tenant) -> bool {

@@ -216,6 +216,8 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
                 expiration_date_time: pending.expiration_date_time,
                 organization_name: pending.organization_name.clone(),
                 time: draft.observed.wall_at(pending.since),
+                encoding: None,
+                secret_version: None,
                 shown: false,
             };
             draft.set_progress(Reason::Creating, "The token that was being created is found in Graph.");
@@ -392,13 +394,7 @@ fn token_of_other(draft: &Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Opti
 fn found_uploaded(draft: &Draft, file: &FileFacts, entry: &Entry) -> Uploaded {
     let Entity { last_sync, last_modified, .. } = entry.entity;
     let is_older = |synced: &Timestamp| last_modified.is_some_and(|at| at.duration_since(*synced) > MODIFIED_BY_SYNC);
-    Uploaded {
-        sha256: file.sha256.clone(),
-        expiration_date_time: file.expiration,
-        organization_name: file.organization_name.clone(),
-        time: last_sync.filter(|synced| !is_older(synced)).unwrap_or(draft.observed.wall),
-        shown: false,
-    }
+    file.as_uploaded(last_sync.filter(|synced| !is_older(synced)).unwrap_or(draft.observed.wall), false)
 }
 
 /// Whether the manifest says that a token is of another location.

@@ -93,7 +93,7 @@ impl<'a> Draft<'a> {
     /// Offers a step that needs Graph, unless Graph can't be reached, the last failure of its kind still delays it, or
     /// the manifest forbids writes. True when the step is due, even if an earlier one is taken.
     pub(super) fn try_step(&mut self, step: Step) -> bool {
-        if step.priority().is_some() && only_reads(&self.observed.spec).is_some() {
+        if step.is_write() && only_reads(&self.observed.spec).is_some() {
             return false;
         }
         if step.kind().is_some_and(|kind| self.is_blocked(kind)) {

@@ -12,7 +12,7 @@ use super::messages::{cut, short};
 use super::step::{Step, Wanted};
 use super::verdict::{judge_token, not_shown_yet, note_newer_token};
 use super::{creating, syncing};
-use crate::api::{GraphApi, Reason, Uploaded, VppTokenSpec};
+use crate::api::{GraphApi, Reason, VppTokenSpec};
 use crate::tenant::{Entry, Field};
 use crate::vpptoken::observed::{KnownTenant, Observed, StepKind, TenantState};
 
@@ -180,13 +180,7 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
         && not_shown_yet(draft, &entry.entity).is_none()
     {
         // A step of its own, so that the sync after it is later than the noted time.
-        draft.step(Step::Note(Uploaded {
-            sha256: file.sha256.clone(),
-            expiration_date_time: file.expiration,
-            organization_name: file.organization_name.clone(),
-            time: observed.wall,
-            shown: false,
-        }));
+        draft.step(Step::Note(file.as_uploaded(observed.wall, false)));
         return false;
     }
     file_may_be_sent(draft, file, Some(&entry.entity))

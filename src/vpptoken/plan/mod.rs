@@ -28,7 +28,7 @@ use vanishing::{forget_vanished, many_vanished, vanished};
 pub use draft::Blocker;
 pub use managing::wanted;
 pub(crate) use messages::permission_sentence;
-pub use step::{Step, Wanted};
+pub use step::{PermitKind, Step, Wanted};
 
 use super::observed::{Observed, Permission, StepKind, TenantState};
 use crate::api::conditions::ConditionType;
@@ -39,6 +39,23 @@ use crate::tenant::Field;
 const STALLED_REQUEUE: SignedDuration = SignedDuration::from_mins(10);
 /// Everything is requeued after this time.
 const MAX_REQUEUE: SignedDuration = SignedDuration::from_hours(1);
+
+/// Whether a VppToken with this status may go on when an unclaimed token gets an owner.
+pub fn awaits_claim_of_another(status: Option<&VppTokenStatus>) -> bool {
+    let stalled = status.and_then(|status| conditions::find(&status.conditions, ConditionType::Stalled));
+    let reasons = [Reason::AmbiguousMatch, Reason::SimilarTokenExists];
+    stalled.is_some_and(|stalled| reasons.iter().any(|reason| stalled.reason == reason.as_str()))
+}
+
+/// Whether a VppToken with this status may go on when another one is deleted. One without a token may report another reason
+/// first.
+pub fn awaits_deletion_of_another(status: Option<&VppTokenStatus>) -> bool {
+    status.is_none_or(|status| {
+        status.token_id.is_none()
+            || conditions::find(&status.conditions, ConditionType::Ready)
+                .is_some_and(|ready| ready.reason == Reason::ClaimedByAnother.as_str())
+    })
+}
 
 /// What to do and what to report.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,6 +201,13 @@ fn stall_on_other_token_id(draft: &mut Draft, id: &str) {
 /// Puts together what was decided.
 fn finish(mut draft: Draft) -> Plan {
     let now = draft.observed.now;
+    if let (Some(uploaded), Ok(file)) = (&mut draft.status.uploaded, &draft.observed.file)
+        && uploaded.sha256 == file.sha256
+    {
+        // So that a restart need not read the Secret.
+        uploaded.encoding = Some(file.encoding);
+        uploaded.secret_version = Some(file.secret_version.clone());
+    }
     if !draft.blockers.is_empty() {
         // What ends a blocker triggers a reconcile; if that is missed, this requeue follows.
         draft.requeue_at(now.saturating_add(STALLED_REQUEUE).unwrap_or(Timestamp::MAX));

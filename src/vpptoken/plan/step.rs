@@ -100,40 +100,46 @@ impl Step {
         })
     }
 
-    /// How urgent it is; none when it needs no permit, because it neither changes anything in Graph nor is about to.
-    pub fn priority(&self) -> Option<Priority> {
+    /// What it needs before it is taken, if anything: it changes something in Graph, or is about to.
+    pub fn needed_permit(&self) -> Option<PermitKind> {
         match self {
             Self::Create
             | Self::ConfirmUpload { .. }
             | Self::Upload { .. }
             | Self::Update { .. }
-            | Self::Delete { .. } => Some(Priority::Interactive),
-            Self::Sync { priority, .. } => Some(*priority),
-            _ => None,
-        }
-    }
-}
-
-impl Step {
-    /// Whether it is decided on live reads: it writes to Graph, announces that, or takes a token over.
-    pub fn needs_live_reads(&self) -> bool {
-        match self {
-            Self::RecordIntent(_) | Self::Adopt { .. } | Self::Bind { .. } => true,
+            | Self::Delete { .. } => Some(PermitKind::Write(Priority::Interactive)),
+            Self::Sync { priority, .. } => Some(PermitKind::Write(*priority)),
+            Self::RecordIntent(_) => Some(PermitKind::Intent),
             Self::AddFinalizer
             | Self::RemoveFinalizer { .. }
             | Self::AbandonIntent
+            | Self::Adopt { .. }
+            | Self::Bind { .. }
             | Self::Note(_)
             | Self::DeclineSync { .. }
             | Self::DeclineUpload { .. }
-            | Self::Confirm { .. } => false,
-            Self::Create
-            | Self::ConfirmUpload { .. }
-            | Self::Upload { .. }
-            | Self::Update { .. }
-            | Self::Sync { .. }
-            | Self::Delete { .. } => true,
+            | Self::Confirm { .. } => None,
         }
     }
+
+    /// Whether it writes to Graph.
+    pub fn is_write(&self) -> bool {
+        matches!(self.needed_permit(), Some(PermitKind::Write(_)))
+    }
+
+    /// Whether it is decided on live reads: it writes to Graph, announces that, or takes a token over.
+    pub fn needs_live_reads(&self) -> bool {
+        self.needed_permit().is_some() || matches!(self, Self::Adopt { .. } | Self::Bind { .. })
+    }
+}
+
+/// What a step needs before it is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PermitKind {
+    /// A permit to record the intent of a create.
+    Intent,
+    /// A permit to send a write.
+    Write(Priority),
 }
 
 /// A value to be set.

@@ -41,6 +41,9 @@ async fn send(world: World, process: Arc<Process>, request: reqwest::Request) ->
     let sent = Sent { by: process.number, at: world.now() };
     let Begun { number, fault, delay } = world.begin(&process, kind, key.clone());
     world.judge().graph_call(&world, process.number, &key, id.as_deref());
+    if kind == CallKind::GraphWrite {
+        world.judge().write_sent(&world, process.number);
+    }
     let request = convert(request);
     tokio::time::sleep(LATENCY + delay).await;
     let is_down = world.is_graph_down().then_some(Fault::NotConnected);

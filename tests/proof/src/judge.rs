@@ -32,6 +32,9 @@ const SAME_MOMENT: SignedDuration = SignedDuration::from_millis(50);
 /// What is read right before a write, is read so long before at the most.
 const RIGHT_BEFORE: SignedDuration = SignedDuration::from_mins(1);
 
+/// Graph counts the writes of so long a time.
+const WINDOW: SignedDuration = SignedDuration::from_secs(20);
+
 /// The steps of the plan, each as it shows from outside.
 pub const STEPS: [&str; 16] = [
     "AddFinalizer",
@@ -86,6 +89,8 @@ pub struct Judge {
     asked: BTreeMap<(u32, String), Timestamp>,
     /// Tokens that Graph answered a GET with 404 for.
     not_found: BTreeSet<String>,
+    /// When each process sent its last writes.
+    writes_sent: BTreeMap<u32, Vec<Timestamp>>,
     /// When a process was last told by Graph to wait.
     throttled: BTreeMap<u32, Timestamp>,
     /// When each process last read something, and whether that showed that nothing may be written.
@@ -253,6 +258,17 @@ impl Judge {
                 self.confirmed = id.to_owned();
             }
             _ => {}
+        }
+    }
+
+    /// A process sends a write.
+    pub fn write_sent(&mut self, world: &World, process: u32) {
+        let (now, most) = (world.now(), world.limits().writes);
+        let sent = self.writes_sent.entry(process).or_default();
+        sent.retain(|at| now.duration_since(*at) < WINDOW);
+        sent.push(now);
+        if sent.len() > most {
+            self.fail(format!("heeds: more than {most} writes in 20 s"));
         }
     }
 

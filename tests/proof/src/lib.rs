@@ -15,6 +15,7 @@ pub mod kubernetes;
 pub mod life;
 mod meetings;
 mod mistakes;
+mod permits;
 pub mod process;
 pub mod random;
 pub mod world;

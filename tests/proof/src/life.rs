@@ -13,6 +13,7 @@ use crate::mistakes::{
     ambiguous, another_id, deletion_stalls, mistakes, no_rights, not_allowed, refused, refused_at_restart, rotates,
     tenant_comes_and_goes, unavailable, unread_namespace_ends, verdicts,
 };
+use crate::permits::{many_due, scarce_permits};
 use crate::world::{DEVICES, SYSTEM, TENANT, World, condition, file, text};
 
 /// A step of a life has to arrive within this time, whatever struck before.
@@ -74,6 +75,8 @@ lives!(
     refused_at_restart,
     deletion_stalls,
     unread_namespace_ends,
+    scarce_permits,
+    many_due,
 );
 
 /// Ready and synced with its file; or, if a person uploaded a newer one meanwhile, whatever that leads to: it is not

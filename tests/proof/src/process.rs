@@ -43,6 +43,7 @@ impl Process {
             graph_endpoint: None,
             login_endpoint: None,
             timings: Timings::default(),
+            limits: world.limits(),
         };
         let (world, running) = (world.clone(), Arc::clone(&process));
         let task = tokio::spawn(async move {

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api_server::{ApiServer, Definitions};
-use graph_emulator::{Emulation, NewEntity, TokenFile, sha256};
+use graph_emulator::{Emulation, NewEntity, Operation, TokenFile, sha256};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use vpptoken_operator::tenant::Limits;
 
 use crate::fault::{Address, CallKind, Fault, Faults};
 use crate::judge::Judge;
@@ -85,6 +86,7 @@ struct Record {
     wall_offset: SignedDuration,
     processes: Vec<Arc<Process>>,
     watch_namespaces: Vec<String>,
+    limits: Limits,
     clock_reads: (Duration, usize),
     forbidden: BTreeSet<(String, String)>,
     is_graph_down: bool,
@@ -105,6 +107,7 @@ impl Record {
             wall_offset: SignedDuration::ZERO,
             processes: Vec::new(),
             watch_namespaces: Vec::new(),
+            limits: Limits::default(),
             clock_reads: (Duration::ZERO, 0),
             forbidden: BTreeSet::new(),
             is_graph_down: false,
@@ -322,6 +325,16 @@ impl World {
     /// The namespaces that a process is to watch; none means all.
     pub fn watched_namespaces(&self) -> Vec<String> {
         self.record().watch_namespaces.clone()
+    }
+
+    /// Processes that start from now on send so many writes in 20 s at most, all but one of them scheduled syncs.
+    pub fn limit_writes(&self, writes: usize) {
+        self.record().limits = Limits { writes, scheduled: writes.saturating_sub(1).max(1), at_a_time: writes };
+    }
+
+    /// How much a process may send.
+    pub fn limits(&self) -> Limits {
+        self.record().limits
     }
 
     /// The operator may not use a kind of object in a namespace, or may again. Watches that run go on.
@@ -563,6 +576,19 @@ impl World {
     }
 
     // People in the portal.
+
+    /// How often the token of a VppToken was synced.
+    pub fn syncs_of(&self, name: &str) -> usize {
+        let id = self.token_id(name);
+        let effects = self.graph.effects();
+        effects.iter().filter(|effect| effect.operation == Operation::SyncLicenses && effect.id == id).count()
+    }
+
+    /// Whether the token of a VppToken has a file.
+    pub fn has_file(&self, name: &str, file: &TokenFile) -> bool {
+        let entity = self.graph.entity(TENANT, &self.token_id(name));
+        entity.is_some_and(|entity| entity.token_sha256 == Some(sha256(&file.text())))
+    }
 
     /// The id of the only token with this Apple ID, if there is one.
     pub fn id_of(&self, name: &str) -> Option<String> {

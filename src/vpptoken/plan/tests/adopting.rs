@@ -585,5 +585,5 @@ fn what_counts_as_uploaded_has_a_time_of_the_wall_clock() {
     created.tokens = vec![token("t2")];
     created.pending(now() + HOUR - MINUTE * 5, &[]);
     let recorded = ago(MINUTE * 5);
-    assert_eq!(adopted(created), Some(adopt("t2", recorded)), "the result of a create whose answer was lost");
+    assert_eq!(adopted(created), Some(adopt_created("t2", recorded)), "the result of a create whose answer was lost");
 }

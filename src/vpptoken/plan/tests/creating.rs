@@ -229,7 +229,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
             (
                 "one that was not there before",
                 |w| w.tokens = vec![token("t2")],
-                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+                working(Reason::Creating).step(adopt_created("t2", ago(MINUTE * 5))).no_token(),
             ),
             (
                 "even without permission to adopt: we made it",
@@ -237,7 +237,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                     w.tokens = vec![token("t2")];
                     w.forbid(Permission::Adopt);
                 },
-                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+                working(Reason::Creating).step(adopt_created("t2", ago(MINUTE * 5))).no_token(),
             ),
             (
                 "the file changed meanwhile",
@@ -246,7 +246,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                     w.file().sha256 = "digest-2".into();
                     w.file().expiration = in_(DAY * 300);
                 },
-                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+                working(Reason::Creating).step(adopt_created("t2", ago(MINUTE * 5))).no_token(),
             ),
             (
                 "the Secret is gone meanwhile",
@@ -254,7 +254,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                     w.tokens = vec![token("t2")];
                     w.file = Err(FileProblem::SecretNotFound);
                 },
-                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+                working(Reason::Creating).step(adopt_created("t2", ago(MINUTE * 5))).no_token(),
             ),
             (
                 "the Apple ID changed meanwhile",
@@ -262,7 +262,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                     w.tokens = vec![token("t2")];
                     w.spec.apple_id = Some("other@contoso.example".into());
                 },
-                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+                working(Reason::Creating).step(adopt_created("t2", ago(MINUTE * 5))).no_token(),
             ),
             ("several", |w| w.tokens = vec![token("t2"), token("t3")], stalled(Reason::AmbiguousMatch).no_token()),
             (
@@ -271,7 +271,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                     w.tokens = vec![token("t2"), token("t3")];
                     w.spec.token_id = Some("T3".into());
                 },
-                working(Reason::Creating).step(adopt("t3", ago(MINUTE * 5))).no_token(),
+                working(Reason::Creating).step(adopt_created("t3", ago(MINUTE * 5))).no_token(),
             ),
             (
                 "several, and tokenId names one of them, which is not allowed",
@@ -289,7 +289,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                     w.spec.token_id = Some("t2".into());
                     w.forbid(Permission::Bind);
                 },
-                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+                working(Reason::Creating).step(adopt_created("t2", ago(MINUTE * 5))).no_token(),
             ),
             (
                 "several, and tokenId names none of them",
@@ -305,7 +305,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                     w.tokens = vec![token("t2"), older("t3")];
                     w.pending(ago(MINUTE * 5), &["t3"]);
                 },
-                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+                working(Reason::Creating).step(adopt_created("t2", ago(MINUTE * 5))).no_token(),
             ),
             ("none yet", |_| {}, waiting(Reason::CreateOutcomeUnknown).no_token().requeue_after(MINUTE * 10)),
             (
@@ -401,7 +401,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                     w.tokens = vec![token("t2")];
                     w.distinct(&["t2"]);
                 },
-                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+                working(Reason::Creating).step(adopt_created("t2", ago(MINUTE * 5))).no_token(),
             ),
             (
                 "beside one of another location that expires in the same second and was there before",
@@ -410,7 +410,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                     w.distinct(&["t2"]);
                     w.pending(ago(MINUTE * 5), &["t2"]);
                 },
-                working(Reason::Creating).step(adopt("t3", ago(MINUTE * 5))).no_token(),
+                working(Reason::Creating).step(adopt_created("t3", ago(MINUTE * 5))).no_token(),
             ),
             (
                 "a new one with another expiry is somebody else's",
@@ -420,7 +420,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
             (
                 "a new one without an expiry is ours",
                 |w| w.tokens = vec![Entity { expiration: None, ..token("t2") }],
-                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+                working(Reason::Creating).step(adopt_created("t2", ago(MINUTE * 5))).no_token(),
             ),
             (
                 "a tokenId was set meanwhile",
@@ -428,7 +428,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                     w.tokens = vec![token("t2")];
                     w.spec.token_id = Some("t2".into());
                 },
-                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+                working(Reason::Creating).step(adopt_created("t2", ago(MINUTE * 5))).no_token(),
             ),
             (
                 "one with another file, which a person created meanwhile",
@@ -440,7 +440,7 @@ fn after_an_unknown_outcome_what_is_not_known_is_ours() {
                 |w| {
                     w.tokens = vec![Entity { expiration: None, ..token("t2") }];
                 },
-                working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+                working(Reason::Creating).step(adopt_created("t2", ago(MINUTE * 5))).no_token(),
             ),
             (
                 "a tokenId was set meanwhile that names nothing",

@@ -225,7 +225,7 @@ fn a_deletion_first_resolves_a_create_of_unknown_outcome() {
             (
                 "found: ours, and deleted next",
                 |w| w.tokens = vec![token("t2")],
-                waits(&[]).step(adopt("t2", ago(MINUTE * 5))),
+                waits(&[]).step(adopt_created("t2", ago(MINUTE * 5))),
             ),
             ("not found yet", |_| {}, waits(&[Reason::CreateOutcomeUnknown]).requeue_after(MINUTE * 10)),
             ("several", |w| w.tokens = vec![token("t2"), token("t3")], stalled(Reason::AmbiguousMatch).no_token()),

@@ -123,6 +123,8 @@ impl Loop {
             expiration_date_time: file.expiration,
             organization_name: file.organization_name.clone(),
             time: self.now(),
+            encoding: Some(TokenEncoding::AsIs),
+            secret_version: Some(FILE_VERSION.into()),
             shown: false,
         }
     }

@@ -28,7 +28,7 @@ use jiff::{SignedDuration, Timestamp};
 use want::{check, ready, stalled, waiting, working};
 
 use super::*;
-use crate::api::{Cloud, GraphApi, ManagementPolicy, PendingCreate, Uploaded, VppTokenTenant};
+use crate::api::{Cloud, GraphApi, ManagementPolicy, PendingCreate, TokenEncoding, Uploaded, VppTokenTenant};
 use crate::graph::{Entity, ErrorKind, GraphError};
 use crate::tenant::{Priority, Problem, Snapshot, TenantView, Timings};
 use crate::vpptoken::claims::{Holder, OthersClaims, Owner};
@@ -117,6 +117,8 @@ impl World {
             expiration_date_time: expiry(),
             organization_name: ORGANIZATION.into(),
             time: ago(DAY * 20),
+            encoding: Some(TokenEncoding::AsIs),
+            secret_version: Some(FILE_VERSION.into()),
             shown: false,
         });
         world.status.last_sync_trigger_time = Some(ago(DAY * 20));
@@ -163,6 +165,8 @@ impl World {
                 sha256: "digest-1".into(),
                 expiration: expiry(),
                 organization_name: ORGANIZATION.into(),
+                encoding: TokenEncoding::AsIs,
+                secret_version: FILE_VERSION.into(),
             }),
             tenant: TenantState::Known(tenant),
             others: Others::default(),
@@ -441,12 +445,23 @@ fn adopt(id: &str, time: Timestamp) -> Step {
     Step::Adopt { id: id.into(), uploaded: uploaded(time) }
 }
 
+/// Takes over the result of a create, which was made of a file of an unknown version of the Secret.
+fn adopt_created(id: &str, time: Timestamp) -> Step {
+    let uploaded = Uploaded { encoding: None, secret_version: None, ..uploaded(time) };
+    Step::Adopt { id: id.into(), uploaded }
+}
+
+/// The version of the Secret, and its key.
+const FILE_VERSION: &str = "uid/1/token";
+
 fn uploaded(time: Timestamp) -> Uploaded {
     Uploaded {
         sha256: "digest-1".into(),
         expiration_date_time: expiry(),
         organization_name: ORGANIZATION.into(),
         time,
+        encoding: Some(TokenEncoding::AsIs),
+        secret_version: Some(FILE_VERSION.into()),
         shown: false,
     }
 }

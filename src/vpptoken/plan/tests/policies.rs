@@ -140,7 +140,7 @@ fn while_suspended_nothing_is_written_and_what_is_due_is_reported() {
         &[(
             "a create of unknown outcome is found again",
             |w| w.tokens = vec![token("t2")],
-            working(Reason::Creating).step(adopt("t2", ago(MINUTE * 5))).no_token(),
+            working(Reason::Creating).step(adopt_created("t2", ago(MINUTE * 5))).no_token(),
         )],
     );
     let mut world = suspended(deleting());

@@ -194,6 +194,8 @@ impl Change {
                     sha256: DIGESTS[digest].into(),
                     expiration: day(days),
                     organization_name: ORGANIZATIONS[organization].into(),
+                    encoding: TokenEncoding::AsIs,
+                    secret_version: FILE_VERSION.into(),
                 });
             }
             Self::NoFile(which) => {
@@ -272,6 +274,8 @@ impl Change {
                     expiration_date_time: day(days),
                     organization_name: ORGANIZATION.into(),
                     time: past(age),
+                    encoding: Some(TokenEncoding::AsIs),
+                    secret_version: Some(FILE_VERSION.into()),
                     shown: false,
                 });
             }
@@ -731,7 +735,7 @@ proptest! {
         if !is_elder || own_entry(&observed).is_none() {
             return Ok(());
         }
-        prop_assert!(plan.step.as_ref().is_none_or(|step| step.priority().is_none()));
+        prop_assert!(plan.step.as_ref().is_none_or(|step| !step.is_write()));
         prop_assert!(!is(&plan, ConditionType::Ready, "True"));
     }
 
@@ -856,7 +860,7 @@ proptest! {
             prop_assert!(!declines);
             return Ok(());
         }
-        prop_assert!(plan.step.as_ref().is_none_or(|step| step.priority().is_none()), "{:?}", plan.step);
+        prop_assert!(plan.step.as_ref().is_none_or(|step| !step.is_write()), "{:?}", plan.step);
         let creates = matches!(plan.step, Some(Step::RecordIntent(_) | Step::Create));
         prop_assert!(!creates);
         if is_observed {

@@ -4,17 +4,17 @@ use super::*;
 
 #[test]
 fn what_is_sent_to_graph_fails_by_its_kind_and_what_changes_something_there_needs_a_permit() {
-    let person = Some(Priority::Interactive);
-    for (step, kind, priority) in [
+    let person = Some(PermitKind::Write(Priority::Interactive));
+    for (step, kind, permit) in [
         (Step::Create, Some(StepKind::Create), person),
         (upload(), Some(StepKind::Confirm), person),
         (Step::Upload { id: OURS.into(), request: None }, Some(StepKind::Upload), person),
         (update(&[]), Some(StepKind::Update), person),
         (person_sync(), Some(StepKind::Sync), person),
-        (scheduled_sync(), Some(StepKind::Sync), Some(Priority::Scheduled)),
+        (scheduled_sync(), Some(StepKind::Sync), Some(PermitKind::Write(Priority::Scheduled))),
         (delete(), Some(StepKind::Delete), person),
         (confirm(), Some(StepKind::Confirm), None),
-        (record_intent(&[]), None, None),
+        (record_intent(&[]), None, Some(PermitKind::Intent)),
         (Step::AbandonIntent, None, None),
         (adopt(OURS, now()), None, None),
         (Step::Bind { id: OURS.into() }, None, None),
@@ -24,6 +24,8 @@ fn what_is_sent_to_graph_fails_by_its_kind_and_what_changes_something_there_need
         (Step::AddFinalizer, None, None),
         (remove_finalizer(), None, None),
     ] {
-        assert_eq!((step.kind(), step.priority()), (kind, priority), "{step:?}");
+        assert_eq!((step.kind(), step.needed_permit()), (kind, permit), "{step:?}");
+        let takes_over = matches!(step, Step::Adopt { .. } | Step::Bind { .. });
+        assert_eq!(step.needs_live_reads(), permit.is_some() || takes_over, "{step:?}");
     }
 }

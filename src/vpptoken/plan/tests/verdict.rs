@@ -117,6 +117,8 @@ fn a_renewal_tells_its_three_stages_apart() {
             expiration_date_time: in_(DAY * 365),
             organization_name: ORGANIZATION.into(),
             time: ago(HOUR),
+            encoding: Some(TokenEncoding::AsIs),
+            secret_version: Some(FILE_VERSION.into()),
             shown: false,
         });
         world.token().last_sync = Some(ago(MINUTE * 50));

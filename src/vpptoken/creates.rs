@@ -1,0 +1,116 @@
+//! The creates that are under way: those with one Apple ID, or with files that Graph can't tell apart, go one after the other.
+//! Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::claims::{CreateKey, TenantName};
+use crate::tenant::IntentPermit;
+
+/// Namespace and name of a VppToken.
+pub type Name = (String, String);
+
+type LockName = (TenantName, CreateKey);
+
+#[derive(Clone, Debug)]
+struct Create {
+    locks: BTreeSet<LockName>,
+    taken: Timestamp,
+    /// It is in flight: the locks last until its answer, even if the object is deleted.
+    is_sending: bool,
+    /// It was sent, and its outcome is unknown: if the object is deleted, only the locks show that there may be a token.
+    was_sent: bool,
+    /// So many intents may be recorded at a time.
+    _permit: Option<Arc<IntentPermit>>,
+}
+
+#[derive(Clone, Debug)]
+struct Lock {
+    holder: String,
+    waiting: BTreeSet<Name>,
+}
+
+/// The creates of all VppTokens, by their UIDs.
+#[derive(Clone, Debug, Default)]
+pub struct Creates {
+    by_uid: BTreeMap<String, Create>,
+    by_age: BTreeSet<(Timestamp, String)>,
+    locks: HashMap<LockName, Lock>,
+}
+
+impl Creates {
+    /// Whether another object has a lock that a create needs; `who` is then triggered when it is released.
+    pub fn is_locked_by_other(&mut self, tenant: &str, keys: &[CreateKey], uid: &str, who: &Name) -> bool {
+        let mut is_locked = false;
+        for key in keys {
+            let lock = self.locks.get_mut(&(tenant.to_owned(), key.clone()));
+            if let Some(lock) = lock.filter(|lock| lock.holder != uid) {
+                lock.waiting.insert(who.clone());
+                is_locked = true;
+            }
+        }
+        is_locked
+    }
+
+    /// Takes the locks that a create needs: all of them, or none. False when another object has one; `who` is then triggered
+    /// when it is released. The permit is kept until the create has ended.
+    pub fn lock(
+        &mut self,
+        tenant: &str,
+        keys: &[CreateKey],
+        uid: &str,
+        who: &Name,
+        now: Timestamp,
+        permit: Option<IntentPermit>,
+    ) -> bool {
+        if self.is_locked_by_other(tenant, keys, uid, who) {
+            return false;
+        }
+        let create = self.by_uid.entry(uid.to_owned()).or_insert_with(|| {
+            self.by_age.insert((now, uid.to_owned()));
+            let (is_sending, was_sent, _permit) = (false, false, permit.map(Arc::new));
+            Create { locks: BTreeSet::new(), taken: now, is_sending, was_sent, _permit }
+        });
+        for key in keys {
+            let name = (tenant.to_owned(), key.clone());
+            let lock = || Lock { holder: uid.to_owned(), waiting: BTreeSet::new() };
+            self.locks.entry(name.clone()).or_insert_with(lock);
+            create.locks.insert(name);
+        }
+        true
+    }
+
+    /// A create is in flight, or not any more. False when there are no locks for it.
+    pub fn set_in_flight(&mut self, uid: &str, is_sending: bool) -> bool {
+        let Some(create) = self.by_uid.get_mut(uid) else { return false };
+        create.is_sending = is_sending;
+        create.was_sent |= is_sending;
+        true
+    }
+
+    /// Releases the locks of an object, unless its create is in flight. Returns who waited for them.
+    pub fn unlock(&mut self, uid: &str) -> Vec<Name> {
+        let Some(create) = self.by_uid.get(uid).filter(|create| !create.is_sending) else { return Vec::new() };
+        let (locks, taken) = (create.locks.clone(), create.taken);
+        self.by_uid.remove(uid);
+        self.by_age.remove(&(taken, uid.to_owned()));
+        locks.iter().filter_map(|name| self.locks.remove(name)).flat_map(|lock| lock.waiting).collect()
+    }
+
+    /// Releases the locks that were taken before a time. Returns who waited for them.
+    pub fn unlock_before(&mut self, time: Timestamp) -> Vec<Name> {
+        let old = self.by_age.iter().take_while(|(taken, _)| *taken < time).map(|(_, uid)| uid.clone());
+        old.collect::<Vec<_>>().iter().flat_map(|uid| self.unlock(uid)).collect()
+    }
+
+    /// An object was deleted. Its locks are released, unless they must last until the outcome of its create is known. Returns
+    /// who waited for them.
+    pub fn forget(&mut self, uid: &str) -> Vec<Name> {
+        match self.by_uid.get(uid) {
+            Some(create) if !create.was_sent => self.unlock(uid),
+            _ => Vec::new(),
+        }
+    }
+}

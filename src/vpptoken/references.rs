@@ -1,0 +1,275 @@
+//! Which VppTokens a change concerns, so that no other one is looked at. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use kube::ResourceExt;
+
+use super::creates::Name;
+use super::{plan, tenant_key};
+use crate::api::{FINALIZER, VppToken};
+use crate::tenant::TenantKey;
+
+type Uid = Arc<str>;
+
+/// What one VppToken refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refers {
+    name: Name,
+    tenant: TenantKey,
+    secret: Option<String>,
+    token_id: Option<String>,
+    awaits_claim: bool,
+    awaits_deletion: bool,
+    has_finalizer: bool,
+    is_being_deleted: bool,
+}
+
+impl Refers {
+    fn of(object: &VppToken) -> Option<Self> {
+        Some(Self {
+            name: (object.namespace()?, object.name_any()),
+            tenant: tenant_key(object)?,
+            secret: object.spec.token_secret_ref.as_ref().map(|reference| reference.name.clone()),
+            token_id: object.status.as_ref().and_then(|status| status.token_id.clone()),
+            awaits_claim: plan::awaits_claim_of_another(object.status.as_ref()),
+            awaits_deletion: plan::awaits_deletion_of_another(object.status.as_ref()),
+            has_finalizer: object.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
+            is_being_deleted: object.metadata.deletion_timestamp.is_some(),
+        })
+    }
+}
+
+/// Several VppTokens for each key.
+#[derive(Clone, Debug)]
+struct Many<K>(HashMap<K, BTreeSet<Uid>>);
+
+impl<K> Default for Many<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Hash + Eq> Many<K> {
+    fn add(&mut self, key: K, uid: &Uid) {
+        self.0.entry(key).or_default().insert(Arc::clone(uid));
+    }
+
+    fn remove(&mut self, key: &K, uid: &str) {
+        if let Some(all) = self.0.get_mut(key) {
+            all.remove(uid);
+            if all.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+
+    fn get<'a>(&'a self, key: &K) -> impl Iterator<Item = &'a Uid> + use<'a, K> {
+        self.0.get(key).into_iter().flatten()
+    }
+}
+
+/// What all VppTokens refer to.
+#[derive(Clone, Debug, Default)]
+pub struct References {
+    by_uid: BTreeMap<Uid, Refers>,
+    by_namespace: Many<String>,
+    by_secret: Many<Name>,
+    by_tenant: Many<TenantKey>,
+    /// By the id of the token that the status has.
+    by_token: Many<(TenantKey, String)>,
+    without_token: Many<TenantKey>,
+    awaiting_claim: BTreeSet<Uid>,
+    awaiting_deletion: BTreeSet<Uid>,
+}
+
+impl References {
+    /// A VppToken is as this now. True when another tenant object is in use by it, or one in another way.
+    pub fn apply(&mut self, object: &VppToken) -> bool {
+        let (Some(uid), Some(now)) = (object.uid(), Refers::of(object)) else { return false };
+        let uid: Uid = self.by_uid.get_key_value(uid.as_str()).map_or_else(|| uid.into(), |(uid, _)| Arc::clone(uid));
+        let before = self.by_uid.get(&uid);
+        if before == Some(&now) {
+            return false;
+        }
+        let use_of = |refers: &Refers| (refers.tenant.clone(), refers.has_finalizer, refers.is_being_deleted);
+        let is_news = before.map(use_of) != Some(use_of(&now));
+        self.forget(&uid);
+        self.by_namespace.add(now.name.0.clone(), &uid);
+        if let Some(secret) = &now.secret {
+            self.by_secret.add((now.name.0.clone(), secret.clone()), &uid);
+        }
+        self.by_tenant.add(now.tenant.clone(), &uid);
+        match &now.token_id {
+            Some(id) => self.by_token.add((now.tenant.clone(), id.clone()), &uid),
+            None => self.without_token.add(now.tenant.clone(), &uid),
+        }
+        if now.awaits_claim {
+            self.awaiting_claim.insert(Arc::clone(&uid));
+        }
+        if now.awaits_deletion {
+            self.awaiting_deletion.insert(Arc::clone(&uid));
+        }
+        self.by_uid.insert(uid, now);
+        is_news
+    }
+
+    /// A VppToken was deleted.
+    pub fn forget(&mut self, uid: &str) {
+        let Some(before) = self.by_uid.remove(uid) else { return };
+        self.by_namespace.remove(&before.name.0, uid);
+        if let Some(secret) = before.secret {
+            self.by_secret.remove(&(before.name.0, secret), uid);
+        }
+        self.by_tenant.remove(&before.tenant, uid);
+        match before.token_id {
+            Some(id) => self.by_token.remove(&(before.tenant, id), uid),
+            None => self.without_token.remove(&before.tenant, uid),
+        }
+        self.awaiting_claim.remove(uid);
+        self.awaiting_deletion.remove(uid);
+    }
+
+    /// Those of a namespace.
+    pub fn of_namespace(&self, namespace: &str) -> Vec<Name> {
+        self.names(self.by_namespace.get(&namespace.to_owned()))
+    }
+
+    /// Those whose file is in a Secret.
+    pub fn of_secret(&self, namespace: &str, secret: &str) -> Vec<Name> {
+        self.names(self.by_secret.get(&(namespace.to_owned(), secret.to_owned())))
+    }
+
+    /// Those whose tenant object is this one, with their UIDs.
+    pub fn of_tenant(&self, tenant: &TenantKey) -> impl Iterator<Item = (&Uid, &Name)> {
+        self.by_tenant.get(tenant).filter_map(|uid| Some((uid, &self.by_uid.get(uid)?.name)))
+    }
+
+    /// Those that have one of these tokens, and those that may get one of them because they have none.
+    pub fn of_tokens(&self, tenant: &TenantKey, ids: &BTreeSet<String>) -> Vec<Name> {
+        let having = ids.iter().flat_map(|id| self.by_token.get(&(tenant.clone(), id.clone())));
+        let without = self.without_token.get(tenant).filter(|_| !ids.is_empty());
+        self.names(having.chain(without))
+    }
+
+    /// Those that go on when a token gets an owner.
+    pub fn awaiting_claim(&self) -> Vec<Name> {
+        self.names(self.awaiting_claim.iter())
+    }
+
+    /// Those that may go on when a VppToken is deleted.
+    pub fn awaiting_deletion(&self) -> Vec<Name> {
+        self.names(self.awaiting_deletion.iter())
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Name> {
+        self.by_uid.values().map(|refers| refers.name.clone()).collect()
+    }
+
+    /// The tenant objects that they refer to.
+    pub fn tenants(&self) -> BTreeSet<TenantKey> {
+        self.by_tenant.0.keys().cloned().collect()
+    }
+
+    /// Whether one that refers to a tenant object has our finalizer; `is_being_deleted` asks for one that is being deleted, too.
+    pub fn has_finalized(&self, tenant: &TenantKey, is_being_deleted: bool) -> bool {
+        let mut all = self.by_tenant.get(tenant).filter_map(|uid| self.by_uid.get(uid));
+        all.any(|refers| refers.has_finalizer && (refers.is_being_deleted || !is_being_deleted))
+    }
+
+    fn names<'a>(&self, uids: impl Iterator<Item = &'a Uid>) -> Vec<Name> {
+        uids.filter_map(|uid| Some(self.by_uid.get(uid)?.name.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(name: &str, token_id: Option<&str>) -> VppToken {
+        serde_json::from_value(json!({
+            "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken",
+            "metadata": { "name": name, "namespace": "ns", "uid": format!("uid of {name}") },
+            "spec": { "tokenSecretRef": { "name": format!("secret-{name}") } },
+            "status": { "tokenId": token_id },
+        }))
+        .unwrap()
+    }
+
+    fn changed(object: &VppToken, change: &Value) -> VppToken {
+        let mut value = serde_json::to_value(object).unwrap();
+        for (place, new) in change.as_object().unwrap() {
+            *value.pointer_mut(place).unwrap() = new.clone();
+        }
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn names(found: Vec<Name>) -> Vec<String> {
+        found.into_iter().map(|(_, name)| name).collect()
+    }
+
+    #[test]
+    fn a_change_concerns_those_that_refer_to_it_and_no_others() {
+        let mut references = References::default();
+        for (name, id) in [("a", Some("1")), ("b", Some("2")), ("c", None)] {
+            assert!(references.apply(&object(name, id)));
+        }
+        let tenant = tenant_key(&object("a", None)).unwrap();
+        let of_tokens = |references: &References, ids: &[&str]| {
+            names(references.of_tokens(&tenant, &ids.iter().map(|id| (*id).to_owned()).collect()))
+        };
+        assert_eq!(names(references.of_secret("ns", "secret-b")), ["b"]);
+        assert_eq!(names(references.of_secret("other", "secret-b")), [""; 0]);
+        assert_eq!(names(references.of_namespace("ns")), ["a", "b", "c"]);
+        assert_eq!(of_tokens(&references, &["1"]), ["a", "c"], "c may get it");
+        assert_eq!(of_tokens(&references, &[]), [""; 0]);
+        assert_eq!(names(references.awaiting_deletion()), ["c"]);
+        assert_eq!(references.of_tenant(&tenant).count(), 3);
+        references.forget("uid of a");
+        assert_eq!(of_tokens(&references, &["1"]), ["c"]);
+        assert_eq!(names(references.all()), ["b", "c"]);
+    }
+
+    #[test]
+    fn what_an_object_referred_to_before_does_not_concern_it_any_more() {
+        let mut references = References::default();
+        let before = object("a", None);
+        references.apply(&before);
+        let now = changed(
+            &before,
+            &json!({
+                "/spec/tokenSecretRef/name": "new",
+                "/status": { "tokenId": "1", "conditions": [{
+                    "type": "Ready", "status": "False", "reason": "ClaimedByAnother", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }, {
+                    "type": "Stalled", "status": "True", "reason": "SimilarTokenExists", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }] },
+            }),
+        );
+        assert!(!references.apply(&now), "its tenant object is used as before");
+        assert_eq!(names(references.of_secret("ns", "secret-a")), [""; 0]);
+        assert_eq!(names(references.of_secret("ns", "new")), ["a"]);
+        assert_eq!(names(references.awaiting_deletion()), ["a"], "another one has its token");
+        assert_eq!(names(references.awaiting_claim()), ["a"]);
+        assert!(!references.apply(&now));
+        let tenant = tenant_key(&now).unwrap();
+        assert_eq!(references.tenants(), BTreeSet::from([tenant.clone()]));
+        assert!(!references.has_finalized(&tenant, false));
+        let finalized = changed(
+            &now,
+            &json!({ "/metadata": {
+            "name": "a", "namespace": "ns", "uid": "uid of a", "finalizers": [FINALIZER],
+        } }),
+        );
+        assert!(references.apply(&finalized));
+        assert!(references.has_finalized(&tenant, false) && !references.has_finalized(&tenant, true));
+        references.forget("uid of a");
+        assert!(references.tenants().is_empty() && references.awaiting_claim().is_empty());
+    }
+}
