@@ -97,7 +97,7 @@ pub const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_START_DELAY: Duration = Duration::from_secs(30);
 
 /// Reconciles at a time, those that are at Graph apart: [`WriteRateLimiter`](crate::tenant::WriteRateLimiter) bounds these.
-const WORKERS: usize = 32;
+const WORKERS: usize = 16;
 
 /// What the operator needs of the world around it: what a simulation replaces, and nothing else.
 #[derive(Clone)]

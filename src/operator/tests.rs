@@ -552,3 +552,61 @@ async fn the_probes_follow_start_and_stop_and_answer_while_the_runtime_is_busy()
     assert_eq!(get(address, "/healthz").0, 200);
     operator.task.abort();
 }
+
+/// With a tenant of namespace a whose writes hang, and so many VppTokens there: how long a new one of another tenant waits, and
+/// how many writes hang at a time.
+async fn beside_a_hung_tenant(tokens: u16) -> (Duration, usize) {
+    const OTHER: &str = "5f0d3a51-9d1b-4c0f-8e57-0c7f6b2f1a10";
+    let world = World::new(&["a", "b"]);
+    world.graph.add_app(OTHER, CLIENT, "client-secret");
+    world.put_secret("a", "graph", "clientSecret", "client-secret");
+    world.apply(&json!({
+        "apiVersion": "vpptoken.io/v1alpha1", "kind": "GraphTenant", "metadata": { "name": "hung", "namespace": "a" },
+        "spec": {
+            "tenantId": OTHER, "clientId": CLIENT, "credentials": { "clientSecretRef": { "name": "graph" } },
+        },
+    }));
+    let hung = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&hung);
+    // Only creates of namespace a hang; that the other tenant is asked for its tokens does not matter.
+    *world.hangs.lock().unwrap() = Some(Box::new(move |request| {
+        let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default();
+        let hangs = request.method() == "POST" && String::from_utf8_lossy(body).contains("vpp.hung-");
+        counted.fetch_add(usize::from(hangs), std::sync::atomic::Ordering::SeqCst);
+        hangs
+    }));
+    let operator = world.operator(&[]);
+    for n in 0..tokens {
+        let name = format!("hung-{n}");
+        world.put_file("a", &name, 300 + i64::from(n));
+        world.apply(&json!({
+            "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken", "metadata": { "name": name, "namespace": "a" },
+            "spec": {
+                "tokenSecretRef": { "name": name }, "appleId": format!("vpp.{name}@contoso.example"),
+                "tenantRef": { "kind": "GraphTenant", "name": "hung" },
+            },
+        }));
+    }
+    world.put_token("b", "first");
+    world.wait_reason("b", "first", "UpToDate").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let at_a_time = hung.load(std::sync::atomic::Ordering::SeqCst);
+    let began = Instant::now();
+    world.put_file("b", "berlin", 200);
+    world.apply(&json!({
+        "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken", "metadata": { "name": "berlin", "namespace": "b" },
+        "spec": { "tokenSecretRef": { "name": "berlin" }, "appleId": "vpp.berlin@contoso.example" },
+    }));
+    world.until("it is created", || world.graph.entities(TENANT).len() == 2).await;
+    let waited = began.elapsed();
+    operator.stop().await;
+    (waited, at_a_time)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_never_answers_delays_no_other() {
+    let (alone, none) = beside_a_hung_tenant(0).await;
+    let (beside, at_a_time) = beside_a_hung_tenant(200).await;
+    assert_eq!((none, at_a_time), (0, Limits::default().at_a_time));
+    assert_eq!(beside, alone);
+}

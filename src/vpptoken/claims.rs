@@ -55,13 +55,45 @@ pub struct Owner {
     pub name: Option<String>,
 }
 
+/// A sorted set, nearly always of one: a tree would take ten times the memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Few<T>(Vec<T>);
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Ord> Few<T> {
+    /// False when it was there.
+    fn insert(&mut self, new: T) -> bool {
+        let Err(place) = self.0.binary_search(&new) else { return false };
+        self.0.reserve_exact(1);
+        self.0.insert(place, new);
+        true
+    }
+
+    fn remove(&mut self, is_it: impl Fn(&T) -> bool) {
+        self.0.retain(|one| !is_it(one));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter()
+    }
+}
+
 /// The claims in one tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// By token id.
-    holders: RedBlackTreeMapSync<String, BTreeSet<Arc<Holder>>>,
+    holders: RedBlackTreeMapSync<String, Few<Arc<Holder>>>,
     /// By digest: the tokens that have the file, each with the UID of its VppToken.
-    files: RedBlackTreeMapSync<String, BTreeSet<(String, String)>>,
+    files: RedBlackTreeMapSync<String, Few<(String, String)>>,
 }
 
 impl Claims {
@@ -83,7 +115,7 @@ impl Claims {
 
     fn remove(&mut self, id: &str, holder: &Holder) {
         let Some(mut holders) = self.holders.get(id).cloned() else { return };
-        holders.remove(holder);
+        holders.remove(|other| **other == *holder);
         if holders.is_empty() {
             self.holders.remove_mut(id);
         } else {
@@ -100,7 +132,7 @@ impl Claims {
 
     fn remove_file(&mut self, sha256: &str, id: &str, uid: &str) {
         let Some(mut tokens) = self.files.get(sha256).cloned() else { return };
-        tokens.remove(&(id.to_owned(), uid.to_owned()));
+        tokens.remove(|(other, holder)| other == id && holder == uid);
         if tokens.is_empty() {
             self.files.remove_mut(sha256);
         } else {

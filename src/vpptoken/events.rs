@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 /// Within this time the same text is counted on the old event.
 const AGGREGATION_WINDOW: Duration = Duration::from_secs(5 * 60);
+/// The latest texts are remembered, so many at the most: each takes kilobytes.
+const MAX_REMEMBERED: usize = 100;
 
 /// Writes events. A recorder of kube treats all events of one reason about one object as the same, and keeps showing
 /// the text of the first; so each text has a recorder of its own.
@@ -21,7 +23,7 @@ pub struct Events {
 }
 
 /// The text of an event, and its object.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct EventKey {
     uid: Option<String>,
     reason: String,
@@ -46,6 +48,11 @@ impl Events {
         let now = Instant::now();
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         published.retain(|_, (_, at)| now.duration_since(*at) < AGGREGATION_WINDOW);
+        if published.len() >= MAX_REMEMBERED
+            && let Some(oldest) = published.iter().min_by_key(|(_, (_, at))| *at).map(|(what, _)| what.clone())
+        {
+            published.remove(&oldest);
+        }
         let what = EventKey { uid: about.uid.clone(), reason: event.reason.clone(), note: event.note.clone() };
         let fresh = || (Recorder::new(self.client.clone(), self.reporter.clone()), now);
         let (recorder, at) = published.entry(what).or_insert_with(fresh);
@@ -91,9 +98,10 @@ mod tests {
             namespace: Some("devices".into()),
             ..ObjectReference::default()
         };
-        for (uid, note) in
-            [("a", "from us to de"), ("a", "from us to de"), ("a", "from 0 to 7"), ("b", "from us to de")]
-        {
+        let others: Vec<String> = (0..2 * MAX_REMEMBERED).map(|n| format!("other {n}")).collect();
+        let of_others = others.iter().map(|note| ("c", note.as_str()));
+        let of_ours = [("a", "from us to de"), ("a", "from us to de"), ("a", "from 0 to 7"), ("b", "from us to de")];
+        for (uid, note) in of_others.chain(of_ours) {
             let event = Event {
                 type_: EventType::Normal,
                 reason: "Updated".into(),
@@ -103,7 +111,8 @@ mod tests {
             };
             events.publish(&event, &about(uid)).await.unwrap();
         }
-        let written = written.lock().unwrap().clone();
+        assert!(events.published.lock().unwrap().len() <= MAX_REMEMBERED);
+        let written = written.lock().unwrap().split_off(others.len());
         let ways: Vec<(&str, &str)> = written.iter().map(|(method, note)| (method.as_str(), note.as_str())).collect();
         let same = "from us to de";
         assert_eq!(ways, [("POST", same), ("PATCH", same), ("POST", "from 0 to 7"), ("POST", same)]);

@@ -20,6 +20,7 @@ struct Refers {
     tenant: TenantKey,
     secret: Option<String>,
     token_id: Option<String>,
+    awaits_its_turn: bool,
     awaits_claim: bool,
     awaits_deletion: bool,
     has_finalizer: bool,
@@ -33,6 +34,7 @@ impl Refers {
             tenant: tenant_key(object)?,
             secret: object.spec.token_secret_ref.as_ref().map(|reference| reference.name.clone()),
             token_id: object.status.as_ref().and_then(|status| status.token_id.clone()),
+            awaits_its_turn: plan::awaits_its_turn(object.status.as_ref()),
             awaits_claim: plan::awaits_claim_of_another(object.status.as_ref()),
             awaits_deletion: plan::awaits_deletion_of_another(object.status.as_ref()),
             has_finalizer: object.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
@@ -41,9 +43,9 @@ impl Refers {
     }
 }
 
-/// Several VppTokens for each key.
+/// VppTokens for each key: often one, so that a vector takes less memory than a set.
 #[derive(Clone, Debug)]
-struct Many<K>(HashMap<K, BTreeSet<Uid>>);
+struct Many<K>(HashMap<K, Vec<Uid>>);
 
 impl<K> Default for Many<K> {
     fn default() -> Self {
@@ -53,12 +55,17 @@ impl<K> Default for Many<K> {
 
 impl<K: Hash + Eq> Many<K> {
     fn add(&mut self, key: K, uid: &Uid) {
-        self.0.entry(key).or_default().insert(Arc::clone(uid));
+        let all = self.0.entry(key).or_insert_with(|| Vec::with_capacity(1));
+        if let Err(place) = all.binary_search(uid) {
+            all.insert(place, Arc::clone(uid));
+        }
     }
 
     fn remove(&mut self, key: &K, uid: &str) {
         if let Some(all) = self.0.get_mut(key) {
-            all.remove(uid);
+            if let Ok(place) = all.binary_search_by(|other| (**other).cmp(uid)) {
+                all.remove(place);
+            }
             if all.is_empty() {
                 self.0.remove(key);
             }
@@ -79,6 +86,7 @@ pub struct References {
     by_tenant: Many<TenantKey>,
     /// By the id of the token that the status has.
     by_token: Many<(TenantKey, String)>,
+    /// Those that have none, and may get one that is new or changed.
     without_token: Many<TenantKey>,
     awaiting_claim: BTreeSet<Uid>,
     awaiting_deletion: BTreeSet<Uid>,
@@ -103,6 +111,7 @@ impl References {
         self.by_tenant.add(now.tenant.clone(), &uid);
         match &now.token_id {
             Some(id) => self.by_token.add((now.tenant.clone(), id.clone()), &uid),
+            None if now.awaits_its_turn => {}
             None => self.without_token.add(now.tenant.clone(), &uid),
         }
         if now.awaits_claim {
@@ -146,7 +155,8 @@ impl References {
         self.by_tenant.get(tenant).filter_map(|uid| Some((uid, &self.by_uid.get(uid)?.name)))
     }
 
-    /// Those that have one of these tokens, and those that may get one of them because they have none.
+    /// Those that have one of these tokens, and those that may get one of them because they have none; of these, not those that
+    /// wait for their turn.
     pub fn of_tokens(&self, tenant: &TenantKey, ids: &BTreeSet<String>) -> Vec<Name> {
         let having = ids.iter().flat_map(|id| self.by_token.get(&(tenant.clone(), id.clone())));
         let without = self.without_token.get(tenant).filter(|_| !ids.is_empty());
@@ -230,6 +240,17 @@ mod tests {
         assert_eq!(names(references.awaiting_deletion()), ["c"]);
         assert_eq!(references.of_tenant(&tenant).count(), 3);
         references.forget("uid of a");
+        assert_eq!(of_tokens(&references, &["1"]), ["c"]);
+        let creating = changed(
+            &object("c", None),
+            &json!({ "/status": { "conditions": [{
+                "type": "Ready", "status": "False", "reason": "Creating", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }] } }),
+        );
+        references.apply(&creating);
+        assert_eq!(of_tokens(&references, &["1"]), [""; 0], "its turn will come");
+        references.apply(&object("c", None));
         assert_eq!(of_tokens(&references, &["1"]), ["c"]);
         assert_eq!(names(references.all()), ["b", "c"]);
     }

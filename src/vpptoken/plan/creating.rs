@@ -17,7 +17,7 @@ use crate::tenant::Entry;
 use crate::vpptoken::observed::{FileFacts, KnownTenant, Observed, Permission, StepKind};
 
 /// An object that waits for a lock is triggered when the lock is released; as a cache may be late, it is also requeued.
-const CREATE_LOCK_RECHECK: SignedDuration = SignedDuration::from_secs(2);
+const CREATE_LOCK_RECHECK: SignedDuration = SignedDuration::from_secs(10);
 /// A sync moves `lastModifiedDateTime`, too: Graph was seen to set it 3 ms after `lastSyncDateTime`.
 const MODIFIED_BY_SYNC: SignedDuration = SignedDuration::from_secs(1);
 /// What stalls a create until a person acts.

@@ -57,6 +57,14 @@ pub fn awaits_deletion_of_another(status: Option<&VppTokenStatus>) -> bool {
     })
 }
 
+/// Whether a VppToken with this status waits for its turn to create a token. It is triggered when that has come, and compares all
+/// tokens then.
+pub fn awaits_its_turn(status: Option<&VppTokenStatus>) -> bool {
+    let ready = status.and_then(|status| conditions::find(&status.conditions, ConditionType::Ready));
+    let reasons = [Reason::Creating, Reason::WaitingForCreate];
+    ready.is_some_and(|ready| reasons.iter().any(|reason| ready.reason == reason.as_str()))
+}
+
 /// What to do and what to report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
