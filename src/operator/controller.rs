@@ -22,7 +22,7 @@ use crate::vpptoken::creates::Name;
 use crate::vpptoken::references::References;
 use crate::vpptoken::{self, Context, Error, TokenCache, Trigger};
 
-/// No limit here: a reconcile that waits for Graph must not block others. [`Context::workers`] limits them.
+/// No limit here: a reconcile that is at Graph must not block others. [`Context::workers`] limits them.
 const CONCURRENCY: u16 = 0;
 /// How long reconciles in progress may take to end when the operator is stopped.
 const GRACE_PERIOD: Duration = Duration::from_secs(20);
@@ -187,6 +187,7 @@ fn request(reference: ObjectRef<VppToken>) -> ReconcileRequest<VppToken> {
 #[allow(clippy::needless_pass_by_value)] // the signature is kube's
 fn error_policy(object: Arc<VppToken>, _error: &Error, context: Arc<Context>) -> Action {
     let failures = object.uid().and_then(|uid| {
+        context.local_state.release_reservation(&uid);
         context.local_state.change(&uid, |state| {
             state.kubernetes_failures = state.kubernetes_failures.saturating_add(1);
             state.kubernetes_failures

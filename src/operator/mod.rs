@@ -96,7 +96,7 @@ pub const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// refused is not waited for.
 const MAX_START_DELAY: Duration = Duration::from_secs(30);
 
-/// Reconciles at a time, those that are at Graph apart: [`WriteRateLimiter`](crate::tenant::WriteRateLimiter) bounds these.
+/// Reconciles at a time, those that are at Graph apart: the sessions bound these.
 const WORKERS: usize = 16;
 
 /// What the operator needs of the world around it: what a simulation replaces, and nothing else.

@@ -553,6 +553,64 @@ async fn the_probes_follow_start_and_stop_and_answer_while_the_runtime_is_busy()
     operator.task.abort();
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_done_is_shown_as_events() {
+    let world = World::new(&["a"]);
+    let operator = world.operator(&[]);
+    let reasons = |world: &World| {
+        let events = world.kubernetes.objects("events.events.k8s.io").into_iter();
+        events.map(|event| event["reason"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let patch = |change: Value| {
+        world.kubernetes.merge("VppToken", "a", "berlin", &change);
+    };
+    let has = |what: &'static str| {
+        let world = &world;
+        async move { world.until(&format!("the event {what}"), || reasons(world).iter().any(|it| it == what)).await }
+    };
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    has("Created").await;
+    world.put_file("a", "berlin", 400);
+    has("Uploaded").await;
+    patch(json!({ "spec": { "countryOrRegion": "fr" } }));
+    has("Updated").await;
+    patch(json!({ "metadata": { "annotations": { "vpptoken.io/sync-requested-at": "now" } } }));
+    has("SyncStarted").await;
+    // A sync that fails is an event, once in a row.
+    world
+        .until("it is synced", || {
+            !reasons(&world).is_empty() && world.graph.entities(TENANT)[0].last_sync_status == "completed"
+        })
+        .await;
+    let id = world.graph.entities(TENANT)[0].id.clone();
+    for (request, fails) in [("1", true), ("2", true), ("3", false), ("4", true)] {
+        world.graph.set_sync_failure(TENANT, &id, fails);
+        let before = world.graph.count(graph_emulator::Operation::SyncLicenses);
+        patch(json!({ "metadata": { "annotations": { "vpptoken.io/sync-requested-at": request } } }));
+        world.until("it is sent", || world.graph.count(graph_emulator::Operation::SyncLicenses) > before).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    }
+    assert_eq!(reasons(&world).iter().filter(|it| *it == "SyncFailed").count(), 1, "of one text there is one event");
+    let failed = world
+        .kubernetes
+        .objects("events.events.k8s.io")
+        .into_iter()
+        .find(|event| event["reason"] == "SyncFailed")
+        .unwrap();
+    assert_eq!(failed["series"]["count"], 2, "a failure after a failure is none: {failed}");
+    patch(json!({ "spec": { "deletionPolicy": "Delete" } }));
+    world
+        .until("the finalizer", || {
+            let object = world.kubernetes.get("VppToken", "a", "berlin").unwrap();
+            object["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty())
+        })
+        .await;
+    world.kubernetes.delete("VppToken", "a", "berlin");
+    has("Deleted").await;
+    operator.stop().await;
+}
+
 /// With a tenant of namespace a whose writes hang, and so many VppTokens there: how long a new one of another tenant waits, and
 /// how many writes hang at a time.
 async fn beside_a_hung_tenant(tokens: u16) -> (Duration, usize) {

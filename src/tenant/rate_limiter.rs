@@ -51,8 +51,20 @@ impl WriteRateLimiter {
 
     /// A VppToken has nothing to write at present.
     pub fn record_unwanted(&self, uid: &str) {
+        if self.paused().is_some() {
+            // Nobody has anything to write now.
+            return;
+        }
         for queue in [&self.writes, &self.intents] {
             locked(queue).record_unwanted(uid, Instant::now());
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// The reconcile of a VppToken ended before it could ask for what is reserved for it.
+    pub fn release(&self, uid: &str) {
+        for queue in [&self.writes, &self.intents] {
+            locked(queue).release(uid);
         }
         self.changed.notify_waiters();
     }

@@ -339,11 +339,23 @@ impl Session {
     /// # Errors
     /// When the request fails for another reason than that the token is not there.
     pub async fn confirm(&self, id: &str) -> Result<(), GraphError> {
+        let _get = self.gets.acquire().await;
+        self.get(id).await
+    }
+
+    /// The same before a write, whose permit is there: the permits bound these requests.
+    ///
+    /// # Errors
+    /// As [`Session::confirm`].
+    pub async fn confirm_before_write(&self, id: &str) -> Result<(), GraphError> {
+        self.get(id).await
+    }
+
+    async fn get(&self, id: &str) -> Result<(), GraphError> {
         if let Some(wait) = self.state().limiter.paused() {
             let error = GraphError::new(ErrorKind::Throttled, "Graph asked to wait");
             return Err(GraphError { retry_after: Some(wait), ..error });
         }
-        let _get = self.gets.acquire().await;
         let (started, began) = (Instant::now(), self.clock.now());
         match self.record_result(self.client.get(id).await, started) {
             Ok(entity) => Arc::make_mut(&mut self.state().snapshot).record_found(entity, began, self.clock.now()),
@@ -674,6 +686,59 @@ mod tests {
         assert!(!session.record_list_failure(refused("the time is 10:01", "AADSTS1"), Instant::now()));
         assert_eq!(session.view().problem.unwrap().error, first, "what is said stays the same");
         assert!(session.record_list_failure(refused("the time is 10:02", "AADSTS2"), Instant::now()));
+    }
+
+    #[test]
+    fn a_problem_is_new_when_a_person_would_read_something_new() {
+        let error = |kind, code: Option<&str>, sentence: &str| GraphError {
+            code: code.map(str::to_owned),
+            ..GraphError::new(kind, sentence)
+        };
+        use ErrorKind::{Credentials, Unavailable};
+        for (before, now, is_new) in [
+            (error(Unavailable, None, "a"), error(Unavailable, None, "a"), false),
+            (error(Unavailable, None, "a"), error(Unavailable, None, "b"), true),
+            (error(Unavailable, Some("1"), "a"), error(Unavailable, Some("2"), "a"), true),
+            (error(Unavailable, Some("1"), "a"), error(Unavailable, Some("1"), "b"), true),
+            (error(Credentials, Some("1"), "a"), error(Credentials, Some("1"), "b"), false),
+            (error(Credentials, None, "a"), error(Credentials, None, "b"), true),
+        ] {
+            assert_eq!(is_new_problem(&before, &now), is_new, "{before:?} {now:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_listed_while_graph_asked_to_wait() {
+        let graph = Graph::default();
+        let session = Arc::new(session(&graph));
+        graph.answers([(429, Some("30"))]);
+        let running = tokio::spawn(Arc::clone(&session).run());
+        tokio::time::sleep(Duration::from_secs(29)).await;
+        session.want_list_after(session.clock.now());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(graph.asked("GET"), 1);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(graph.asked("GET"), 2);
+        running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_a_problem_of_one_kind_lasts_its_beginning_stays() {
+        let session = session(&Graph::default());
+        let fail = |kind| session.record_list_failure(GraphError::new(kind, format!("{kind:?}")), Instant::now());
+        let since = || session.view().problem.unwrap().since;
+        assert!(fail(ErrorKind::Credentials));
+        let began = since();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(fail(ErrorKind::Forbidden), "another sentence");
+        assert_eq!(since(), began, "both are about access");
+        assert!(fail(ErrorKind::Unavailable));
+        assert_ne!(since(), began);
+        let began = since();
+        assert!(!fail(ErrorKind::Unavailable));
+        assert_eq!(since(), began);
+        assert!(fail(ErrorKind::Credentials));
+        assert_ne!(since(), began);
     }
 
     #[test]

@@ -49,6 +49,11 @@ impl<K: Ord + Clone> Turns<K> {
         next
     }
 
+    /// The one that waits longest, whosever turn it is.
+    pub fn oldest(&self) -> Option<&K> {
+        self.by_namespace.values().filter_map(BTreeSet::first).min()
+    }
+
     /// Takes out the one that waits longest, whosever turn it is.
     pub fn pop_oldest(&mut self) -> Option<K> {
         let firsts = self.by_namespace.iter().filter_map(|(namespace, waiting)| Some((waiting.first()?, namespace)));

@@ -58,7 +58,7 @@ enum Stage {
     Reserved,
     /// Its VppToken's reconcile has the permit, and has sent nothing yet.
     Held,
-    /// It had a permit and did not use it. If its VppToken asks again, it waits since before.
+    /// It is in no queue: its VppToken has to ask again, and then has waited since before.
     Idle,
 }
 
@@ -88,7 +88,7 @@ pub struct WriteQueue {
     interactive: Turns<(Place, String)>,
     scheduled: Turns<(Place, String)>,
     next_number: u64,
-    /// Permits that reconciles have, those of writes in flight among them.
+    /// Permits that reconciles have, also those of writes in flight, whose tickets have served.
     held: InUse,
     /// Until when a permit is reserved for whom, by UID.
     reservations: BTreeMap<String, Instant>,
@@ -147,7 +147,7 @@ impl WriteQueue {
                 return Some(self.hold(uid, reserved));
             }
             Some((Stage::Held, _)) => return None,
-            Some(_) => self.unqueue(uid),
+            Some(_) => {}
             None => {
                 let place = (now, self.next_number);
                 self.next_number += 1;
@@ -155,15 +155,51 @@ impl WriteQueue {
                 self.tickets.insert(uid.to_owned(), ticket);
             }
         }
-        let is_passed_over = match priority {
-            Priority::Interactive => !self.interactive.is_empty(),
-            Priority::Scheduled => !self.interactive.is_empty() || !self.scheduled.is_empty(),
-        };
-        if !is_passed_over && !self.is_paused(now) && self.is_free(priority) {
+        if !self.is_paused(now)
+            && self.is_next(uid, priority)
+            && (self.is_free(priority) || self.take_over(uid, priority))
+        {
+            self.unqueue(uid);
             return Some(self.hold(uid, priority));
         }
-        self.enqueue(uid, priority);
+        if self.tickets.get(uid).is_none_or(|ticket| (ticket.stage, ticket.priority) != (Stage::Queued, priority)) {
+            self.unqueue(uid);
+            self.enqueue(uid, priority);
+        }
         None
+    }
+
+    /// Whether nobody who waits for a permit has waited for longer, or is more urgent.
+    fn is_next(&self, uid: &str, priority: Priority) -> bool {
+        let Some(place) = self.tickets.get(uid).map(|ticket| (ticket.place, uid.to_owned())) else { return false };
+        let is_older = |oldest: Option<&(Place, String)>| oldest.is_none_or(|oldest| place <= *oldest);
+        match priority {
+            Priority::Interactive => is_older(self.interactive.oldest()),
+            Priority::Scheduled => self.interactive.is_empty() && is_older(self.scheduled.oldest()),
+        }
+    }
+
+    /// Takes over a reservation of one that has waited for less time and has not come yet: it waits on. Otherwise those whose
+    /// reconciles are late would keep the permits from those whose reconciles run.
+    fn take_over(&mut self, uid: &str, priority: Priority) -> bool {
+        let Some(place) = self.tickets.get(uid).map(|ticket| ticket.place) else { return false };
+        let younger = self.reservations.keys().filter_map(|other| {
+            let ticket = self.tickets.get(other)?;
+            (ticket.place > place && ticket.priority == priority).then(|| (ticket.place, other.clone()))
+        });
+        let Some((_, other)) = younger.max() else { return false };
+        self.unreserve(&other, priority);
+        self.enqueue(&other, priority);
+        true
+    }
+
+    /// The reconcile of a VppToken ended before it could ask: what is reserved for it goes to the next one.
+    pub fn release(&mut self, uid: &str) {
+        if let Some(ticket) = self.tickets.get_mut(uid).filter(|ticket| ticket.stage == Stage::Reserved) {
+            ticket.stage = Stage::Idle;
+            let priority = ticket.priority;
+            self.unreserve(uid, priority);
+        }
     }
 
     /// The write of a VppToken with a permit is sent now: its ticket has served.
@@ -181,14 +217,14 @@ impl WriteQueue {
         }
     }
 
-    /// A VppToken has nothing to write. During a pause that may only be because of it, and the ticket stays.
+    /// A VppToken has nothing to write: its ticket is withdrawn. Not during a pause, in which nobody has.
     pub fn record_unwanted(&mut self, uid: &str, now: Instant) {
         if !self.is_paused(now) {
             self.withdraw(uid);
         }
     }
 
-    /// A VppToken was deleted, or belongs to another tenant.
+    /// Removes a ticket, and what is reserved for it.
     pub fn withdraw(&mut self, uid: &str) {
         self.unqueue(uid);
         if let Some(Ticket { stage: Stage::Reserved, priority, .. }) = self.tickets.remove(uid) {
@@ -525,6 +561,87 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_want_to_write_any_more_is_passed_over() {
+        for leave in [
+            |world: &mut World, n: usize| world.queue.record_unwanted(&uid(n), world.now),
+            |world: &mut World, n: usize| world.queue.withdraw(&uid(n)),
+        ] {
+            let mut world = full();
+            for n in [1, 2, 4, 5, 7] {
+                world.request(n, Priority::Interactive);
+            }
+            leave(&mut world, 1);
+            world.advance(WINDOW);
+            assert_eq!(world.triggered, [2, 4, 5, 7]);
+            // One that is reserved goes to the next at once, too.
+            assert!(!world.request(8, Priority::Interactive));
+            leave(&mut world, 2);
+            world.reserve();
+            assert_eq!(world.triggered.last(), Some(&8));
+        }
+    }
+
+    #[test]
+    fn nobody_passes_over_those_of_the_same_priority_that_wait() {
+        let mut world = World::new();
+        for n in 0..LIMITS.scheduled + 2 {
+            world.write(n, Priority::Scheduled);
+        }
+        world.now += WINDOW;
+        assert!(!world.request(50, Priority::Scheduled), "two have waited before");
+        assert!(world.request(51, Priority::Interactive), "a person does not wait for schedules");
+    }
+
+    #[test]
+    fn who_comes_late_takes_a_permit_from_one_who_has_not_come_either() {
+        let mut world = full();
+        for n in [1, 2, 4, 5, 7, 8, 10, 11] {
+            world.request(n, Priority::Interactive);
+        }
+        world.advance(WINDOW);
+        assert_eq!(world.triggered, [1, 2, 4, 5]);
+        world.triggered.clear();
+        world.advance(RESERVATION);
+        assert_eq!(world.triggered, [7, 8, 10, 11], "the others have not come");
+        assert!(world.request(1, Priority::Interactive), "it has waited for longest");
+        assert!(!world.request(13, Priority::Interactive));
+        assert!(world.request(7, Priority::Interactive) && !world.request(11, Priority::Interactive));
+        world.send(1);
+        world.give_back(1);
+        assert!(world.triggered.contains(&11));
+    }
+
+    #[test]
+    fn to_ask_again_costs_no_turn() {
+        let mut world = full();
+        for n in [1, 2, 4, 3] {
+            world.request(n, Priority::Interactive);
+        }
+        world.queue.limits.at_a_time = 1;
+        assert!(!world.request(3, Priority::Interactive), "alone in its namespace");
+        world.request(6, Priority::Interactive);
+        world.advance(WINDOW);
+        let mut order = Vec::new();
+        while order.len() < 3 {
+            order.extend(world.serve(Priority::Interactive));
+        }
+        assert_eq!(order, [1, 3, 2]);
+    }
+
+    #[test]
+    fn a_reconcile_that_failed_gives_its_reservation_back() {
+        let mut world = full();
+        for n in [1, 2, 4, 5, 7] {
+            world.request(n, Priority::Interactive);
+        }
+        world.advance(WINDOW);
+        world.queue.release(&uid(1));
+        world.reserve();
+        assert_eq!(world.triggered, [1, 2, 4, 5, 7]);
+        assert!(!world.request(1, Priority::Interactive) || world.held.len() == 1);
+    }
+
+    #[test]
     fn a_pause_takes_reservations_back() {
         let mut world = full();
         for n in [1, 2] {
@@ -553,12 +670,10 @@ mod tests {
         // A conflict, for example.
         world.give_back(1);
         assert_eq!(world.triggered, [2, 4, 5, 7]);
-        assert!(!world.request(1, Priority::Interactive));
-        world.request(8, Priority::Interactive);
-        for n in [2, 4] {
-            world.write(n, Priority::Interactive);
-        }
-        assert_eq!(world.triggered, [5, 7, 1, 8]);
+        assert!(world.request(1, Priority::Interactive), "in place of 7, which has waited for less time");
+        assert!(!world.request(8, Priority::Interactive));
+        assert!(world.write(2, Priority::Interactive));
+        assert_eq!(world.triggered, [4, 5, 7, 7], "7 again, before 8");
     }
 
     #[derive(Clone, Debug)]

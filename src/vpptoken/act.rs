@@ -9,8 +9,9 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::claims::{CreateKey, tenant_name};
+use super::local_state::ReadFile;
 use super::observe::{VersionedFile, read_file};
-use super::observed::{Observed, StepKind, TenantState, TryStart, UnsentIntent};
+use super::observed::{FileProblem, Observed, StepKind, TenantState, TryStart, UnsentIntent};
 use super::outcome::Outcome;
 use super::plan::{Step, Wanted};
 use super::references::References;
@@ -49,8 +50,8 @@ pub struct StepResult {
 /// A permit for a step.
 #[derive(Debug)]
 pub enum Permit {
-    /// To record the intent of a create.
-    Intent(IntentPermit),
+    /// To record the intent of a create; none if the last try to record it has left one.
+    Intent(Option<IntentPermit>),
     /// To send a write.
     Write(WritePermit),
 }
@@ -127,7 +128,7 @@ async fn finalizer(context: &Context, object: &VppToken, add: bool) -> Result<St
     let patched = api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
     match patched {
         Ok(patched) => {
-            context.local_state.apply_written(&patched);
+            context.apply_written(&patched);
             Ok(StepResult { object_changed: true, ..StepResult::default() })
         }
         Err(kube::Error::Api(status)) if status.is_not_found() => {
@@ -168,7 +169,10 @@ impl Actor<'_> {
             }
             (Step::Confirm { id } | Step::ConfirmUpload { id }, _) => {
                 let began = self.context.clock.now();
-                let outcome = self.session.confirm(id).await;
+                let outcome = match step {
+                    Step::ConfirmUpload { .. } => self.session.confirm_before_write(id).await,
+                    _ => self.session.confirm(id).await,
+                };
                 self.record_result(StepKind::Confirm, &outcome, began, None);
                 Ok(StepResult::default())
             }
@@ -191,10 +195,9 @@ impl Actor<'_> {
     }
 
     /// The intent is remembered as unsent before the status is written: that write may take effect without an answer.
-    fn record_intent(&self, mut permit: IntentPermit, pending: &PendingCreate) -> Result<StepResult, Error> {
+    fn record_intent(&self, permit: Option<IntentPermit>, pending: &PendingCreate) -> Result<StepResult, Error> {
         let tenant = &self.tenant.identity;
-        permit.mark_used();
-        if !self.lock_create(pending, Some(permit))? {
+        if !self.lock_create(pending, permit)? {
             return Ok(StepResult::default());
         }
         remember_intent(self.context, self.uid, pending);
@@ -335,9 +338,17 @@ impl Actor<'_> {
 
     /// Reads the file now; none if it is not the one that the decision was made on.
     async fn file_as_decided(&self) -> Result<Option<VersionedFile>, Error> {
-        let decided = self.observed.file.as_ref().ok().map(|file| file.sha256.clone());
-        let read = read_file(self.context, self.object).await?.ok();
-        Ok(read.filter(|read| Some(read.file.sha256(self.tenant.encoding)) == decided))
+        let Ok(decided) = &self.observed.file else { return Ok(None) };
+        let read = read_file(self.context, self.object).await?;
+        let facts = read.as_ref().map(|read| read.facts(self.tenant.encoding)).map_err(Clone::clone);
+        if facts.as_ref().is_ok_and(|facts| facts.sha256 == decided.sha256) {
+            return Ok(read.ok());
+        }
+        // The next decision is made on this one, although the watch has not shown it yet.
+        let of = (decided.secret_version.clone(), self.tenant.encoding);
+        let read = (facts != Err(FileProblem::NotReadable)).then_some(ReadFile { of, file: facts });
+        self.context.local_state.change(self.uid, |state| state.file = read);
+        Ok(None)
     }
 
     /// The manifest's values of the fields to be sent.

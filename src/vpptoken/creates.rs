@@ -22,8 +22,8 @@ struct Create {
     is_sending: bool,
     /// It was sent, and its outcome is unknown: if the object is deleted, only the locks show that there may be a token.
     was_sent: bool,
-    /// So many intents may be recorded at a time.
-    _permit: Option<Arc<IntentPermit>>,
+    /// Held until the create has ended: so many intents may be recorded at a time.
+    intent_permit: Option<Arc<IntentPermit>>,
 }
 
 #[derive(Clone, Debug)]
@@ -70,8 +70,8 @@ impl Creates {
         }
         let create = self.by_uid.entry(uid.to_owned()).or_insert_with(|| {
             self.by_age.insert((now, uid.to_owned()));
-            let (is_sending, was_sent, _permit) = (false, false, permit.map(Arc::new));
-            Create { locks: BTreeSet::new(), taken: now, is_sending, was_sent, _permit }
+            let (locks, intent_permit) = (BTreeSet::new(), permit.map(Arc::new));
+            Create { locks, taken: now, is_sending: false, was_sent: false, intent_permit }
         });
         for key in keys {
             let name = (tenant.to_owned(), key.clone());
@@ -80,6 +80,11 @@ impl Creates {
             create.locks.insert(name);
         }
         true
+    }
+
+    /// Whether an object has a permit to record an intent already: the last try to record it may have failed.
+    pub fn has_permit(&self, uid: &str) -> bool {
+        self.by_uid.get(uid).is_some_and(|create| create.intent_permit.is_some())
     }
 
     /// A create is in flight, or not any more. False when there are no locks for it.

@@ -121,7 +121,7 @@ impl LocalState {
     }
 
     /// A list has an object: it is remembered from now on, and what its status says it has. Other objects are not remembered,
-    /// so that nothing outlives its object. True when another tenant object is in use by it, or one in another way.
+    /// so that nothing outlives its object. See [`References::apply`] for what is returned.
     pub fn apply_listed(&self, object: &VppToken) -> bool {
         self.apply(object, |index, object| {
             index.apply_listed(object);
@@ -142,15 +142,13 @@ impl LocalState {
     }
 
     /// A write of this process was answered with an object: others see that before a watch brings it.
-    pub fn apply_written(&self, object: &VppToken) {
-        let Some(uid) = object.metadata.uid.as_deref() else { return };
+    /// See [`References::apply`] for what is returned.
+    pub fn apply_written(&self, object: &VppToken) -> bool {
+        let Some(uid) = object.metadata.uid.as_deref() else { return false };
         let mut state = self.state();
-        if let Some(known) = state.objects.get_mut(uid) {
-            known.version.clone_from(&object.metadata.resource_version);
-            if state.index.apply_if_newer(object) {
-                state.references.apply(object);
-            }
-        }
+        let Some(known) = state.objects.get_mut(uid) else { return false };
+        known.version.clone_from(&object.metadata.resource_version);
+        state.index.apply_if_newer(object) && state.references.apply(object)
     }
 
     /// Looks at what the objects refer to.
@@ -189,9 +187,8 @@ impl LocalState {
         self.state().objects.get_mut(uid).map(change)
     }
 
-    /// The limiter that an object asks from now on; its ticket with another one is withdrawn. Nothing of an object that was
-    /// deleted.
-    pub fn set_limiter(&self, uid: &str, limiter: Option<&Arc<WriteRateLimiter>>) {
+    /// The limiter that an object asks from now on; its ticket with another one is withdrawn. False when the object was deleted.
+    pub fn set_limiter(&self, uid: &str, limiter: Option<&Arc<WriteRateLimiter>>) -> bool {
         let mut state = self.state();
         let limiter = limiter.filter(|_| state.objects.contains_key(uid)).map(Arc::clone);
         let before = match &limiter {
@@ -201,6 +198,24 @@ impl LocalState {
         if let Some(before) = before.filter(|before| limiter.is_none_or(|limiter| !Arc::ptr_eq(before, &limiter))) {
             before.withdraw(uid);
         }
+        state.objects.contains_key(uid)
+    }
+
+    /// Whether an object exists, as far as the watches have shown.
+    pub fn is_known(&self, uid: &str) -> bool {
+        self.state().objects.contains_key(uid)
+    }
+
+    /// The reconcile of an object ended before it could ask for a permit.
+    pub fn release_reservation(&self, uid: &str) {
+        if let Some(limiter) = self.state().limiters.get(uid) {
+            limiter.release(uid);
+        }
+    }
+
+    /// Whether an object has a permit to record the intent of a create already.
+    pub fn has_intent_permit(&self, uid: &str) -> bool {
+        self.state().creates.has_permit(uid)
     }
 
     /// Claims a token for an object. False when another object has it, or when the object was deleted.

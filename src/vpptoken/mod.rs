@@ -191,7 +191,7 @@ pub struct Context {
     pub caches: Caches,
     /// The tenants in use.
     pub registry: Arc<TenantRegistry>,
-    /// Notified when a VppToken refers to a tenant object that was not looked up yet.
+    /// Notified when a VppToken refers to a tenant object that was not looked up yet, or uses one in another way than before.
     pub tenant_wanted: Arc<tokio::sync::Notify>,
     /// What the process remembers.
     pub local_state: LocalState,
@@ -206,6 +206,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// A write of this process was answered with an object: see [`LocalState::apply_written`].
+    fn apply_written(&self, object: &VppToken) {
+        if self.local_state.apply_written(object) {
+            self.tenant_wanted.notify_one();
+        }
+    }
+
     /// Triggers the reconciles of several VppTokens.
     pub fn trigger_all(&self, names: impl IntoIterator<Item = Name>) {
         for (namespace, name) in names {
@@ -252,9 +259,13 @@ pub async fn reconcile(
     };
     let Some(decision) = decide_on_live_reads(&context, decision).await? else { return Ok(Action::await_change()) };
     let Some(decision) = report_first(&context, decision).await? else { return Ok(Action::requeue(Duration::ZERO)) };
-    drop(slot);
+    let slot = if decision.plan.step.as_ref().is_some_and(Step::is_at_graph) { None } else { Some(slot) };
     let decision = confirm_upload(&context, decision).await?;
     let result = carry_out(&context, &decision, permit).await?;
+    let _slot = match slot {
+        Some(slot) => Some(slot),
+        None => Arc::clone(&context.workers).acquire_owned().await.ok(),
+    };
     report_result(&context, decision, result).await
 }
 
@@ -281,10 +292,10 @@ async fn decide_on_live_reads(context: &Context, decision: Decision) -> Result<O
     if !decision.plan.step.as_ref().is_some_and(Step::needs_live_reads) {
         return Ok(Some(decision));
     }
-    match live(context, &decision.object).await? {
-        Some(live) => decide(context, live, Freshness::Live).await.map(Some),
-        None => Ok(None),
-    }
+    let Some(live) = live(context, &decision.object).await? else { return Ok(None) };
+    // If it needs another permit than was asked for, the next reconcile must not begin with a cache that is behind.
+    context.local_state.change(uid(&live)?, |state| state.version = live.resource_version());
+    decide(context, live, Freshness::Live).await.map(Some)
 }
 
 /// What became of asking for a permit.
@@ -300,17 +311,22 @@ enum Requested {
 fn request_permit(context: &Context, Decision { object, plan, .. }: &Decision) -> Requested {
     let Some(uid) = object.metadata.uid.as_deref() else { return Requested::Nothing };
     let limiter = session(context, object).map(|session| session.limiter());
-    context.local_state.set_limiter(uid, limiter.as_ref());
-    let Some(limiter) = limiter else { return Requested::Nothing };
+    let is_known = context.local_state.set_limiter(uid, limiter.as_ref());
+    let Some(limiter) = limiter.filter(|_| is_known) else { return Requested::Nothing };
     let reference = ObjectRef::from_obj(object);
     let permit = match plan.step.as_ref().and_then(Step::needed_permit) {
         None => {
             limiter.record_unwanted(uid);
             return Requested::Nothing;
         }
-        Some(PermitKind::Intent) => limiter.request_intent(uid, &reference).map(Permit::Intent),
+        Some(PermitKind::Intent) if context.local_state.has_intent_permit(uid) => Some(Permit::Intent(None)),
+        Some(PermitKind::Intent) => limiter.request_intent(uid, &reference).map(|permit| Permit::Intent(Some(permit))),
         Some(PermitKind::Write(priority)) => limiter.request(uid, &reference, priority).map(Permit::Write),
     };
+    if !context.local_state.is_known(uid) {
+        // It was deleted meanwhile, and nobody else would withdraw its ticket.
+        limiter.withdraw(uid);
+    }
     permit.map_or(Requested::Ticket, Requested::Permit)
 }
 

@@ -93,7 +93,8 @@ pub struct References {
 }
 
 impl References {
-    /// A VppToken is as this now. True when another tenant object is in use by it, or one in another way.
+    /// A VppToken is as this now. True when that changes how tenant objects are used: it is the first that refers to one, it
+    /// refers to another one, or its deletion will need or needs one.
     pub fn apply(&mut self, object: &VppToken) -> bool {
         let (Some(uid), Some(now)) = (object.uid(), Refers::of(object)) else { return false };
         let uid: Uid = self.by_uid.get_key_value(uid.as_str()).map_or_else(|| uid.into(), |(uid, _)| Arc::clone(uid));
@@ -102,7 +103,10 @@ impl References {
             return false;
         }
         let use_of = |refers: &Refers| (refers.tenant.clone(), refers.has_finalizer, refers.is_being_deleted);
-        let is_news = before.map(use_of) != Some(use_of(&now));
+        let is_news = match before {
+            Some(before) => use_of(before) != use_of(&now),
+            None => now.has_finalizer || !self.by_tenant.0.contains_key(&now.tenant),
+        };
         self.forget(&uid);
         self.by_namespace.add(now.name.0.clone(), &uid);
         if let Some(secret) = &now.secret {
@@ -226,7 +230,7 @@ mod tests {
     fn a_change_concerns_those_that_refer_to_it_and_no_others() {
         let mut references = References::default();
         for (name, id) in [("a", Some("1")), ("b", Some("2")), ("c", None)] {
-            assert!(references.apply(&object(name, id)));
+            assert_eq!(references.apply(&object(name, id)), name == "a", "the tenant object is in use then");
         }
         let tenant = tenant_key(&object("a", None)).unwrap();
         let of_tokens = |references: &References, ids: &[&str]| {

@@ -47,7 +47,7 @@ pub async fn report(
             Ok(written) => {
                 if let Some(written) = &written {
                     // Before the lock to create is released: who takes it next must not see the intent.
-                    context.local_state.apply_written(written);
+                    context.apply_written(written);
                 }
                 record_reported(context, &uid, &plan, &result.outcome, &observed);
                 // After the outcome is recorded, because publishing an event may take long.
@@ -118,7 +118,7 @@ pub(super) async fn write_planned_status(context: &Context, object: &mut VppToke
     match write(&api, object, &plan.status).await {
         Ok(None) => Ok(true),
         Ok(Some(written)) => {
-            context.local_state.apply_written(&written);
+            context.apply_written(&written);
             publish_changes(context, object, &plan.status).await;
             *object = written;
             Ok(true)
@@ -276,5 +276,44 @@ async fn show(context: &Context, object: &VppToken, type_: EventType, reason: St
     let event = Event { type_, reason, note: Some(note), action: "Reconcile".into(), secondary: None };
     if let Err(error) = context.events.publish(&event, &object.object_ref(&())).await {
         tracing::warn!(%error, "an event could not be written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_long_note_is_cut_at_a_character() {
+        for (note, bytes) in [("x".repeat(1024), 1024), ("x".repeat(1025), 1024), ("é".repeat(600), 1023)] {
+            let short = shortened(note.clone());
+            assert_eq!(short.len(), bytes, "{}", note.len());
+            assert_eq!(short == note, note.len() <= 1024);
+            assert!(note.starts_with(short.trim_end_matches('…')));
+        }
+    }
+
+    #[test]
+    fn a_new_version_of_the_secret_alone_is_not_written() {
+        let object = |status: serde_json::Value| -> VppToken {
+            serde_json::from_value(json!({
+                "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken", "metadata": { "name": "berlin" }, "spec": {},
+                "status": status,
+            }))
+            .unwrap()
+        };
+        let uploaded = |version: &str, sha256: &str| {
+            json!({ "uploaded": {
+                "sha256": sha256, "expirationDateTime": "2027-01-22T17:32:07Z", "organizationName": "Contoso",
+                "time": "2026-01-22T17:32:07Z", "encoding": "AsIs", "secretVersion": version,
+            } })
+        };
+        let before = object(uploaded("uid/1/token", "a"));
+        let has_news = |status| has_news(&before, &object(status).status.unwrap());
+        assert!(!has_news(uploaded("uid/1/token", "a")));
+        assert!(!has_news(uploaded("uid/2/token", "a")));
+        assert!(has_news(uploaded("uid/2/token", "b")));
     }
 }

@@ -122,6 +122,11 @@ impl Step {
         }
     }
 
+    /// Whether Graph is asked for something.
+    pub fn is_at_graph(&self) -> bool {
+        self.is_write() || matches!(self, Self::Confirm { .. })
+    }
+
     /// Whether it writes to Graph.
     pub fn is_write(&self) -> bool {
         matches!(self.needed_permit(), Some(PermitKind::Write(_)))

@@ -49,7 +49,7 @@ fn an_intent_is_recorded_then_graph_is_searched_then_the_token_is_created() {
             (
                 "another VppToken creates: wait",
                 |w| w.others.creating = true,
-                waiting(Reason::WaitingForCreate).no_token().requeue_after(SECOND * 2),
+                waiting(Reason::WaitingForCreate).no_token().requeue_after(SECOND * 10),
             ),
             (
                 "a watched namespace was never read: wait",
