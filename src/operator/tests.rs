@@ -46,6 +46,8 @@ struct World {
     forbidden: Arc<Mutex<BTreeSet<&'static str>>>,
     /// What happens to requests to Graph.
     hangs: Interference,
+    /// How long Graph takes to answer.
+    latency: Duration,
     start: Instant,
 }
 
@@ -60,7 +62,8 @@ impl World {
         let settings = graph_emulator::Settings { sync_duration: Duration::from_secs(5), ..Default::default() };
         let graph = Emulation::new(settings, clock, graph_emulator::Random::seeded(1));
         graph.add_app(TENANT, CLIENT, "client-secret");
-        let world = Self { kubernetes, graph, forbidden: Arc::default(), hangs: Arc::default(), start };
+        let (forbidden, hangs, latency) = (Arc::default(), Arc::default(), Duration::ZERO);
+        let world = Self { kubernetes, graph, forbidden, hangs, latency, start };
         for namespace in namespaces.iter().chain(&[SYSTEM]) {
             world.put_namespace(namespace);
         }
@@ -174,7 +177,7 @@ impl World {
     }
 
     fn transport(&self) -> Transport {
-        let (graph, hangs) = (self.graph.clone(), Arc::clone(&self.hangs));
+        let (graph, hangs, latency) = (self.graph.clone(), Arc::clone(&self.hangs), self.latency);
         Transport::in_process(
             BUILDER.clone(),
             Arc::new(move |request| {
@@ -188,6 +191,7 @@ impl World {
                     if hangs {
                         return std::future::pending().await;
                     }
+                    tokio::time::sleep(latency).await;
                     let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default().to_vec();
                     let mut sent = Request::new(body);
                     *sent.method_mut() = request.method().clone();
@@ -608,6 +612,46 @@ async fn what_was_done_is_shown_as_events() {
         .await;
     world.kubernetes.delete("VppToken", "a", "berlin");
     has("Deleted").await;
+    operator.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_vpp_tokens_at_graph_than_workers_all_arrive() {
+    let mut world = World::new(&["a", "b"]);
+    world.latency = Duration::from_secs(2);
+    // Two tenants: one alone has fewer requests under way than there are workers.
+    let other = "5f0d3a51-9d1b-4c0f-8e57-0c7f6b2f1a10";
+    world.graph.add_app(other, CLIENT, "client-secret");
+    world.put_secret("a", "graph", "clientSecret", "client-secret");
+    world.apply(&json!({
+        "apiVersion": "vpptoken.io/v1alpha1", "kind": "GraphTenant", "metadata": { "name": "other", "namespace": "a" },
+        "spec": {
+            "tenantId": other, "clientId": CLIENT, "credentials": { "clientSecretRef": { "name": "graph" } },
+        },
+    }));
+    let operator = world.operator(&[]);
+    let names: Vec<String> = (0..2 * WORKERS).map(|n| format!("token-{n}")).collect();
+    for (name, days) in names.iter().zip(200..) {
+        for (namespace, tenant) in [
+            ("a", json!({ "kind": "GraphTenant", "name": "other" })),
+            ("b", json!({ "kind": "ClusterGraphTenant", "name": "default" })),
+        ] {
+            world.put_file(namespace, name, days);
+            world.apply(&json!({
+                "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken",
+                "metadata": { "name": name, "namespace": namespace },
+                "spec": {
+                    "tokenSecretRef": { "name": name }, "appleId": format!("vpp.{name}@contoso.example"),
+                    "tenantRef": tenant,
+                },
+            }));
+        }
+    }
+    for name in &names {
+        world.wait_reason("a", name, "UpToDate").await;
+        world.wait_reason("b", name, "UpToDate").await;
+    }
+    assert_eq!(world.graph.entities(TENANT).len() + world.graph.entities(other).len(), 2 * names.len());
     operator.stop().await;
 }
 

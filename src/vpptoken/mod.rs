@@ -259,7 +259,8 @@ pub async fn reconcile(
     };
     let Some(decision) = decide_on_live_reads(&context, decision).await? else { return Ok(Action::await_change()) };
     let Some(decision) = report_first(&context, decision).await? else { return Ok(Action::requeue(Duration::ZERO)) };
-    let slot = if decision.plan.step.as_ref().is_some_and(Step::is_at_graph) { None } else { Some(slot) };
+    let mut slot = Some(slot);
+    slot.take_if(|_| decision.plan.step.as_ref().is_some_and(Step::is_at_graph));
     let decision = confirm_upload(&context, decision).await?;
     let result = carry_out(&context, &decision, permit).await?;
     let _slot = match slot {
