@@ -614,6 +614,9 @@ impl Judge {
                 if write.new.is_some() {
                     self.object_names.insert(name)
                 } else {
+                    if let Some(old) = write.old.as_deref() {
+                        self.deleted_while_creating(world, old);
+                    }
                     let uid = write.old.as_ref().map(|old| text(&old["metadata"]["uid"]).to_owned());
                     self.intents.remove(&uid.unwrap_or_default());
                     self.object_names.remove(&name)
@@ -638,6 +641,18 @@ impl Judge {
             }
             if let Some(new) = write.new.as_deref() {
                 self.status(world, write.old.as_deref(), new, write.kind == "VppToken");
+            }
+        }
+    }
+
+    /// A VppToken is deleted before its status could name the token that it created, and perhaps synced.
+    fn deleted_while_creating(&mut self, world: &World, old: &Value) {
+        let pending = &old["status"]["pendingCreate"];
+        let creates = world.graph.effects().into_iter().filter(|effect| effect.operation == Operation::Create);
+        for created in creates.filter_map(|effect| effect.after) {
+            if pending.is_object() && created.apple_id.as_deref() == pending["appleId"].as_str() {
+                let owner = format!("owned by {}", text(&old["metadata"]["uid"]));
+                self.sync_causes.entry(created.id).or_default().insert(owner);
             }
         }
     }

@@ -384,6 +384,8 @@ async fn late_secret(world: &World) -> Result<(), String> {
 /// # Errors
 /// Says what was written.
 pub async fn stays(world: &World) -> Result<(), String> {
+    // A call that comes later than without faults must not be struck in the quiet that is judged here.
+    world.faults_are_over();
     // Faults whose effects are still on their way, and people's changes, settle first: a token that is gone is noticed at a
     // poll, looked for during a quarter of an hour, and created again. A time that was written while the wall clock was wrong
     // is corrected at the next look, an hour later at most.
