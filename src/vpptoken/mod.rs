@@ -258,7 +258,10 @@ pub async fn reconcile(
         Requested::Ticket => return report_queued(&context, decision).await,
     };
     let Some(decision) = decide_on_live_reads(&context, decision).await? else { return Ok(Action::await_change()) };
-    let Some(decision) = report_first(&context, decision).await? else { return Ok(Action::requeue(Duration::ZERO)) };
+    let decision = match report_first(&context, decision).await? {
+        Ok(decision) => decision,
+        Err(action) => return Ok(action),
+    };
     let mut slot = Some(slot);
     slot.take_if(|_| decision.plan.step.as_ref().is_some_and(Step::is_at_graph));
     let decision = confirm_upload(&context, decision).await?;
@@ -333,31 +336,33 @@ fn request_permit(context: &Context, Decision { object, plan, .. }: &Decision) -
 
 /// The status shows what the object waits for.
 async fn report_queued(context: &Context, mut decision: Decision) -> Result<Action, Error> {
-    if decision.plan.is_first_try(&decision.observed) && !write_planned_status(context, &mut decision).await? {
-        return Ok(Action::requeue(Duration::ZERO));
+    if decision.plan.is_first_try(&decision.observed)
+        && let Err(action) = write_planned_status(context, &mut decision).await?
+    {
+        return Ok(action);
     }
     Ok(Action::requeue(QUEUED_REQUEUE))
 }
 
-/// Reports a step that has to be reported before it is taken; none when the object changed meanwhile.
-async fn report_first(context: &Context, mut decision: Decision) -> Result<Option<Decision>, Error> {
-    let is_due = decision.plan.is_reported_first(&decision.observed);
-    if is_due && !write_planned_status(context, &mut decision).await? {
-        return Ok(None);
+/// Reports a step that has to be reported before it is taken. If the object changed meanwhile, the step is not taken.
+async fn report_first(context: &Context, mut decision: Decision) -> Result<Result<Decision, Action>, Error> {
+    if decision.plan.is_reported_first(&decision.observed)
+        && let Err(action) = write_planned_status(context, &mut decision).await?
+    {
+        return Ok(Err(action));
     }
-    Ok(Some(decision))
+    Ok(Ok(decision))
 }
 
-/// False when the object changed meanwhile.
-async fn write_planned_status(context: &Context, decision: &mut Decision) -> Result<bool, Error> {
+/// What to do instead when the object changed meanwhile, or was deleted.
+async fn write_planned_status(context: &Context, decision: &mut Decision) -> Result<Result<(), Action>, Error> {
     if report::write_planned_status(context, &mut decision.object, &decision.plan).await? {
-        return Ok(true);
+        return Ok(Ok(()));
     }
-    if let Some(live) = live(context, &decision.object).await? {
-        // The cache may be behind for long: the next reconcile has to read past it.
-        context.local_state.change(uid(&live)?, |state| state.version = live.resource_version());
-    }
-    Ok(false)
+    let Some(live) = live(context, &decision.object).await? else { return Ok(Err(Action::await_change())) };
+    // The cache may be behind for long: the next reconcile has to read past it.
+    context.local_state.change(uid(&live)?, |state| state.version = live.resource_version());
+    Ok(Err(Action::requeue(Duration::ZERO)))
 }
 
 /// What Graph has now decides whether a file is uploaded: it is asked with the permit in hand, so that the upload follows at
