@@ -165,7 +165,7 @@ async fn measure(size: Size) -> Column {
 /// All tokens are due for a sync at the same minute; meanwhile a person makes a VppToken and replaces Secrets.
 async fn full_queue(world: &World, size: Size) -> Column {
     let mut column: Column = Vec::new();
-    // The next quarter of an hour leaves time to change all manifests.
+    // Five minutes leave time to change all manifests.
     let due = (Timestamp::now() + SignedDuration::from_mins(5)).as_second() / 60 % 60;
     progress(&size, "setting schedules");
     let spec = json!({ "spec": { "sync": { "schedule": format!("{due} * * * *") } } });

@@ -175,13 +175,6 @@ pub struct IntentPermit {
     uid: String,
 }
 
-impl IntentPermit {
-    /// The intent is recorded now.
-    pub fn mark_used(&mut self) {
-        locked(&self.limiter.intents).record_sent(&self.uid);
-    }
-}
-
 impl Drop for IntentPermit {
     fn drop(&mut self) {
         // No window: another intent may be recorded at once.
