@@ -128,7 +128,7 @@ async fn finalizer(context: &Context, object: &VppToken, add: bool) -> Result<St
     let patched = api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
     match patched {
         Ok(patched) => {
-            context.apply_written(&patched);
+            context.apply_newest(&patched);
             Ok(StepResult { object_changed: true, ..StepResult::default() })
         }
         Err(kube::Error::Api(status)) if status.is_not_found() => {

@@ -237,7 +237,7 @@ struct Intent {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct IndexEntry {
     holder: Arc<Holder>,
-    /// The resource version that showed it. Those of one kind can be compared as numbers.
+    /// The resource version that showed it.
     version: Option<u64>,
     /// By its status: the token, and the file that was uploaded to it.
     shown: Option<(TenantName, String, Option<String>)>,
@@ -253,7 +253,8 @@ impl IndexEntry {
     }
 }
 
-fn version(object: &VppToken) -> Option<u64> {
+/// The resource version. Those of one kind can be compared as numbers; one that is no number is older than all.
+pub(super) fn version(object: &VppToken) -> Option<u64> {
     object.resource_version()?.parse().ok()
 }
 

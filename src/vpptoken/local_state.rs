@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use super::claims::{Claims, CreateKey, Index, OthersClaims};
+use super::claims::{Claims, CreateKey, Index, OthersClaims, version};
 use super::creates::{Creates, Name};
 use super::observed::{Attempts, FileFacts, FileProblem, Inputs};
 use super::outcome::Outcome;
@@ -36,8 +36,10 @@ pub struct ObjectState {
     pub unrecorded: Vec<Outcome>,
     /// A list is waited for.
     pub awaits_list: bool,
-    /// The newest resource version that was written or read past the cache, which may still have an older one.
-    pub version: Option<String>,
+    /// The object as this process wrote it last, or read it past the cache, until the watch shows it.
+    pub newest: Option<Arc<VppToken>>,
+    /// The version that the watch's last event has shown, which the cache has.
+    pub shown: Option<u64>,
     /// The last sync that ended has failed, and that was reported.
     pub last_sync_failed: bool,
     /// The cause of a stall that an event has reported since the object was last Ready.
@@ -123,32 +125,42 @@ impl LocalState {
     /// A list has an object: it is remembered from now on, and what its status says it has. Other objects are not remembered,
     /// so that nothing outlives its object. See [`References::apply`] for what is returned.
     pub fn apply_listed(&self, object: &VppToken) -> bool {
-        self.apply(object, |index, object| {
-            index.apply_listed(object);
-            true
-        })
+        let Some(uid) = object.metadata.uid.as_ref() else { return false };
+        let mut state = self.state();
+        state.objects.entry(uid.clone()).or_default();
+        state.index.apply_listed(object);
+        state.references.apply(object)
     }
 
     /// The same for an event of a watch, which may be late.
     pub fn apply_if_newer(&self, object: &VppToken) -> bool {
-        self.apply(object, Index::apply_if_newer)
-    }
-
-    fn apply(&self, object: &VppToken, apply: impl FnOnce(&mut Index, &VppToken) -> bool) -> bool {
         let Some(uid) = object.metadata.uid.as_ref() else { return false };
         let mut state = self.state();
-        state.objects.entry(uid.clone()).or_default();
-        apply(&mut state.index, object) && state.references.apply(object)
+        let known = state.objects.entry(uid.clone()).or_default();
+        known.shown = version(object);
+        known.newest.take_if(|newest| version(newest) <= version(object));
+        state.index.apply_if_newer(object) && state.references.apply(object)
     }
 
-    /// A write of this process was answered with an object: others see that before a watch brings it.
+    /// An object as this process has written it, or read it past the cache: others see that before a watch brings it.
     /// See [`References::apply`] for what is returned.
-    pub fn apply_written(&self, object: &VppToken) -> bool {
+    pub fn apply_newest(&self, object: &VppToken) -> bool {
         let Some(uid) = object.metadata.uid.as_deref() else { return false };
         let mut state = self.state();
         let Some(known) = state.objects.get_mut(uid) else { return false };
-        known.version.clone_from(&object.metadata.resource_version);
+        if version(object) > known.shown {
+            known.newest = Some(Arc::new(object.clone()));
+        }
         state.index.apply_if_newer(object) && state.references.apply(object)
+    }
+
+    /// The object that a cache has, or the newer one that this process has written or read past the cache.
+    pub fn newest(&self, cached: Arc<VppToken>) -> Arc<VppToken> {
+        let uid = cached.metadata.uid.as_deref().unwrap_or_default();
+        let mut state = self.state();
+        let Some(known) = state.objects.get_mut(uid) else { return cached };
+        known.newest.take_if(|newest| version(newest) <= version(&cached));
+        known.newest.clone().unwrap_or(cached)
     }
 
     /// Looks at what the objects refer to.
@@ -312,6 +324,39 @@ mod tests {
     fn is_locked_by_other(local_state: &LocalState, keys: &[CreateKey], uid: &str) -> bool {
         let own = Own { namespace: "ns", name: uid.into(), uid, keys: keys.to_vec() };
         local_state.others_of("t", &own, Timestamp::MIN).is_create_locked
+    }
+
+    #[test]
+    fn a_reconcile_begins_with_what_was_written_until_the_watch_shows_it() {
+        let local_state = local_state();
+        let at_version = |version: &str| {
+            let mut object = object("a", "ns");
+            object.metadata.resource_version = Some(version.to_owned());
+            Arc::new(object)
+        };
+        let version_of_newest = |cached| local_state.newest(at_version(cached)).metadata.resource_version.clone();
+        let keeps = || local_state.object_state("a").newest.is_some();
+        local_state.apply_if_newer(&at_version("98"));
+        assert_eq!(version_of_newest("98").as_deref(), Some("98"));
+        local_state.apply_newest(&at_version("101"));
+        assert_eq!(version_of_newest("98").as_deref(), Some("101"));
+        local_state.apply_if_newer(&at_version("99"));
+        assert_eq!(version_of_newest("99").as_deref(), Some("101"));
+        local_state.apply_if_newer(&at_version("102"));
+        assert!(!keeps());
+        assert_eq!(version_of_newest("102").as_deref(), Some("102"));
+        // The watch was faster than the answer.
+        local_state.apply_newest(&at_version("102"));
+        assert!(!keeps());
+        // A list is complete only later, and tells nothing of the cache.
+        local_state.apply_newest(&at_version("103"));
+        local_state.apply_listed(&at_version("103"));
+        assert_eq!(version_of_newest("102").as_deref(), Some("103"));
+        assert_eq!(version_of_newest("103").as_deref(), Some("103"));
+        assert!(!keeps());
+        local_state.forget("a");
+        local_state.apply_newest(&at_version("104"));
+        assert_eq!(version_of_newest("103").as_deref(), Some("103"), "it was deleted");
     }
 
     #[test]

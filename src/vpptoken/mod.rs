@@ -32,7 +32,7 @@ use act::{Permit, StepResult};
 use creates::Name;
 use events::Events;
 use local_state::LocalState;
-use observe::Freshness;
+use observe::LiveReads;
 use observed::Observed;
 use plan::{PermitKind, Plan, Step};
 
@@ -206,9 +206,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// A write of this process was answered with an object: see [`LocalState::apply_written`].
-    fn apply_written(&self, object: &VppToken) {
-        if self.local_state.apply_written(object) {
+    /// An object as this process has written it, or read it past the cache: see [`LocalState::apply_newest`].
+    fn apply_newest(&self, object: &VppToken) {
+        if self.local_state.apply_newest(object) {
             self.tenant_wanted.notify_one();
         }
     }
@@ -250,8 +250,8 @@ pub async fn reconcile(
     context: Arc<Context>,
     slot: OwnedSemaphorePermit,
 ) -> Result<Action, Error> {
-    let Some(object) = current(&context, object).await? else { return Ok(Action::await_change()) };
-    let decision = decide(&context, object, Freshness::Cached).await?;
+    let object = context.local_state.newest(object);
+    let decision = decide(&context, Arc::unwrap_or_clone(object), None).await?;
     let permit = match request_permit(&context, &decision) {
         Requested::Nothing => None,
         Requested::Permit(permit) => Some(permit),
@@ -276,16 +276,8 @@ pub async fn reconcile(
 /// A VppToken that waits for a permit is reconciled after this at the latest, even if nothing triggers it.
 const QUEUED_REQUEUE: Duration = Duration::from_secs(60);
 
-/// The object, read past a cache that is behind this process's own writes; none when it was deleted.
-async fn current(context: &Context, object: Arc<VppToken>) -> Result<Option<VppToken>, Error> {
-    if is_older_than_our_write(context, &object) {
-        return live(context, &object).await;
-    }
-    Ok(Some(Arc::unwrap_or_clone(object)))
-}
-
-async fn decide(context: &Context, object: VppToken, freshness: Freshness) -> Result<Decision, Error> {
-    let observed = observe::observe(context, &object, freshness).await?;
+async fn decide(context: &Context, object: VppToken, live: Option<LiveReads>) -> Result<Decision, Error> {
+    let observed = observe::observe(context, &object, live).await?;
     let plan = plan::plan(&observed);
     Ok(Decision { object, observed, plan })
 }
@@ -296,10 +288,12 @@ async fn decide_on_live_reads(context: &Context, decision: Decision) -> Result<O
     if !decision.plan.step.as_ref().is_some_and(Step::needs_live_reads) {
         return Ok(Some(decision));
     }
-    let Some(live) = live(context, &decision.object).await? else { return Ok(None) };
-    // If it needs another permit than was asked for, the next reconcile must not begin with a cache that is behind.
-    context.local_state.change(uid(&live)?, |state| state.version = live.resource_version());
-    decide(context, live, Freshness::Live).await.map(Some)
+    let reads = observe::read_live(context, &decision.object);
+    let (object, reads) = futures::try_join!(live(context, &decision.object), reads)?;
+    match object {
+        Some(object) => decide(context, object, Some(reads)).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// What became of asking for a permit.
@@ -359,10 +353,10 @@ async fn write_planned_status(context: &Context, decision: &mut Decision) -> Res
     if report::write_planned_status(context, &mut decision.object, &decision.plan).await? {
         return Ok(Ok(()));
     }
-    let Some(live) = live(context, &decision.object).await? else { return Ok(Err(Action::await_change())) };
-    // The cache may be behind for long: the next reconcile has to read past it.
-    context.local_state.change(uid(&live)?, |state| state.version = live.resource_version());
-    Ok(Err(Action::requeue(Duration::ZERO)))
+    Ok(Err(match live(context, &decision.object).await? {
+        Some(_) => Action::requeue(Duration::ZERO),
+        None => Action::await_change(),
+    }))
 }
 
 /// What Graph has now decides whether a file is uploaded: it is asked with the permit in hand, so that the upload follows at
@@ -399,23 +393,15 @@ fn session(context: &Context, object: &VppToken) -> Option<Arc<Session>> {
     tenant.session.ok()
 }
 
-/// The object as it is now; none when it was deleted, also when another object has its name.
+/// The object as it is now; none when it was deleted, also when another object has its name. The next reconcile must not begin
+/// with a cache that is behind it.
 async fn live(context: &Context, object: &VppToken) -> Result<Option<VppToken>, Error> {
     let live = context.api(object)?.get_opt(&object.name_any()).await?;
-    Ok(live.filter(|live| live.metadata.uid == object.metadata.uid))
-}
-
-/// Whether a cache is older than the last write of this process. Resource versions of one kind can be compared as
-/// numbers; one that is not a number counts as older, which costs one read.
-fn is_older_than_our_write(context: &Context, object: &VppToken) -> bool {
-    let Some(written) = object.uid().and_then(|uid| context.local_state.object_state(&uid).version) else {
-        return false;
-    };
-    let number = |version: Option<String>| version.and_then(|version| version.parse::<u64>().ok());
-    match (number(object.resource_version()), number(Some(written))) {
-        (Some(cached), Some(written)) => cached < written,
-        _ => true,
+    let live = live.filter(|live| live.metadata.uid == object.metadata.uid);
+    if let Some(live) = &live {
+        context.apply_newest(live);
     }
+    Ok(live)
 }
 
 /// The tenant object that a VppToken refers to.

@@ -24,34 +24,59 @@ use crate::api::{
 use crate::tenant::{Access, Tenant, TenantKey};
 use crate::token_file::TokenFile;
 
-/// How fresh the reads have to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freshness {
-    /// Caches are enough: nothing is written to Graph because of them.
-    Cached,
-    /// The ClusterGraphTenant, and the labels of the namespace that it allows, are read now, past the caches, as the VppToken
-    /// was. The Secret is read when its file is sent.
-    Live,
+/// What decides whether a VppToken may use its tenant, read past the caches. The Secret is read when its file is sent.
+#[derive(Clone, Debug)]
+pub struct LiveReads {
+    /// When the reads began.
+    since: Timestamp,
+    /// Of a ClusterGraphTenant; a GraphTenant allows its own namespace everything.
+    cluster: Option<LiveCluster>,
 }
 
-/// Looks at one VppToken and everything around it.
+/// What a ClusterGraphTenant and the namespace are now.
+#[derive(Clone, Debug)]
+struct LiveCluster {
+    /// Whom it allows what; none when it does not exist.
+    access: Option<Access>,
+    /// The labels of the namespace.
+    labels: BTreeMap<String, String>,
+}
+
+/// Reads what decides whether a VppToken may use its tenant.
 ///
 /// # Errors
 /// When Kubernetes can't be read.
-pub async fn observe(context: &Context, object: &VppToken, freshness: Freshness) -> Result<Observed, Error> {
-    let began = context.clock.now();
+pub async fn read_live(context: &Context, object: &VppToken) -> Result<LiveReads, Error> {
+    let since = context.clock.now();
+    let reference = &object.spec.tenant_ref;
+    if reference.kind != TenantKind::ClusterGraphTenant {
+        return Ok(LiveReads { since, cluster: None });
+    }
+    let tenants: Api<ClusterGraphTenant> = Api::all(context.client.clone());
+    let namespaces: Api<Namespace> = Api::all(context.client.clone());
+    let (tenant, namespace) =
+        futures::try_join!(tenants.get_opt(&reference.name), namespaces.get_metadata_opt(namespace(object)?))?;
+    let access = tenant.map(|tenant| Access::of(&tenant.spec));
+    let labels = namespace.map(|namespace| namespace.labels().clone()).unwrap_or_default();
+    Ok(LiveReads { since, cluster: Some(LiveCluster { access, labels }) })
+}
+
+/// Looks at one VppToken and everything around it. Without live reads, nothing is written to Graph because of what is seen.
+///
+/// # Errors
+/// When Kubernetes can't be read.
+pub async fn observe(context: &Context, object: &VppToken, live: Option<LiveReads>) -> Result<Observed, Error> {
     let uid = uid(object)?;
     let state = context.local_state.object_state(uid);
     let tenant = tenant(context, object)?;
     let encoding = tenant.as_ref().and_then(Option::as_ref).map_or_else(TokenEncoding::default, |found| found.encoding);
     let identity = tenant.as_ref().and_then(Option::as_ref).map(|tenant| tenant.identity.clone());
-    let access = access(context, object, tenant.as_ref().and_then(Option::as_ref), freshness);
-    let labels = namespace_labels(context, object, freshness);
-    let (file, access, labels) = futures::try_join!(file(context, object, encoding, &state), access, labels)?;
+    let (live_since, cluster) = live.map_or((None, None), |live| (Some(live.since), live.cluster));
+    let file = file(context, object, encoding, &state).await?;
     // The snapshot comes last: it has to show what another VppToken has created, once that one does not create any more.
     let others = identity.map(|identity| others(context, object, &identity, file.as_ref().ok()));
     let others = others.transpose()?.unwrap_or_default();
-    let tenant = tenant_state(object, tenant, access, &labels)?;
+    let tenant = tenant_state(context, object, tenant, cluster)?;
     let status = state.status_with_outcomes(object.status.clone());
     let deleting = object.metadata.deletion_timestamp.as_ref().map(|time| time.0);
     let has_finalizer = object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
@@ -59,7 +84,7 @@ pub async fn observe(context: &Context, object: &VppToken, freshness: Freshness)
     Ok(Observed {
         now: context.clock.now(),
         wall: context.clock.wall(),
-        live_since: (freshness == Freshness::Live).then_some(began),
+        live_since,
         object: Object {
             uid: uid.to_owned(),
             generation: object.metadata.generation.unwrap_or_default(),
@@ -103,47 +128,33 @@ fn tenant(context: &Context, object: &VppToken) -> Result<Option<Option<Tenant>>
     Ok(found)
 }
 
-/// Whom the tenant object allows what, if it is there.
-async fn access(
-    context: &Context,
-    object: &VppToken,
-    tenant: Option<&Tenant>,
-    freshness: Freshness,
-) -> Result<Option<Access>, Error> {
-    let reference = &object.spec.tenant_ref;
-    let Some(tenant) = tenant else { return Ok(None) };
-    if freshness == Freshness::Cached || reference.kind != TenantKind::ClusterGraphTenant {
-        return Ok(Some(tenant.access.clone()));
-    }
-    let api: Api<ClusterGraphTenant> = Api::all(context.client.clone());
-    Ok(match api.get_opt(&reference.name).await? {
-        Some(live) => Some(Access::of(&live.spec)),
-        None => is_being_deleted(object).then(|| tenant.access.clone()),
-    })
-}
-
 fn is_being_deleted(object: &VppToken) -> bool {
     object.metadata.deletion_timestamp.is_some()
 }
 
-/// The tenant as its session shows it now.
+/// The tenant as its session shows it now, and whether the object may use it.
 fn tenant_state(
+    context: &Context,
     object: &VppToken,
     tenant: Option<Option<Tenant>>,
-    access: Option<Access>,
-    labels: &BTreeMap<String, String>,
+    live: Option<LiveCluster>,
 ) -> Result<TenantState, Error> {
     let reference = &object.spec.tenant_ref;
     let Some(tenant) = tenant else {
         let message = format!("{} \"{}\" is being looked for.", reference.kind, reference.name);
         return Ok(TenantState::Unusable { reason: Reason::TenantNotRead, message });
     };
-    let (Some(tenant), Some(access)) = (tenant, access) else { return Ok(TenantState::NotFound) };
+    let Some(tenant) = tenant else { return Ok(TenantState::NotFound) };
+    let (access, labels) = match live {
+        Some(live) => (live.access, live.labels),
+        None => (Some(tenant.access.clone()), cached_labels(context, object)?),
+    };
     // What is still in memory of a deleted tenant object is used for deletions, and for nothing else.
-    if tenant.is_deleted && !is_being_deleted(object) {
+    if (tenant.is_deleted || access.is_none()) && !is_being_deleted(object) {
         return Ok(TenantState::NotFound);
     }
-    if !access.allows(namespace(object)?, labels) {
+    let access = access.unwrap_or(tenant.access);
+    if !access.allows(namespace(object)?, &labels) {
         return Ok(TenantState::NamespaceNotAllowed);
     }
     Ok(match tenant.session {
@@ -156,17 +167,8 @@ fn tenant_state(
     })
 }
 
-/// The labels of the object's namespace, by which a ClusterGraphTenant may allow it.
-async fn namespace_labels(
-    context: &Context,
-    object: &VppToken,
-    freshness: Freshness,
-) -> Result<BTreeMap<String, String>, Error> {
-    if freshness == Freshness::Live && object.spec.tenant_ref.kind == TenantKind::ClusterGraphTenant {
-        let api: Api<Namespace> = Api::all(context.client.clone());
-        let live = api.get_metadata_opt(namespace(object)?).await?;
-        return Ok(live.map(|namespace| namespace.labels().clone()).unwrap_or_default());
-    }
+/// The labels of the object's namespace, by which a ClusterGraphTenant may allow it, as the cache has them.
+fn cached_labels(context: &Context, object: &VppToken) -> Result<BTreeMap<String, String>, Error> {
     Ok(namespace_of(context, object)?.map(|namespace| namespace.labels().clone()).unwrap_or_default())
 }
 

@@ -11,7 +11,7 @@ use super::act::{self, EventNote, StepResult};
 use super::observed::{Observed, TenantState};
 use super::outcome::Outcome;
 use super::plan::{self, Plan};
-use super::{Context, Error, tenant_key, uid};
+use super::{Context, Error, live, tenant_key, uid};
 use crate::api::conditions::{ConditionType, find};
 use crate::api::status_patch::{Status, status_patch};
 use crate::api::{VppToken, VppTokenStatus};
@@ -47,7 +47,7 @@ pub async fn report(
             Ok(written) => {
                 if let Some(written) = &written {
                     // Before the lock to create is released: who takes it next must not see the intent.
-                    context.apply_written(written);
+                    context.apply_newest(written);
                 }
                 record_reported(context, &uid, &plan, &result.outcome, &observed);
                 // After the outcome is recorded, because publishing an event may take long.
@@ -59,12 +59,10 @@ pub async fn report(
             }
             Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(forget_deleted(context, &uid)),
             Err(kube::Error::Api(status)) if status.is_conflict() => {
-                match api.get_opt(&object.name_any()).await? {
-                    Some(live) if live.metadata.uid == object.metadata.uid => object = live,
-                    _ => return Ok(forget_deleted(context, &uid)),
+                match live(context, &object).await? {
+                    Some(live) => object = live,
+                    None => return Ok(forget_deleted(context, &uid)),
                 }
-                // The next decision must not be made on the cache that was behind.
-                context.local_state.change(&uid, |state| state.version = object.resource_version());
                 if result.outcome.as_ref().is_some_and(|outcome| !outcome.must_persist()) {
                     // It was decided on a status that does not exist any more. An intent in the present one is another
                     // process's, and may have been sent, even if both were decided at the same time.
@@ -118,7 +116,7 @@ pub(super) async fn write_planned_status(context: &Context, object: &mut VppToke
     match write(&api, object, &plan.status).await {
         Ok(None) => Ok(true),
         Ok(Some(written)) => {
-            context.apply_written(&written);
+            context.apply_newest(&written);
             publish_changes(context, object, &plan.status).await;
             *object = written;
             Ok(true)
