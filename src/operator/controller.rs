@@ -18,9 +18,11 @@ use super::metrics::Metrics;
 use super::watch_state::{Kind, WatchState, is_read};
 use super::watches::Scope;
 use crate::api::{SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
+use crate::vpptoken::caches::TokenCache;
+use crate::vpptoken::context::{Context, Error, Trigger};
 use crate::vpptoken::creates::Name;
+use crate::vpptoken::reconcile::reconcile;
 use crate::vpptoken::references::References;
-use crate::vpptoken::{self, Context, Error, TokenCache, Trigger};
 
 /// No limit here: a reconcile that is at Graph must not block others. [`Context::workers`] limits them.
 const CONCURRENCY: u16 = 0;
@@ -151,7 +153,7 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
                 };
                 let began = Instant::now();
                 // A panic in one reconcile would end them all.
-                let reconcile = Box::pin(vpptoken::reconcile(object, context, slot));
+                let reconcile = Box::pin(reconcile(object, context, slot));
                 let outcome = AssertUnwindSafe(reconcile).catch_unwind().await;
                 let outcome = outcome.unwrap_or(Err(Error::Panicked));
                 metrics.reconciled(outcome.is_ok(), began.elapsed());

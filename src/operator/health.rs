@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::metrics::Metrics;
 use super::watch_state::{Kind, WatchState};
 use crate::clock::Clock;
-use crate::vpptoken::Caches;
+use crate::vpptoken::caches::Caches;
 
 /// How often the runtime signals that it works.
 const BEAT_INTERVAL: Duration = Duration::from_secs(5);

@@ -15,7 +15,7 @@ use super::watch_state::{Kind, WatchState};
 use super::watches::Scope;
 use crate::api::conditions::{ConditionType, find};
 use crate::graph::Operation;
-use crate::vpptoken::Caches;
+use crate::vpptoken::caches::Caches;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {

@@ -22,7 +22,7 @@ use crate::api::FIELD_MANAGER;
 use crate::clock::{Clock, Random};
 use crate::graph::{Endpoints, Transport};
 use crate::tenant::{Limits, TenantRegistry, Timings};
-use crate::vpptoken::Context;
+use crate::vpptoken::context::Context;
 use crate::vpptoken::events::Events;
 use crate::vpptoken::local_state::LocalState;
 use metrics::Metrics;

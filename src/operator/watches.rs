@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use super::watch_state::{Kind, Watch, Watches};
 use crate::api::status_patch::is_of_other_manager;
 use crate::api::{ClusterGraphTenant, GraphTenant, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
-use crate::vpptoken::{Caches, SecretVersions, TokenCache, VersionsByNamespace, secret_version};
+use crate::vpptoken::caches::{Caches, SecretVersions, TokenCache, VersionsByNamespace, secret_version};
 
 /// Objects of one page of a list: a page is in memory as a whole, in text and parsed.
 const PAGE_SIZE: u32 = 100;

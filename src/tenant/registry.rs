@@ -9,7 +9,7 @@ use kube::core::{Selector, SelectorExt};
 use super::Session;
 use crate::api::{
     AllowedNamespaces, AllowedNamespacesFrom, AllowedOperation, ClusterGraphTenantSpec, Reason, TenantKind, TenantRef,
-    TokenEncoding, VppTokenTenant,
+    TokenEncoding, VppToken, VppTokenTenant,
 };
 
 /// A tenant object.
@@ -24,6 +24,11 @@ pub struct TenantKey {
 }
 
 impl TenantKey {
+    /// The one that a VppToken refers to; none of a VppToken without a namespace, which no API server has.
+    pub fn of_token(object: &VppToken) -> Option<Self> {
+        Some(Self::of(&object.spec.tenant_ref, object.metadata.namespace.as_deref()?))
+    }
+
     /// The object that a reference from a namespace leads to.
     pub fn of(reference: &TenantRef, namespace: &str) -> Self {
         Self {

@@ -9,16 +9,16 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::claims::{CreateKey, tenant_name};
+use super::context::{Context, Error, namespace, uid};
 use super::local_state::ReadFile;
 use super::observe::{VersionedFile, read_file};
 use super::observed::{FileProblem, Observed, StepKind, TenantState, TryStart, UnsentIntent};
 use super::outcome::Outcome;
 use super::plan::{Step, Wanted};
 use super::references::References;
-use super::{Context, Error, namespace, tenant_key, uid};
 use crate::api::{AccountType, FINALIZER, PendingCreate, Uploaded, VppToken};
 use crate::graph::{GraphError, NewToken, TokenPatch, TokenSettings};
-use crate::tenant::{Field, IntentPermit, Session, Tenant, WritePermit};
+use crate::tenant::{Field, IntentPermit, Session, Tenant, TenantKey, WritePermit};
 use crate::token_file::TokenFile;
 
 /// An event to be shown.
@@ -101,7 +101,7 @@ pub async fn act(
             Ok(result)
         }
         _ => {
-            let Some(Some(tenant)) = tenant_key(object).and_then(|key| context.registry.find(&key)) else {
+            let Some(Some(tenant)) = TenantKey::of_token(object).and_then(|key| context.registry.find(&key)) else {
                 return Ok(StepResult::default());
             };
             let (Ok(session), TenantState::Known(known)) = (&tenant.session, &observed.tenant) else {

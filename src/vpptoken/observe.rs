@@ -11,12 +11,13 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, CustomResourceExt, ResourceExt};
 
+use super::caches::secret_version;
 use super::claims::{CreateKey, tenant_name};
+use super::context::{Context, Error, namespace, uid};
 use super::local_state::{ObjectState, Own, ReadFile};
 use super::observed::{
     FileFacts, FileProblem, KnownTenant, Object, Observed, Others, Permission, TenantState, bounded_request,
 };
-use super::{Context, Error, namespace, secret_version, tenant_key, uid};
 use crate::api::{
     ClusterGraphTenant, FINALIZER, Reason, SYNC_REQUESTED_AT, TenantKind, TokenEncoding, UPLOAD_REQUESTED_AT, VppToken,
     VppTokenTenant,
@@ -186,7 +187,7 @@ fn others(
     let name = tenant_name(identity);
     let overdue = context.clock.now().checked_sub(context.timings.unknown_outcome).unwrap_or(Timestamp::MIN);
     // Another process may have sent a create long after its intent, and until it ended, just before this one began.
-    let is_new = tenant_key(object).is_none_or(|key| match context.registry.find(&key) {
+    let is_new = TenantKey::of_token(object).is_none_or(|key| match context.registry.find(&key) {
         Some(Some(Tenant { session: Ok(session), .. })) => session.view().opened > overdue,
         _ => true,
     });

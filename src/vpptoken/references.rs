@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kube::ResourceExt;
 
 use super::creates::Name;
-use super::{plan, tenant_key};
+use super::plan;
 use crate::api::{FINALIZER, VppToken};
 use crate::tenant::TenantKey;
 
@@ -31,7 +31,7 @@ impl Refers {
     fn of(object: &VppToken) -> Option<Self> {
         Some(Self {
             name: (object.namespace()?, object.name_any()),
-            tenant: tenant_key(object)?,
+            tenant: TenantKey::of_token(object)?,
             secret: object.spec.token_secret_ref.as_ref().map(|reference| reference.name.clone()),
             token_id: object.status.as_ref().and_then(|status| status.token_id.clone()),
             awaits_its_turn: plan::awaits_its_turn(object.status.as_ref()),
@@ -232,7 +232,7 @@ mod tests {
         for (name, id) in [("a", Some("1")), ("b", Some("2")), ("c", None)] {
             assert_eq!(references.apply(&object(name, id)), name == "a", "the tenant object is in use then");
         }
-        let tenant = tenant_key(&object("a", None)).unwrap();
+        let tenant = TenantKey::of_token(&object("a", None)).unwrap();
         let of_tokens = |references: &References, ids: &[&str]| {
             names(references.of_tokens(&tenant, &ids.iter().map(|id| (*id).to_owned()).collect()))
         };
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(names(references.awaiting_deletion()), ["a"], "another one has its token");
         assert_eq!(names(references.awaiting_claim()), ["a"]);
         assert!(!references.apply(&now));
-        let tenant = tenant_key(&now).unwrap();
+        let tenant = TenantKey::of_token(&now).unwrap();
         assert_eq!(references.tenants(), BTreeSet::from([tenant.clone()]));
         assert!(!references.has_finalized(&tenant, false));
         let finalized = changed(

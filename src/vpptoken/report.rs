@@ -8,13 +8,14 @@ use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 
 use super::act::{self, EventNote, StepResult};
+use super::context::{Context, Error, live, uid};
 use super::observed::{Observed, TenantState};
 use super::outcome::Outcome;
 use super::plan::{self, Plan};
-use super::{Context, Error, live, tenant_key, uid};
 use crate::api::conditions::{ConditionType, find};
 use crate::api::status_patch::{Status, status_patch};
 use crate::api::{VppToken, VppTokenStatus};
+use crate::tenant::TenantKey;
 
 /// After this many conflicts the write is retried later.
 const MAX_CONFLICTS: usize = 5;
@@ -98,7 +99,7 @@ pub(super) fn plan_again(
     observed.now = context.clock.now();
     observed.wall = context.clock.wall();
     if let (TenantState::Known(known), Some(Some(tenant))) =
-        (&mut observed.tenant, tenant_key(object).and_then(|key| context.registry.find(&key)))
+        (&mut observed.tenant, TenantKey::of_token(object).and_then(|key| context.registry.find(&key)))
         && let Ok(session) = &tenant.session
     {
         known.view = session.view();
@@ -175,7 +176,9 @@ fn forget_deleted(context: &Context, uid: &str) -> Option<Plan> {
 /// Asks for the list that a plan waits for, once the plan's status is written. True when there has been one meanwhile.
 pub(super) fn want_list(context: &Context, object: &VppToken, plan: &Plan) -> bool {
     let Some(after) = plan.list_after else { return false };
-    let Some(Some(tenant)) = tenant_key(object).and_then(|key| context.registry.find(&key)) else { return false };
+    let Some(Some(tenant)) = TenantKey::of_token(object).and_then(|key| context.registry.find(&key)) else {
+        return false;
+    };
     let Ok(session) = &tenant.session else { return false };
     // A recorded intent counts from when it was written.
     let unsent = object.uid().and_then(|uid| context.local_state.object_state(&uid).attempts.unsent_intent);

@@ -28,9 +28,10 @@ use crate::schedule::duration;
 use crate::tenant::{
     Callbacks, Change, Session, SessionSettings, Tenant, TenantKey, TenantRegistry, Unusable, WriteRateLimiters,
 };
+use crate::vpptoken::caches::TokenCache;
 use crate::vpptoken::claims::tenant_name;
+use crate::vpptoken::context::Context;
 use crate::vpptoken::references::References;
-use crate::vpptoken::{Context, TokenCache};
 use objects::TenantObject;
 use status::WriteOutcome;
 

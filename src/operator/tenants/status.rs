@@ -13,7 +13,8 @@ use crate::api::{ClusterGraphTenant, GraphTenant, Reason, TenantKind, TenantStat
 use crate::graph::ErrorKind;
 use crate::tenant::{Problem, TenantKey, TenantView, Unusable};
 use crate::vpptoken::claims::Claims;
-use crate::vpptoken::{Context, plan};
+use crate::vpptoken::context::Context;
+use crate::vpptoken::plan;
 
 /// How the write of a status ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,112 @@
+//! What all reconciles work with.
+
+use std::sync::Arc;
+
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::Semaphore;
+
+use super::caches::Caches;
+use super::creates::Name;
+use super::events::Events;
+use super::local_state::LocalState;
+use crate::api::VppToken;
+use crate::clock::{Clock, Random};
+use crate::tenant::{TenantRegistry, Timings};
+
+/// What could not be read from or written to Kubernetes. Failures of Graph are not errors here but part of what is
+/// observed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused, or could not be reached.
+    #[error("Kubernetes: {0}")]
+    Kubernetes(#[from] kube::Error),
+    /// The object has no UID or namespace, which no object from an API server lacks.
+    #[error("the object has no {0}")]
+    Incomplete(&'static str),
+    /// The reconcile panicked. The panic's own message is not shown, because it may quote a secret.
+    #[error("a fault of the operator: the reconcile of this object panicked")]
+    Panicked,
+}
+
+/// Triggers a reconcile of the VppToken with a namespace and a name.
+pub type Trigger = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
+/// Everything that a reconcile works with.
+pub struct Context {
+    /// The time.
+    pub clock: Clock,
+    /// Jitter.
+    pub random: Random,
+    /// Kubernetes.
+    pub client: Client,
+    /// The caches.
+    pub caches: Caches,
+    /// The tenants in use.
+    pub registry: Arc<TenantRegistry>,
+    /// Notified when a VppToken refers to a tenant object that was not looked up yet, or uses one in another way than before.
+    pub tenant_wanted: Arc<tokio::sync::Notify>,
+    /// What the process remembers.
+    pub local_state: LocalState,
+    /// The durations that the rules use.
+    pub timings: Timings,
+    /// Writes events.
+    pub events: Events,
+    /// Triggers other reconciles.
+    pub trigger: Trigger,
+    /// How many reconciles work at a time, those that are at Graph apart.
+    pub workers: Arc<Semaphore>,
+}
+
+impl Context {
+    /// An object as this process has written it, or read it past the cache: see [`LocalState::apply_newest`].
+    pub(super) fn apply_newest(&self, object: &VppToken) {
+        if self.local_state.apply_newest(object) {
+            self.tenant_wanted.notify_one();
+        }
+    }
+
+    /// Triggers the reconciles of several VppTokens.
+    pub fn trigger_all(&self, names: impl IntoIterator<Item = Name>) {
+        for (namespace, name) in names {
+            (self.trigger)(&namespace, &name);
+        }
+    }
+
+    /// The VppTokens of an object's namespace.
+    ///
+    /// # Errors
+    /// When the object has none.
+    pub(super) fn api(&self, object: &VppToken) -> Result<Api<VppToken>, Error> {
+        Ok(Api::namespaced(self.client.clone(), namespace(object)?))
+    }
+}
+
+/// The namespace.
+///
+/// # Errors
+/// When it has none, which no VppToken of an API server lacks.
+pub(super) fn namespace(object: &VppToken) -> Result<&str, Error> {
+    object.metadata.namespace.as_deref().ok_or(Error::Incomplete("namespace"))
+}
+
+/// The UID.
+///
+/// # Errors
+/// Likewise.
+pub(super) fn uid(object: &VppToken) -> Result<&str, Error> {
+    object.metadata.uid.as_deref().ok_or(Error::Incomplete("UID"))
+}
+
+/// The object as it is now; none when it was deleted, also when another object has its name. The next reconcile must not begin
+/// with a cache that is behind it.
+///
+/// # Errors
+/// When Kubernetes can't be read.
+pub(super) async fn live(context: &Context, object: &VppToken) -> Result<Option<VppToken>, Error> {
+    let live = context.api(object)?.get_opt(&object.name_any()).await?;
+    let live = live.filter(|live| live.metadata.uid == object.metadata.uid);
+    if let Some(live) = &live {
+        context.apply_newest(live);
+    }
+    Ok(live)
+}

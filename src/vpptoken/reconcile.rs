@@ -1,0 +1,237 @@
+//! One reconcile: observe, plan, act, report. One step and one status write at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::act::{self, Permit, StepResult};
+use super::context::{Context, Error, live};
+use super::observe::{self, LiveReads};
+use super::observed::Observed;
+use super::plan::{self, PermitKind, Plan, Step};
+use super::report;
+use crate::api::VppToken;
+use crate::tenant::{Session, TenantKey};
+
+/// A decision, and what it was made on.
+struct Decision {
+    object: VppToken,
+    observed: Observed,
+    plan: Plan,
+}
+
+/// Brings one VppToken one step nearer to what it asks for. It never waits for a permit: when none is free, it ends, and the
+/// VppToken is triggered when one is reserved for it. The worker slot is given up while Graph is asked.
+///
+/// # Errors
+/// When Kubernetes can't be read or written.
+pub async fn reconcile(
+    object: Arc<VppToken>,
+    context: Arc<Context>,
+    slot: OwnedSemaphorePermit,
+) -> Result<Action, Error> {
+    let object = context.local_state.newest(object);
+    let decision = decide(&context, Arc::unwrap_or_clone(object), None).await?;
+    let permit = match request_permit(&context, &decision) {
+        Requested::Nothing => None,
+        Requested::Permit(permit) => Some(permit),
+        Requested::Ticket => return report_queued(&context, decision).await,
+    };
+    let Some(decision) = decide_on_live_reads(&context, decision).await? else { return Ok(Action::await_change()) };
+    let decision = match report_first(&context, decision).await? {
+        Ok(decision) => decision,
+        Err(action) => return Ok(action),
+    };
+    let mut slot = Some(slot);
+    slot.take_if(|_| decision.plan.step.as_ref().is_some_and(Step::is_at_graph));
+    let decision = confirm_upload(&context, decision).await?;
+    let result = carry_out(&context, &decision, permit).await?;
+    let _slot = match slot {
+        Some(slot) => Some(slot),
+        None => Arc::clone(&context.workers).acquire_owned().await.ok(),
+    };
+    report_result(&context, decision, result).await
+}
+
+/// A VppToken that waits for a permit is reconciled after this at the latest, even if nothing triggers it.
+const QUEUED_REQUEUE: Duration = Duration::from_secs(60);
+
+async fn decide(context: &Context, object: VppToken, live: Option<LiveReads>) -> Result<Decision, Error> {
+    let observed = observe::observe(context, &object, live).await?;
+    let plan = plan::plan(&observed);
+    Ok(Decision { object, observed, plan })
+}
+
+/// The same decision on what the API server has now, if it is one that must not be made on caches; none when the object was
+/// deleted.
+async fn decide_on_live_reads(context: &Context, decision: Decision) -> Result<Option<Decision>, Error> {
+    if !decision.plan.step.as_ref().is_some_and(Step::needs_live_reads) {
+        return Ok(Some(decision));
+    }
+    let reads = observe::read_live(context, &decision.object);
+    let (object, reads) = futures::try_join!(live(context, &decision.object), reads)?;
+    match object {
+        Some(object) => decide(context, object, Some(reads)).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What became of asking for a permit.
+enum Requested {
+    /// Nothing is to be written.
+    Nothing,
+    /// A permit is there.
+    Permit(Permit),
+    /// There is none yet.
+    Ticket,
+}
+
+fn request_permit(context: &Context, Decision { object, plan, .. }: &Decision) -> Requested {
+    let Some(uid) = object.metadata.uid.as_deref() else { return Requested::Nothing };
+    let limiter = session(context, object).map(|session| session.limiter());
+    let is_known = context.local_state.set_limiter(uid, limiter.as_ref());
+    let Some(limiter) = limiter.filter(|_| is_known) else { return Requested::Nothing };
+    let reference = ObjectRef::from_obj(object);
+    let permit = match plan.step.as_ref().and_then(Step::needed_permit) {
+        None => {
+            limiter.record_unwanted(uid);
+            return Requested::Nothing;
+        }
+        Some(PermitKind::Intent) if context.local_state.has_intent_permit(uid) => Some(Permit::Intent(None)),
+        Some(PermitKind::Intent) => limiter.request_intent(uid, &reference).map(|permit| Permit::Intent(Some(permit))),
+        Some(PermitKind::Write(priority)) => limiter.request(uid, &reference, priority).map(Permit::Write),
+    };
+    if !context.local_state.is_known(uid) {
+        // It was deleted meanwhile, and nobody else would withdraw its ticket.
+        limiter.withdraw(uid);
+    }
+    permit.map_or(Requested::Ticket, Requested::Permit)
+}
+
+/// The status shows what the object waits for.
+async fn report_queued(context: &Context, mut decision: Decision) -> Result<Action, Error> {
+    if decision.plan.is_first_try(&decision.observed)
+        && let Err(action) = write_planned_status(context, &mut decision).await?
+    {
+        return Ok(action);
+    }
+    Ok(Action::requeue(QUEUED_REQUEUE))
+}
+
+/// Reports a step that has to be reported before it is taken. If the object changed meanwhile, the step is not taken.
+async fn report_first(context: &Context, mut decision: Decision) -> Result<Result<Decision, Action>, Error> {
+    if decision.plan.is_reported_first(&decision.observed)
+        && let Err(action) = write_planned_status(context, &mut decision).await?
+    {
+        return Ok(Err(action));
+    }
+    Ok(Ok(decision))
+}
+
+/// What to do instead when the object changed meanwhile, or was deleted.
+async fn write_planned_status(context: &Context, decision: &mut Decision) -> Result<Result<(), Action>, Error> {
+    if report::write_planned_status(context, &mut decision.object, &decision.plan).await? {
+        return Ok(Ok(()));
+    }
+    Ok(Err(match live(context, &decision.object).await? {
+        Some(_) => Action::requeue(Duration::ZERO),
+        None => Action::await_change(),
+    }))
+}
+
+/// What Graph has now decides whether a file is uploaded: it is asked with the permit in hand, so that the upload follows at
+/// once.
+async fn confirm_upload(context: &Context, mut decision: Decision) -> Result<Decision, Error> {
+    if let Some(step @ Step::ConfirmUpload { .. }) = &decision.plan.step {
+        act::act(context, &decision.object, &decision.observed, step, None).await?;
+        decision.plan = report::plan_again(context, &decision.object, &mut decision.observed, &None);
+    }
+    Ok(decision)
+}
+
+async fn carry_out(context: &Context, decision: &Decision, permit: Option<Permit>) -> Result<StepResult, Error> {
+    match &decision.plan.step {
+        Some(step) => act::act(context, &decision.object, &decision.observed, step, permit).await,
+        None => Ok(StepResult::default()),
+    }
+}
+
+async fn report_result(context: &Context, decision: Decision, result: StepResult) -> Result<Action, Error> {
+    let reference = decision.object.clone();
+    let Some(plan) = report::report(context, decision.object, decision.observed, result).await? else {
+        return Ok(Action::await_change());
+    };
+    if report::want_list(context, &reference, &plan) {
+        return Ok(Action::requeue(Duration::ZERO));
+    }
+    Ok(Action::requeue(plan.requeue_after().unsigned_abs()))
+}
+
+/// The session with the object's tenant.
+fn session(context: &Context, object: &VppToken) -> Option<Arc<Session>> {
+    let tenant = context.registry.find(&TenantKey::of_token(object)?)??;
+    tenant.session.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use api_server::{ApiServer, Definitions};
+    use jiff::Timestamp;
+    use kube::runtime::events::Reporter;
+    use kube::runtime::reflector;
+    use kube::{Api, Client, ResourceExt};
+    use serde_json::json;
+    use tokio::sync::Semaphore;
+
+    use super::super::caches::Caches;
+    use super::super::events::Events;
+    use super::super::local_state::LocalState;
+    use super::*;
+    use crate::clock::{Clock, Random};
+    use crate::tenant::Timings;
+
+    #[tokio::test]
+    async fn a_status_that_conflicts_is_written_on_the_live_object_at_the_next_try() {
+        let definitions = crate::api::crds().into_iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
+        let definitions = Definitions::new(definitions).unwrap();
+        let kubernetes = ApiServer::new(Arc::new(Timestamp::now), &definitions, api_server::Options::default());
+        kubernetes.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "devices" } }));
+        // With this policy the finalizer is due, which is reported before it is written.
+        kubernetes.apply(&json!({
+            "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken",
+            "metadata": { "name": "berlin", "namespace": "devices" },
+            "spec": {
+                "tokenSecretRef": { "name": "berlin" }, "appleId": "vpp@contoso.example", "deletionPolicy": "Delete",
+            },
+        }));
+        let client = Client::new(kubernetes.service("operator"), "devices");
+        let tokens: Api<VppToken> = Api::namespaced(client.clone(), "devices");
+        let cached = Arc::new(tokens.get("berlin").await.unwrap());
+        let (store, _) = reflector::store();
+        let context = Arc::new(Context {
+            clock: Clock::system(),
+            random: Random::seeded(1),
+            client: client.clone(),
+            caches: Caches { tokens: Vec::new(), secrets: Vec::new(), namespaces: store },
+            registry: Arc::default(),
+            tenant_wanted: Arc::default(),
+            local_state: LocalState::default(),
+            timings: Timings::default(),
+            events: Events::new(client, Reporter { controller: "test".into(), instance: None }),
+            trigger: Arc::new(|_, _| {}),
+            workers: Arc::new(Semaphore::new(1)),
+        });
+        context.local_state.apply_listed(&cached);
+        // The object changes, and the cache does not show it.
+        kubernetes.merge("VppToken", "devices", "berlin", &json!({ "metadata": { "labels": { "a": "b" } } }));
+        let slot = || async { Arc::clone(&context.workers).acquire_owned().await.unwrap() };
+        let action = reconcile(Arc::clone(&cached), Arc::clone(&context), slot().await).await.unwrap();
+        assert_eq!(action, Action::requeue(Duration::ZERO));
+        assert_eq!(tokens.get("berlin").await.unwrap().finalizers(), [""; 0]);
+        reconcile(cached, Arc::clone(&context), slot().await).await.unwrap();
+        assert_eq!(tokens.get("berlin").await.unwrap().finalizers(), [crate::api::FINALIZER]);
+    }
+}
