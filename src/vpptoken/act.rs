@@ -1,6 +1,7 @@
 //! Carries out one step and returns its result.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -12,11 +13,11 @@ use super::claims::{CreateKey, tenant_name};
 use super::context::{Context, Error, namespace, uid};
 use super::local_state::ReadFile;
 use super::observe::{VersionedFile, read_file};
-use super::observed::{FileProblem, Observed, StepKind, TenantState, TryStart, UnsentIntent};
+use super::observed::{FileFacts, FileProblem, Observed, StepKind, TenantState, TryStart, UnsentIntent};
 use super::outcome::Outcome;
-use super::plan::{Step, Wanted};
+use super::plan::{self, Step, Wanted, Write};
 use super::references::References;
-use crate::api::{AccountType, FINALIZER, PendingCreate, Uploaded, VppToken};
+use crate::api::{FINALIZER, PendingCreate, Uploaded, VppToken};
 use crate::graph::{GraphError, NewToken, TokenPatch, TokenSettings};
 use crate::tenant::{Field, IntentPermit, Session, Tenant, TenantKey, WritePermit};
 use crate::token_file::TokenFile;
@@ -68,11 +69,9 @@ pub async fn act(
     permit: Option<Permit>,
 ) -> Result<StepResult, Error> {
     match step {
-        Step::AbandonIntent => {
+        Step::AbandonIntent { since } => {
             unlock_create(context, uid(object)?);
-            let pending = observed.status.pending_create.as_ref();
-            let outcome = pending.map(|pending| Outcome::IntentAbandoned { since: pending.since });
-            Ok(StepResult { outcome, ..StepResult::default() })
+            Ok(StepResult { outcome: Some(Outcome::IntentAbandoned { since: *since }), ..StepResult::default() })
         }
         Step::Note(uploaded) => Ok(StepResult {
             outcome: Some(Outcome::Uploaded { uploaded: uploaded.clone(), request: None }),
@@ -100,20 +99,16 @@ pub async fn act(
             result.event = warning.clone().map(|note| EventNote { warning: true, reason: "TokenRetained", note });
             Ok(result)
         }
-        _ => {
-            let Some(Some(tenant)) = TenantKey::of_token(object).and_then(|key| context.registry.find(&key)) else {
-                return Ok(StepResult::default());
-            };
-            let (Ok(session), TenantState::Known(known)) = (&tenant.session, &observed.tenant) else {
-                return Ok(StepResult::default());
-            };
-            if known.identity != tenant.identity {
-                // The tenant object now stands for another tenant than the one that the decision was made for.
-                return Ok(StepResult::default());
-            }
-            let actor = Actor { context, object, observed, uid: uid(object)?, tenant: &tenant, session };
-            actor.act(step, permit).await
-        }
+        Step::RecordIntent(_)
+        | Step::Adopt { .. }
+        | Step::Bind { .. }
+        | Step::Confirm { .. }
+        | Step::ConfirmUpload { .. }
+        | Step::Write(_) => match Actor::new(context, object, observed)? {
+            Some(actor) => actor.act(step, permit).await,
+            // The tenant object now stands for another tenant than the one that the decision was made for.
+            None => Ok(StepResult::default()),
+        },
     }
 }
 
@@ -138,51 +133,79 @@ async fn finalizer(context: &Context, object: &VppToken, add: bool) -> Result<St
     }
 }
 
+/// Carries out the steps that need the tenant.
 struct Actor<'a> {
     context: &'a Context,
     object: &'a VppToken,
     observed: &'a Observed,
     uid: &'a str,
-    tenant: &'a Tenant,
-    session: &'a Session,
+    tenant: Tenant,
+    session: Arc<Session>,
 }
 
-impl Actor<'_> {
+impl<'a> Actor<'a> {
+    /// None when the tenant is not the one that the decision was made for any more.
+    fn new(context: &'a Context, object: &'a VppToken, observed: &'a Observed) -> Result<Option<Self>, Error> {
+        let found = TenantKey::of_token(object).and_then(|key| context.registry.find(&key));
+        let Some(Some(tenant)) = found else { return Ok(None) };
+        let (Ok(session), TenantState::Known(known)) = (&tenant.session, &observed.tenant) else { return Ok(None) };
+        if known.identity != tenant.identity {
+            return Ok(None);
+        }
+        let session = Arc::clone(session);
+        Ok(Some(Self { context, object, observed, uid: uid(object)?, tenant, session }))
+    }
+
     async fn act(&self, step: &Step, permit: Option<Permit>) -> Result<StepResult, Error> {
-        match (step, permit) {
-            (Step::RecordIntent(pending), Some(Permit::Intent(permit))) => self.record_intent(permit, pending),
-            (Step::Adopt { id, uploaded }, _) => {
-                let event = if self.observed.status.pending_create.is_some() && self.observed.unsent_intent().is_none()
-                {
-                    event_note(
-                        "Created",
-                        format!("Found the token {id}, which a create whose answer was lost has made."),
-                    )
-                } else {
-                    event_note("Adopted", format!("Took over the token {id}, which Graph already had."))
-                };
-                Ok(self.take_ownership(id, Some(uploaded.clone()), None, event))
+        match step {
+            Step::RecordIntent(pending) => match permit {
+                Some(Permit::Intent(permit)) => self.record_intent(permit, pending),
+                Some(Permit::Write(_)) | None => Ok(StepResult::default()),
+            },
+            Step::Write(write) => match permit {
+                Some(Permit::Write(permit)) => self.write(write, permit).await,
+                Some(Permit::Intent(_)) | None => Ok(StepResult::default()),
+            },
+            Step::Adopt { id, uploaded, is_own_create: true } => {
+                let note = format!("Found the token {id}, which a create whose answer was lost has made.");
+                Ok(self.take_ownership(id, Some(uploaded.clone()), None, event_note("Created", note)))
             }
-            (Step::Bind { id }, _) => {
+            Step::Adopt { id, uploaded, is_own_create: false } => {
+                let note = format!("Took over the token {id}, which Graph already had.");
+                Ok(self.take_ownership(id, Some(uploaded.clone()), None, event_note("Adopted", note)))
+            }
+            Step::Bind { id } => {
                 let event = event_note("Bound", format!("Took over the token {id} by its id."));
                 Ok(self.take_ownership(id, None, None, event))
             }
-            (Step::Confirm { id } | Step::ConfirmUpload { id }, _) => {
+            Step::Confirm { id } => {
                 let began = self.context.clock.now();
-                let outcome = match step {
-                    Step::ConfirmUpload { .. } => self.session.confirm_before_write(id).await,
-                    _ => self.session.confirm(id).await,
-                };
+                let outcome = self.session.confirm(id).await;
                 self.record_result(StepKind::Confirm, &outcome, began, None);
                 Ok(StepResult::default())
             }
-            (Step::Create, Some(Permit::Write(permit))) => self.create(permit).await,
-            (Step::Upload { id, request }, Some(Permit::Write(permit))) => self.upload(permit, id, request).await,
-            (Step::Update { id, fields }, Some(Permit::Write(permit))) => Ok(self.update(permit, id, fields).await),
-            (Step::Sync { id, request, .. }, Some(Permit::Write(permit))) => Ok(self.sync(permit, id, request).await),
-            (Step::Delete { id }, Some(Permit::Write(permit))) => Ok(self.delete(permit, id).await),
-            // A write needs a permit, and the other steps are carried out elsewhere.
-            _ => Ok(StepResult::default()),
+            Step::ConfirmUpload { id } => {
+                let began = self.context.clock.now();
+                let outcome = self.session.confirm_before_write(id).await;
+                self.record_result(StepKind::Confirm, &outcome, began, None);
+                Ok(StepResult::default())
+            }
+            Step::AddFinalizer
+            | Step::RemoveFinalizer { .. }
+            | Step::AbandonIntent { .. }
+            | Step::Note(_)
+            | Step::DeclineSync { .. }
+            | Step::DeclineUpload { .. } => Ok(StepResult::default()),
+        }
+    }
+
+    async fn write(&self, write: &Write, permit: WritePermit) -> Result<StepResult, Error> {
+        match write {
+            Write::Create(new) => self.create(permit, new).await,
+            Write::Upload { id, file, request } => self.upload(permit, id, file, request).await,
+            Write::Update { id, changes, settings } => Ok(self.update(permit, id, changes, settings).await),
+            Write::Sync { id, request, .. } => Ok(self.sync(permit, id, request).await),
+            Write::Delete { id } => Ok(self.delete(permit, id).await),
         }
     }
 
@@ -232,20 +255,11 @@ impl Actor<'_> {
         StepResult { outcome: Some(outcome), event, ..StepResult::default() }
     }
 
-    async fn create(&self, permit: WritePermit) -> Result<StepResult, Error> {
-        let Some(read) = self.file_as_decided().await? else { return Ok(StepResult::default()) };
+    async fn create(&self, permit: WritePermit, new: &plan::NewToken) -> Result<StepResult, Error> {
+        let Some(read) = self.read_decided(&new.file).await? else { return Ok(StepResult::default()) };
         let file = &read.file;
-        let spec = &self.observed.spec;
-        let written = super::plan::wanted(self.observed);
-        let token = NewToken {
-            token: self.to_send(file),
-            sensitive: file.sensitive(),
-            settings: TokenSettings {
-                vpp_token_account_type: Some(spec.vpp_token_account_type.unwrap_or(AccountType::Business).as_graph()),
-                ..self.settings(|field| written.iter().any(|(wanted, _)| *wanted == field))
-            },
-        };
-        let Some(pending) = &self.observed.status.pending_create else { return Ok(StepResult::default()) };
+        let token = NewToken { token: self.to_send(file), sensitive: file.sensitive(), settings: new.settings.clone() };
+        let pending = &new.pending;
         // A lock that has expired is taken again, unless another object has it.
         if !self.lock_create(pending, None)? || !self.context.local_state.set_create_in_flight(self.uid, true) {
             // The object was deleted meanwhile, or another object has the lock: the next reconcile sees that.
@@ -255,15 +269,14 @@ impl Actor<'_> {
         self.context.local_state.change(self.uid, |state| state.attempts.unsent_intent = None);
         let began = self.context.clock.now();
         let guard = CreateGuard { context: self.context, uid: self.uid };
-        let outcome = self.session.create(permit, &token, &written).await;
+        let outcome = self.session.create(permit, &token, &new.named).await;
         drop(guard);
         self.record_result(StepKind::Create, &outcome, began, None);
         match outcome {
             Ok(entity) => {
                 let note = format!("Created the token {} in Graph.", entity.id);
                 let uploaded = Some(self.uploaded(&read));
-                // The file has just been uploaded, which also answers a request for an upload.
-                let request = self.observed.object.upload_request.clone();
+                let request = new.request.clone();
                 let result = self.take_ownership(&entity.id, uploaded, request, event_note("Created", note));
                 // Also if the object was deleted meanwhile: the outcome is known.
                 unlock_create(self.context, self.uid);
@@ -281,8 +294,14 @@ impl Actor<'_> {
         }
     }
 
-    async fn upload(&self, permit: WritePermit, id: &str, request: &Option<String>) -> Result<StepResult, Error> {
-        let Some(read) = self.file_as_decided().await? else { return Ok(StepResult::default()) };
+    async fn upload(
+        &self,
+        permit: WritePermit,
+        id: &str,
+        decided: &FileFacts,
+        request: &Option<String>,
+    ) -> Result<StepResult, Error> {
+        let Some(read) = self.read_decided(decided).await? else { return Ok(StepResult::default()) };
         let file = &read.file;
         let patch = TokenPatch {
             token: Some(self.to_send(file)),
@@ -302,14 +321,16 @@ impl Actor<'_> {
         Ok(StepResult { outcome: Some(outcome), event, ..StepResult::default() })
     }
 
-    async fn update(&self, permit: WritePermit, id: &str, fields: &BTreeMap<Field, Wanted>) -> StepResult {
-        let patch = TokenPatch {
-            token: None,
-            sensitive: Vec::new(),
-            settings: self.settings(|field| fields.contains_key(&field)),
-        };
+    async fn update(
+        &self,
+        permit: WritePermit,
+        id: &str,
+        changes: &BTreeMap<Field, Wanted>,
+        settings: &TokenSettings,
+    ) -> StepResult {
+        let patch = TokenPatch { token: None, sensitive: Vec::new(), settings: settings.clone() };
         let written: Vec<(Field, String)> =
-            fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
+            changes.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
         let began = self.context.clock.now();
         let outcome = self.session.update(permit, id, &patch, &written).await;
         self.record_result(StepKind::Update, &outcome, began, None);
@@ -317,7 +338,7 @@ impl Actor<'_> {
             return StepResult::default();
         }
         self.context.local_state.change(self.uid, |state| state.attempts.record_sent(written));
-        let changes = fields.iter().map(|(field, Wanted { found, wanted })| {
+        let changes = changes.iter().map(|(field, Wanted { found, wanted })| {
             format!("{} from {} to {wanted}", field.as_str(), found.as_deref().unwrap_or("nothing"))
         });
         let changes = changes.collect::<Vec<_>>().join(", ");
@@ -337,8 +358,7 @@ impl Actor<'_> {
     }
 
     /// Reads the file now; none if it is not the one that the decision was made on.
-    async fn file_as_decided(&self) -> Result<Option<VersionedFile>, Error> {
-        let Ok(decided) = &self.observed.file else { return Ok(None) };
+    async fn read_decided(&self, decided: &FileFacts) -> Result<Option<VersionedFile>, Error> {
         let read = read_file(self.context, self.object).await?;
         let facts = read.as_ref().map(|read| read.facts(self.tenant.encoding)).map_err(Clone::clone);
         if facts.as_ref().is_ok_and(|facts| facts.sha256 == decided.sha256) {
@@ -349,30 +369,6 @@ impl Actor<'_> {
         let read = (facts != Err(FileProblem::NotReadable)).then_some(ReadFile { of, file: facts });
         self.context.local_state.change(self.uid, |state| state.file = read);
         Ok(None)
-    }
-
-    /// The manifest's values of the fields to be sent.
-    fn settings(&self, is_sent: impl Fn(Field) -> bool) -> TokenSettings {
-        let spec = &self.observed.spec;
-        TokenSettings {
-            apple_id: spec.apple_id.clone().filter(|_| is_sent(Field::AppleId)),
-            vpp_token_account_type: spec
-                .vpp_token_account_type
-                .filter(|_| is_sent(Field::AccountType))
-                .map(AccountType::as_graph),
-            country_or_region: spec.country_or_region.clone().filter(|_| is_sent(Field::CountryOrRegion)),
-            automatically_update_apps: spec
-                .automatically_update_apps
-                .filter(|_| is_sent(Field::AutomaticallyUpdateApps)),
-            display_name: spec.display_name.clone().filter(|_| is_sent(Field::DisplayName)),
-            role_scope_tag_ids: spec.role_scope_tag_ids.clone().filter(|_| is_sent(Field::RoleScopeTagIds)),
-            data_sharing_consent_granted: spec
-                .data_sharing_consent_granted
-                .filter(|_| is_sent(Field::DataSharingConsentGranted)),
-            claim_token_management_from_external_mdm: spec
-                .claim_token_management_from_external_mdm
-                .filter(|_| is_sent(Field::ClaimTokenManagement)),
-        }
     }
 
     fn to_send(&self, file: &TokenFile) -> SecretString {

@@ -10,7 +10,6 @@ use super::objects::TenantObject;
 use crate::api::conditions::{self, ConditionStatus, ConditionType, ConditionUpdate};
 use crate::api::status_patch::status_patch;
 use crate::api::{ClusterGraphTenant, GraphTenant, Reason, TenantKind, TenantStatus};
-use crate::graph::ErrorKind;
 use crate::tenant::{Problem, TenantKey, TenantView, Unusable};
 use crate::vpptoken::claims::Claims;
 use crate::vpptoken::context::Context;
@@ -154,15 +153,7 @@ fn of_session(problem: &Option<Problem>, is_listed: bool, warning: Option<&str>)
             ready(ConditionStatus::Unknown, Reason::TenantNotRead, message)
         };
     };
-    let sentence = problem.error.summary();
-    let (reason, message) = match problem.error.kind {
-        ErrorKind::Credentials => (Reason::CredentialsRefused, sentence),
-        ErrorKind::Forbidden | ErrorKind::Unauthorized => {
-            (Reason::PermissionMissing, plan::permission_sentence(&sentence))
-        }
-        ErrorKind::Throttled => (Reason::Throttled, sentence),
-        _ => (Reason::GraphUnavailable, sentence),
-    };
+    let (reason, message) = plan::list_failure(&problem.error);
     ready(ConditionStatus::False, reason, message)
 }
 

@@ -4,15 +4,17 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::draft::Draft;
+use super::draft::{Blocker, Draft};
 use super::equality::{Comparison, Identity, Likeness, same};
 use super::file::{file_may_be_sent, stall_on_file_problem, stall_on_incomplete_spec};
 use super::messages::{list_of, list_of_differences, time};
-use super::step::Step;
+use super::ownership::{stall_on_owner, stall_on_owner_of_file};
+use super::settings::{settings, wanted};
+use super::step::{NewToken, Step, Write};
 use super::vanishing::wait_until_vanished;
 use crate::api::conditions::{ConditionType, find};
-use crate::api::{ClaimedByAnother, PendingCreate, Reason, Uploaded};
-use crate::graph::Entity;
+use crate::api::{AccountType, PendingCreate, Reason, Uploaded};
+use crate::graph::{Entity, TokenSettings};
 use crate::tenant::Entry;
 use crate::vpptoken::observed::{FileFacts, KnownTenant, Observed, Permission, StepKind};
 
@@ -42,7 +44,7 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
         if draft.observed.unsent_intent().is_none() && !was_not_carried_out(draft, tenant, &pending) {
             return;
         }
-        draft.step(Step::AbandonIntent);
+        draft.step(abandon(&pending));
     }
     if !tenant.allowed.contains(&Permission::Bind) {
         return not_allowed(draft, "Bind", "take over a token by tokenId");
@@ -51,7 +53,7 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
     let entry =
         snapshot.entry(&id).or_else(|| snapshot.listed().find(|entry| entry.entity.id.eq_ignore_ascii_case(&id)));
     match entry.map(|entry| entry.entity.id.clone()) {
-        Some(id) if draft.observed.others.claims.contains(&id) => claimed(draft, &id),
+        Some(id) if draft.observed.others.claims.contains(&id) => stall_on_owner(draft, &id),
         Some(_) if awaits_namespace(draft) => {}
         Some(id) => {
             draft.set_progress(Reason::Updating, format!("The token {id} is being taken over."));
@@ -63,11 +65,11 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
             && stalled_before(draft).is_none_or(|stalled| stalled.reason != Reason::TokenNotFound.as_str()) =>
         {
             let looked_for = format!("The token {id}, which tokenId names, is being looked for.");
-            let blockers = draft.blockers.len();
-            draft.try_step(Step::Confirm { id });
-            for blocker in &mut draft.blockers[blockers..] {
-                blocker.message = format!("{looked_for} {}", blocker.message);
-            }
+            let blocker = draft.offer(Step::Confirm { id }).blocker;
+            draft.blockers.extend(blocker.map(|blocker| {
+                let message = format!("{looked_for} {}", blocker.message);
+                Blocker { message, ..blocker }
+            }));
             draft.set_progress(Reason::Updating, looked_for);
         }
         None => draft.stall(
@@ -89,7 +91,7 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
                 if was_not_carried_out(draft, tenant, &pending) {
                     // Whatever blocks the next try, others need not wait for this one any more.
                     set_creating(draft);
-                    draft.step(Step::AbandonIntent);
+                    draft.step(abandon(&pending));
                 }
             }
         }
@@ -114,13 +116,11 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
                 .into(),
         );
     }
-    let blockers = draft.blockers.len();
-    if let Some(adopt) = choose(draft, tenant, new) {
-        draft.step(adopt);
-        return;
-    }
-    if draft.blockers.len() > blockers || !may_create(draft, tenant) || draft.is_blocked(StepKind::Create) {
-        return;
+    match find_match(draft, tenant, new) {
+        Match::Adopt { id, uploaded } => return draft.step(Step::Adopt { id, uploaded, is_own_create: false }),
+        Match::Blocked => return,
+        Match::None if !may_create(draft, tenant) || draft.is_blocked(StepKind::Create) => return,
+        Match::None => {}
     }
     let NewFile { file, apple_id } = new;
     let pending = PendingCreate {
@@ -144,7 +144,7 @@ pub(super) fn resolve(draft: &mut Draft, tenant: &KnownTenant) {
     };
     if unsent || was_not_carried_out(draft, tenant, &pending) {
         draft.blockers.clear();
-        draft.step(Step::AbandonIntent);
+        draft.step(abandon(&pending));
     }
 }
 
@@ -152,12 +152,12 @@ pub(super) fn resolve(draft: &mut Draft, tenant: &KnownTenant) {
 fn send_intent(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, list_after: Timestamp) {
     set_creating(draft);
     let Some(new) = usable_file(draft) else {
-        return draft.step(Step::AbandonIntent);
+        return draft.step(abandon(pending));
     };
     let is_as_recorded = pending.sha256 == new.file.sha256 && same(Some(&pending.apple_id), new.apple_id);
     let others = &draft.observed.others;
     if !is_as_recorded || others.creating || others.unread || !may_create(draft, tenant) {
-        return draft.step(Step::AbandonIntent);
+        return draft.step(abandon(pending));
     }
     if tenant.view.snapshot.last_list().is_none_or(|began| began <= list_after) {
         draft.report_earlier_failure(StepKind::Create);
@@ -167,18 +167,38 @@ fn send_intent(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate,
         }
         return;
     }
-    let blockers = draft.blockers.len();
-    match choose(draft, tenant, new) {
-        Some(adopt) => draft.step(adopt),
-        None if draft.blockers.len() > blockers => draft.step(Step::AbandonIntent),
+    match find_match(draft, tenant, new) {
+        Match::Adopt { id, uploaded } => draft.step(Step::Adopt { id, uploaded, is_own_create: false }),
+        Match::Blocked => draft.step(abandon(pending)),
         // If the answer got lost, a token that is not in knownIds would be taken for the created one.
-        None if known_ids(tenant, new.identity()).any(|id| !pending.known_ids.contains(id)) => {
-            draft.step(Step::AbandonIntent);
+        Match::None if known_ids(tenant, new.identity()).any(|id| !pending.known_ids.contains(id)) => {
+            draft.step(abandon(pending));
         }
-        None => {
-            draft.try_step(Step::Create);
+        Match::None => {
+            let create = Write::Create(Box::new(new_token(draft.observed, pending, new.file)));
+            draft.try_step(Step::Write(create));
         }
     }
+}
+
+/// What is sent to create a token.
+fn new_token(observed: &Observed, pending: &PendingCreate, file: &FileFacts) -> NewToken {
+    let named = wanted(observed);
+    let settings = settings(&observed.spec, |field| named.iter().any(|(wanted, _)| *wanted == field));
+    // Without a type, Graph would choose one that can't be changed by a manifest that leaves it out.
+    let account_type = observed.spec.vpp_token_account_type.unwrap_or(AccountType::Business);
+    NewToken {
+        pending: pending.clone(),
+        file: file.clone(),
+        settings: TokenSettings { vpp_token_account_type: Some(account_type.as_graph()), ..settings },
+        named,
+        // The file is uploaded with it, which also answers a request for an upload.
+        request: observed.object.upload_request.clone(),
+    }
+}
+
+fn abandon(pending: &PendingCreate) -> Step {
+    Step::AbandonIntent { since: pending.since }
 }
 
 /// An intent was recorded, and whether its create was carried out is not known: a token of the file that is not in
@@ -221,7 +241,7 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
                 shown: false,
             };
             draft.set_progress(Reason::Creating, "The token that was being created is found in Graph.");
-            draft.step(Step::Adopt { id: entry.entity.id.clone(), uploaded });
+            draft.step(Step::Adopt { id: entry.entity.id.clone(), uploaded, is_own_create: true });
             return false;
         }
         several => {
@@ -273,17 +293,26 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
     false
 }
 
-/// Searches the unclaimed tokens: an exact match is taken over, a similar one stalls. None when there is neither, or
-/// when it stalls.
-fn choose(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Option<Step> {
+/// What is found of a token that is about to be created.
+enum Match {
+    /// Graph has it already.
+    Adopt { id: String, uploaded: Uploaded },
+    /// It may be there, or must not be created yet: a blocker says why.
+    Blocked,
+    /// Nothing that could be it.
+    None,
+}
+
+/// Searches the tokens: an unclaimed exact match is taken over, a similar one stalls.
+fn find_match(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Match {
     if let Some(id) = token_with_the_file(draft, new) {
-        claimed_by_file(
+        stall_on_owner_of_file(
             draft,
             &id,
             "The very file was uploaded to it: if this VppToken is for another location, put that location's file into the \
              Secret.",
         );
-        return None;
+        return Match::Blocked;
     }
     let similar: Vec<(&Entry, Likeness)> = unclaimed(draft.observed, tenant, new.identity())
         .filter(|(entry, likeness)| likeness.is_similar() && !is_distinct(draft, &entry.entity.id))
@@ -294,11 +323,12 @@ fn choose(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Option<S
         [] => {}
         [entry] if tenant.allowed.contains(&Permission::Adopt) => {
             draft.set_progress(Reason::Creating, "Graph already has this token; it is being taken over.");
-            return Some(Step::Adopt { id: entry.entity.id.clone(), uploaded: found_uploaded(draft, new.file, entry) });
+            let uploaded = found_uploaded(draft, new.file, entry);
+            return Match::Adopt { id: entry.entity.id.clone(), uploaded };
         }
         [_] => {
             not_allowed(draft, "Adopt", "take over a token that Graph already has");
-            return None;
+            return Match::Blocked;
         }
         several => {
             let message = format!(
@@ -307,25 +337,26 @@ fn choose(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) -> Option<S
                 list_of(several)
             );
             draft.stall(Reason::AmbiguousMatch, message);
-            return None;
+            return Match::Blocked;
         }
     }
     // Only now: an unclaimed exact match is of this location, though the file of another location expires in the same
     // second.
     if let Some(id) = token_of_other(draft, tenant, new) {
         let advice = format!("If the Secret has the file of another location, list {id} in distinctFrom.");
-        claimed_by_file(draft, &id, &advice);
-    } else if !similar.is_empty() {
-        stall_on_similar(draft, tenant, new, &similar);
-    } else {
-        wait_for_missing(draft, tenant, new);
+        stall_on_owner_of_file(draft, &id, &advice);
+        return Match::Blocked;
     }
-    None
+    if !similar.is_empty() {
+        stall_on_similar(draft, tenant, new, &similar);
+        return Match::Blocked;
+    }
+    if awaits_missing(draft, tenant, new) { Match::Blocked } else { Match::None }
 }
 
 /// A token that could be taken over, or that would stall the create, may only be hidden by Graph for a while: until it
 /// has vanished, none is created.
-fn wait_for_missing(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) {
+fn awaits_missing(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) -> bool {
     let snapshot = &tenant.view.snapshot;
     let claims = &draft.observed.others.claims;
     let missing = snapshot.missing().map(|entry| (&entry.entity, Likeness::of(&entry.entity, new.identity())));
@@ -333,12 +364,10 @@ fn wait_for_missing(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) {
         .filter(|(entity, likeness)| likeness.is_similar() && !is_distinct(draft, &entity.id))
         .filter(|(entity, likeness)| !claims.contains(&entity.id) || likeness.is_exact())
         .filter_map(|(entity, _)| Some((entity.id.clone(), snapshot.missing_since(&entity.id)?)));
-    if let Some((id, since)) = missing.next() {
-        wait_until_vanished(draft, &id, since);
-        if let Some(blocker) = draft.blockers.last_mut() {
-            blocker.message.push_str(" It may be of the location of the token file, so none is created before that.");
-        }
-    }
+    let Some((id, since)) = missing.next() else { return false };
+    let note = " It may be of the location of the token file, so none is created before that.";
+    wait_until_vanished(draft, &id, since, note);
+    true
 }
 
 /// A second entry for one location stops the syncing of both, so a person has to decide.
@@ -510,38 +539,6 @@ pub(super) fn awaits_namespace(draft: &mut Draft) -> bool {
         );
     }
     true
-}
-
-/// Another VppToken has the token that the file belongs to.
-fn claimed_by_file(draft: &mut Draft, id: &str, advice: &str) {
-    let secret = draft.observed.spec.token_secret_ref.clone();
-    draft.status.claimed_by_another =
-        secret.map(|token_secret_ref| ClaimedByAnother { token_id: id.to_owned(), token_secret_ref });
-    let owner = owner_of(draft, id);
-    draft.stall(
-        Reason::ClaimedByAnother,
-        format!(
-            "The token file belongs to the token {id} in Graph, which {owner} has. Delete one of the two. {advice}"
-        ),
-    );
-}
-
-/// Another VppToken has the token.
-pub(super) fn claimed(draft: &mut Draft, id: &str) {
-    let owner = owner_of(draft, id);
-    draft.stall(
-        Reason::ClaimedByAnother,
-        format!("The token {id} in Graph already belongs to {owner}. Delete one of the two."),
-    );
-}
-
-/// The other VppToken that has a token. Objects of other namespaces are not named.
-fn owner_of(draft: &Draft, id: &str) -> String {
-    match draft.observed.others.claims.owner(id).map(|owner| owner.name) {
-        Some(Some(name)) => format!("VppToken \"{name}\" in this namespace"),
-        Some(None) => "a VppToken in another namespace".to_owned(),
-        None => "another VppToken".to_owned(),
-    }
 }
 
 fn not_allowed(draft: &mut Draft, operation: &str, what: &str) {

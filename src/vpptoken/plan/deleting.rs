@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::creating;
 use super::draft::{Blocker, Draft, only_reads};
-use super::step::Step;
+use super::step::{Step, Write};
 use super::tenant::{tenant_was_read, usable_tenant};
 use super::vanishing::vanished;
 use crate::api::{DeletionPolicy, Reason};
@@ -18,8 +18,8 @@ const GRACE_PERIOD: SignedDuration = SignedDuration::from_mins(10);
 pub(super) fn plan(draft: &mut Draft) {
     let observed = draft.observed;
     if !observed.object.has_finalizer {
-        if observed.unsent_intent().is_some() {
-            draft.step(Step::AbandonIntent);
+        if let Some(unsent) = observed.unsent_intent() {
+            draft.step(Step::AbandonIntent { since: unsent.since });
         }
         return;
     }
@@ -80,7 +80,7 @@ fn delete(draft: &mut Draft, tenant: &KnownTenant, id: &str) {
     if creating::awaits_namespace(draft) {
         return;
     }
-    draft.try_step(Step::Delete { id: id.to_owned() });
+    draft.try_step(Step::Write(Write::Delete { id: id.to_owned() }));
 }
 
 /// In a namespace that is being deleted nobody can restore what is missing.

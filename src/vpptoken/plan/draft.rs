@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::messages::{permission_sentence, time, transient_reason};
+use super::messages::{permission_sentence, reason_of, time};
 use super::step::Step;
 use crate::api::conditions::{ConditionType, ConditionUpdate, find};
 use crate::api::{Reason, VppTokenSpec, VppTokenStatus};
@@ -24,6 +24,14 @@ pub struct Blocker {
     pub message: String,
     /// Whether it needs a person; otherwise it is expected to end by itself.
     pub needs_action: bool,
+}
+
+/// What became of a step that was offered.
+pub(super) struct Offer {
+    /// It is due, even if an earlier one is taken.
+    pub(super) is_due: bool,
+    /// What blocks it, or its last failure.
+    pub(super) blocker: Option<Blocker>,
 }
 
 /// A plan in the making.
@@ -91,70 +99,83 @@ impl<'a> Draft<'a> {
     }
 
     /// Offers a step that needs Graph, unless Graph can't be reached, the last failure of its kind still delays it, or
-    /// the manifest forbids writes. True when the step is due, even if an earlier one is taken.
+    /// the manifest forbids writes. What blocks it, or its last failure, is added to the blockers. True when the step is due,
+    /// even if an earlier one is taken.
     pub(super) fn try_step(&mut self, step: Step) -> bool {
-        if step.is_write() && only_reads(&self.observed.spec).is_some() {
-            return false;
+        let Offer { is_due, blocker } = self.offer(step);
+        self.blockers.extend(blocker);
+        is_due
+    }
+
+    /// The same, without adding to the blockers.
+    pub(super) fn offer(&mut self, step: Step) -> Offer {
+        if step.writes() && only_reads(&self.observed.spec).is_some() {
+            return Offer { is_due: false, blocker: None };
         }
-        if step.kind().is_some_and(|kind| self.is_blocked(kind)) {
-            return false;
+        let kind = step.kind();
+        if let Some(blocker) = kind.and_then(|kind| self.blocker_of(kind)) {
+            return Offer { is_due: false, blocker: Some(blocker) };
         }
-        if let Some(kind) = step.kind() {
-            self.report_earlier_failure(kind);
-        }
+        let blocker = kind.and_then(|kind| self.earlier_failure(kind));
         self.step(step);
-        true
+        Offer { is_due: true, blocker }
     }
 
     /// Whether a kind of step has to wait; the reason is added to the blockers.
     pub(super) fn is_blocked(&mut self, kind: StepKind) -> bool {
-        if let Some((reason, sentence)) = self.unreachable.clone() {
-            self.wait(reason, sentence);
-            return true;
+        let blocker = self.blocker_of(kind);
+        let is_blocked = blocker.is_some();
+        self.blockers.extend(blocker);
+        is_blocked
+    }
+
+    /// Why a kind of step has to wait, if it has to.
+    fn blocker_of(&mut self, kind: StepKind) -> Option<Blocker> {
+        if let Some((reason, message)) = self.unreachable.clone() {
+            return Some(Blocker { reason, message, needs_action: false });
         }
         if let TenantState::Known(tenant) = &self.observed.tenant
             && let Some(until) = tenant.view.paused_until.filter(|until| *until > self.observed.now)
         {
-            self.wait(Reason::Throttled, format!("Graph asked to wait until {}.", time(until)));
             self.requeue_at(until);
-            return true;
+            let message = format!("Graph asked to wait until {}.", time(until));
+            return Some(Blocker { reason: Reason::Throttled, message, needs_action: false });
         }
-        let Some(failure) = self.observed.failure(kind).cloned() else {
-            return false;
-        };
+        let failure = self.observed.failure(kind)?;
         let looked_since = match &self.observed.tenant {
             TenantState::Known(tenant) => tenant.view.snapshot.last_list().is_some_and(|began| began > failure.at),
             _ => true,
         };
         if (failure.maybe_executed || failure.kind == ErrorKind::NotFound) && !looked_since {
             // A list comes before the next try: it may have been carried out.
-            self.report_failure(kind, &failure);
             self.list_after = Some(self.list_after.map_or(failure.at, |already| already.max(failure.at)));
-            return true;
+            return Some(self.failed(kind, failure));
         }
         if self.observed.now < failure.not_before {
-            self.report_failure(kind, &failure);
             self.requeue_at(failure.not_before);
-            return true;
+            return Some(self.failed(kind, failure));
         }
-        false
+        None
     }
 
     /// A failed step is tried again. Its failure is reported until it succeeds, so that a status shows changes and not
     /// attempts.
     pub(super) fn report_earlier_failure(&mut self, kind: StepKind) {
-        if let Some(failure) = self.observed.failure(kind) {
-            self.report_failure(kind, failure);
-        }
+        let blocker = self.earlier_failure(kind);
+        self.blockers.extend(blocker);
     }
 
-    /// Adds the failure of a step to the blockers.
-    fn report_failure(&mut self, kind: StepKind, failure: &Failure) {
+    fn earlier_failure(&mut self, kind: StepKind) -> Option<Blocker> {
+        let failure = self.observed.failure(kind)?;
+        Some(self.failed(kind, failure))
+    }
+
+    /// What a step's failure says.
+    fn failed(&mut self, kind: StepKind, failure: &Failure) -> Blocker {
         let message = failure.message.clone();
-        match failure.kind {
-            ErrorKind::NotFound => {
-                self.wait(Reason::Vanished, "Graph says that the token is not there; it is being looked for.".into());
-            }
+        let (reason, needs_action) = (reason_of(failure.kind), failure.kind == ErrorKind::Refused);
+        let message = match failure.kind {
+            ErrorKind::NotFound => "Graph says that the token is not there; it is being looked for.".into(),
             ErrorKind::Refused => {
                 let what = match kind {
                     StepKind::Create => "to create the token",
@@ -164,14 +185,12 @@ impl<'a> Draft<'a> {
                     StepKind::Delete => "to delete the token",
                     StepKind::Confirm => "to show the token",
                 };
-                self.stall(Reason::GraphRefused, format!("Graph refuses {what}: {message}"));
+                format!("Graph refuses {what}: {message}")
             }
-            ErrorKind::Credentials => self.stall_after(Reason::CredentialsRefused, message, failure.since),
-            ErrorKind::Forbidden | ErrorKind::Unauthorized => {
-                self.stall_after(Reason::PermissionMissing, permission_sentence(&message), failure.since);
-            }
-            kind => self.wait(transient_reason(kind), message),
-        }
+            kind if kind.is_about_access() => return self.refused_access(kind, message, failure.since),
+            _ => message,
+        };
+        Blocker { reason, message, needs_action }
     }
 
     /// Something needs a person.
@@ -186,14 +205,16 @@ impl<'a> Draft<'a> {
 
     /// Credentials or permissions: they may be corrected soon, but need a person after a while. If the status already
     /// says that a person is needed, that stays: a process that started since then only knows its own attempts.
-    pub(super) fn stall_after(&mut self, reason: Reason, message: String, since: Timestamp) {
+    pub(super) fn refused_access(&mut self, kind: ErrorKind, sentence: String, since: Timestamp) -> Blocker {
+        let reason = reason_of(kind);
+        let message = if reason == Reason::PermissionMissing { permission_sentence(&sentence) } else { sentence };
         let stall_at = since.saturating_add(CREDENTIALS_GRACE_PERIOD).unwrap_or(Timestamp::MAX);
         let is_about_access = [Reason::CredentialsRefused, Reason::PermissionMissing];
         let needs_action = self.observed.now >= stall_at || is_about_access.iter().any(|it| self.was_stalled_by(*it));
         if !needs_action {
             self.requeue_at(stall_at);
         }
-        self.blockers.push(Blocker { reason, message, needs_action });
+        Blocker { reason, message, needs_action }
     }
 
     /// Whether the status says that a person is needed, for a reason.

@@ -9,12 +9,14 @@ use super::draft::Draft;
 use super::equality::{same, same_second};
 use super::file::{file_may_be_sent, is_wanted_organization, stall_on_file_problem};
 use super::messages::{cut, short};
-use super::step::{Step, Wanted};
+use super::ownership::{belongs_to_other, stall_on_owner};
+use super::settings::{found, is_kept, settings, wanted};
+use super::step::{Step, Wanted, Write};
+use super::syncing;
 use super::verdict::{judge_token, not_shown_yet, note_newer_token};
-use super::{creating, syncing};
-use crate::api::{GraphApi, Reason, VppTokenSpec};
+use crate::api::Reason;
 use crate::tenant::{Entry, Field};
-use crate::vpptoken::observed::{KnownTenant, Observed, StepKind, TenantState};
+use crate::vpptoken::observed::{KnownTenant, StepKind};
 
 /// How often a value is sent that Graph accepts and does not keep.
 const MAX_TRIES: u32 = 3;
@@ -29,16 +31,16 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
     // Only a status that was restored has both.
     draft.status.pending_create = None;
     if belongs_to_other(draft, &entry.entity.id) {
-        return creating::claimed(draft, &entry.entity.id);
+        return stall_on_owner(draft, &entry.entity.id);
     }
     if draft.observed.spec.only_observes() {
         return judge_token(draft, entry);
     }
     note_shown(draft, tenant, entry);
     let upload = upload_is_due(draft, entry);
-    let fields = due_fields(draft, tenant, entry);
-    let is_due = upload || !fields.is_empty();
-    let names: Vec<&str> = fields.keys().map(|field| field.as_str()).collect();
+    let changes = due_changes(draft, tenant, entry);
+    let is_due = upload || !changes.is_empty();
+    let names: Vec<&str> = changes.keys().map(|field| field.as_str()).collect();
     if draft.observed.spec.suspend {
         if upload {
             draft.stall(Reason::Suspended, "While suspend is true, the token file is not uploaded.");
@@ -57,8 +59,11 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
             draft.set_progress(Reason::Uploading, "The token file is being uploaded onto the same token.");
         }
         let message = format!("Being written to Graph: {}.", names.join(", "));
-        if !fields.is_empty() && draft.try_step(Step::Update { id: id.clone(), fields }) {
-            draft.set_progress(Reason::Updating, message);
+        if !changes.is_empty() {
+            let settings = settings(&draft.observed.spec, |field| changes.contains_key(&field));
+            if draft.try_step(Step::Write(Write::Update { id: id.clone(), changes, settings })) {
+                draft.set_progress(Reason::Updating, message);
+            }
         }
         if !is_due {
             judge_token(draft, entry);
@@ -73,7 +78,8 @@ pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
 fn try_upload(draft: &mut Draft, entry: &Entry) -> bool {
     let id = entry.entity.id.clone();
     if draft.observed.live_since.is_some_and(|since| entry.was_asked_since(since)) {
-        return draft.try_step(Step::Upload { id, request: open_request(draft) });
+        let Ok(file) = draft.observed.file.clone() else { return false };
+        return draft.try_step(Step::Write(Write::Upload { id, file, request: open_request(draft) }));
     }
     if draft.is_blocked(StepKind::Upload) {
         return false;
@@ -110,13 +116,6 @@ fn note_shown(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
         let next_list = uploaded_at.max(tenant.view.snapshot.read_at().unwrap_or(uploaded_at));
         draft.requeue_at(next_list.saturating_add(tenant.view.poll_interval).unwrap_or(Timestamp::MAX));
     }
-}
-
-/// Of two VppTokens with one token, the elder has it, then the one with the lower UID.
-fn belongs_to_other(draft: &Draft, id: &str) -> bool {
-    let object = &draft.observed.object;
-    let owner = draft.observed.others.claims.owner(id);
-    owner.is_some_and(|owner| (owner.created, &owner.uid) < (object.created, &object.uid))
 }
 
 /// Writes what Graph shows into the status.
@@ -187,7 +186,7 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
 }
 
 /// Settings of the manifest that differ in Graph and may be sent now.
-fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMap<Field, Wanted> {
+fn due_changes(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMap<Field, Wanted> {
     let observed = draft.observed;
     let mut due = BTreeMap::new();
     let mut differing = BTreeSet::new();
@@ -233,66 +232,4 @@ fn due_fields(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMa
     }
     draft.differing = Some(differing);
     due
-}
-
-/// What the manifest names and the tenant's API knows, as Graph writes it.
-pub fn wanted(observed: &Observed) -> Vec<(Field, String)> {
-    let knows_beta = matches!(&observed.tenant, TenantState::Known(tenant) if tenant.identity.api == GraphApi::Beta);
-    named(&observed.spec).into_iter().filter(|(field, _)| knows_beta || !field.is_beta()).collect()
-}
-
-/// Settings that the tenant's API does not have are reported and never sent.
-pub(super) fn stall_on_unknown_settings(draft: &mut Draft, tenant: &KnownTenant) {
-    let named = named(&draft.observed.spec).into_iter().filter(|(field, _)| field.is_beta());
-    let names: Vec<&str> = named.map(|(field, _)| field.as_str()).collect();
-    if tenant.identity.api != GraphApi::Beta && !names.is_empty() {
-        let message = format!(
-            "Only Graph's beta API has {}. Leave this out, or have api: Beta set in the tenant object.",
-            names.join(", ")
-        );
-        draft.stall(Reason::SettingUnknownToApi, message);
-    }
-}
-
-fn named(spec: &VppTokenSpec) -> Vec<(Field, String)> {
-    let mut wanted = Vec::new();
-    wanted.extend(spec.apple_id.clone().map(|apple_id| (Field::AppleId, apple_id)));
-    wanted.extend(spec.vpp_token_account_type.map(|type_| (Field::AccountType, type_.as_graph().to_owned())));
-    wanted.extend(spec.country_or_region.clone().map(|country| (Field::CountryOrRegion, country)));
-    wanted.extend(spec.automatically_update_apps.map(|update| (Field::AutomaticallyUpdateApps, update.to_string())));
-    wanted.extend(spec.display_name.clone().map(|name| (Field::DisplayName, name)));
-    wanted.extend(spec.role_scope_tag_ids.as_ref().map(|ids| (Field::RoleScopeTagIds, set(ids))));
-    let consent = spec.data_sharing_consent_granted;
-    wanted.extend(consent.map(|consent| (Field::DataSharingConsentGranted, consent.to_string())));
-    let claim = spec.claim_token_management_from_external_mdm;
-    wanted.extend(claim.map(|claim| (Field::ClaimTokenManagement, claim.to_string())));
-    wanted
-}
-
-/// The order of a set does not matter, nor how often it names something.
-fn set<'a>(values: impl IntoIterator<Item = &'a String>) -> String {
-    let values: BTreeSet<&str> = values.into_iter().map(String::as_str).collect();
-    values.into_iter().collect::<Vec<_>>().join(", ")
-}
-
-fn found(entry: &Entry, field: Field) -> Option<String> {
-    let entity = &entry.entity;
-    match field {
-        Field::AppleId => entity.apple_id.clone(),
-        Field::AccountType => entity.vpp_token_account_type.clone(),
-        Field::CountryOrRegion => entity.country_or_region.clone(),
-        Field::AutomaticallyUpdateApps => entity.automatically_update_apps.map(|update| update.to_string()),
-        Field::DisplayName => entity.display_name.clone(),
-        Field::RoleScopeTagIds => entity.role_scope_tag_ids.as_ref().map(set),
-        Field::DataSharingConsentGranted => entity.data_sharing_consent_granted.map(|consent| consent.to_string()),
-        Field::ClaimTokenManagement => entity.claim_token_management_from_external_mdm.map(|claim| claim.to_string()),
-    }
-}
-
-/// Compared as a person would: the case of a country or an Apple ID does not matter, that of a name does.
-fn is_kept(field: Field, found: Option<&str>, wanted: &str) -> bool {
-    let case_matters = matches!(field, Field::DisplayName | Field::RoleScopeTagIds);
-    found.map(str::trim).is_some_and(|found| {
-        found == wanted.trim() || (!case_matters && found.to_lowercase() == wanted.trim().to_lowercase())
-    })
 }

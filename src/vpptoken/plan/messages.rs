@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::equality::{Comparison, Likeness};
 use crate::api::Reason;
-use crate::graph::ErrorKind;
+use crate::graph::{ErrorKind, GraphError};
 use crate::tenant::Entry;
 
 /// A time in whole seconds.
@@ -59,20 +59,35 @@ fn not_too_many(mut shown: impl ExactSizeIterator<Item = String>) -> String {
 }
 
 /// What to do about a permission that is missing.
-pub(crate) fn permission_sentence(sentence: &str) -> String {
+pub(super) fn permission_sentence(sentence: &str) -> String {
     format!(
         "{sentence} Grant the app registration the application permission DeviceManagementServiceConfig.ReadWrite.All (or \
          DeviceManagementApps.ReadWrite.All) in Microsoft Graph, with admin consent."
     )
 }
 
-/// The reason of a failure that may pass by itself.
-pub(super) fn transient_reason(kind: ErrorKind) -> Reason {
+/// The reason of a request's failure.
+pub(super) fn reason_of(kind: ErrorKind) -> Reason {
     match kind {
         ErrorKind::Throttled => Reason::Throttled,
         ErrorKind::Credentials => Reason::CredentialsRefused,
         ErrorKind::Forbidden | ErrorKind::Unauthorized => Reason::PermissionMissing,
-        _ => Reason::GraphUnavailable,
+        ErrorKind::NotFound => Reason::Vanished,
+        ErrorKind::Refused => Reason::GraphRefused,
+        ErrorKind::Unreachable | ErrorKind::OutcomeUnknown | ErrorKind::Unavailable | ErrorKind::Conflict => {
+            Reason::GraphUnavailable
+        }
+    }
+}
+
+/// Why a tenant's tokens can't be listed, and what to do about it. Whatever Graph says of a list, it concerns no single token,
+/// and may pass by itself.
+pub(crate) fn list_failure(error: &GraphError) -> (Reason, String) {
+    let sentence = error.summary();
+    match reason_of(error.kind) {
+        Reason::PermissionMissing => (Reason::PermissionMissing, permission_sentence(&sentence)),
+        Reason::Vanished | Reason::GraphRefused => (Reason::GraphUnavailable, sentence),
+        reason => (reason, sentence),
     }
 }
 

@@ -10,6 +10,8 @@ mod equality;
 mod file;
 mod managing;
 mod messages;
+mod ownership;
+mod settings;
 mod step;
 mod syncing;
 mod tenant;
@@ -26,9 +28,8 @@ use tenant::{tenant_was_read, usable_tenant};
 use vanishing::{forget_vanished, many_vanished, vanished};
 
 pub use draft::Blocker;
-pub use managing::wanted;
-pub(crate) use messages::permission_sentence;
-pub use step::{PermitKind, Step, Wanted};
+pub(crate) use messages::list_failure;
+pub use step::{NewToken, PermitKind, Step, Wanted, Write};
 
 use super::observed::{Observed, Permission, StepKind, TenantState};
 use crate::api::conditions::ConditionType;
@@ -98,14 +99,27 @@ impl Plan {
     /// and when Kubernetes or Graph refuses it, the attempt was reported. A token is deleted only when the status names
     /// it, which may not have been written yet.
     pub fn is_reported_first(&self, observed: &Observed) -> bool {
-        if matches!(self.step, Some(Step::Delete { .. })) {
-            return true;
+        match &self.step {
+            Some(Step::Write(Write::Delete { .. })) => true,
+            Some(
+                Step::AddFinalizer
+                | Step::ConfirmUpload { .. }
+                | Step::Write(Write::Upload { .. } | Write::Update { .. }),
+            ) => self.is_first_try(observed),
+            Some(
+                Step::RemoveFinalizer { .. }
+                | Step::RecordIntent(_)
+                | Step::AbandonIntent { .. }
+                | Step::Adopt { .. }
+                | Step::Bind { .. }
+                | Step::Note(_)
+                | Step::DeclineSync { .. }
+                | Step::DeclineUpload { .. }
+                | Step::Confirm { .. }
+                | Step::Write(Write::Create(_) | Write::Sync { .. }),
+            )
+            | None => false,
         }
-        let is_change = matches!(
-            self.step,
-            Some(Step::AddFinalizer | Step::ConfirmUpload { .. } | Step::Upload { .. } | Step::Update { .. })
-        );
-        is_change && self.is_first_try(observed)
     }
 
     /// Whether its step is tried for the first time. A failure is reported until the step succeeds; the attempts are
@@ -153,9 +167,9 @@ fn alive(draft: &mut Draft) {
         draft.step(Step::RemoveFinalizer { warning: None });
     }
     let Some(tenant) = usable_tenant(draft) else {
-        if observed.unsent_intent().is_some() {
+        if let Some(unsent) = observed.unsent_intent() {
             // Others must not wait for a create that can't be sent.
-            draft.step(Step::AbandonIntent);
+            draft.step(Step::AbandonIntent { since: unsent.since });
         }
         return;
     };
@@ -167,7 +181,7 @@ fn alive(draft: &mut Draft) {
         );
     }
     if !observed.spec.only_observes() {
-        managing::stall_on_unknown_settings(draft, tenant);
+        settings::stall_on_unknown_settings(draft, tenant);
     }
     if !tenant_was_read(draft, tenant) {
         return;

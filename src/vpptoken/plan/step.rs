@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use crate::api::{PendingCreate, Uploaded};
+use crate::graph::TokenSettings;
 use crate::tenant::{Field, Priority};
-use crate::vpptoken::observed::StepKind;
+use crate::vpptoken::observed::{FileFacts, StepKind};
 
 /// One step towards what the manifest asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,15 +22,18 @@ pub enum Step {
     /// Record the intent of a create in the status.
     RecordIntent(PendingCreate),
     /// Abandon an intent whose create was not sent.
-    AbandonIntent,
-    /// Create the token of the recorded intent.
-    Create,
+    AbandonIntent {
+        /// When it was recorded.
+        since: Timestamp,
+    },
     /// Take over a token that matches exactly, or that is the result of a recorded intent.
     Adopt {
         /// Its id.
         id: String,
         /// What counts as uploaded to it.
         uploaded: Uploaded,
+        /// Whether a create of this VppToken, whose answer was lost, has made it.
+        is_own_create: bool,
     },
     /// Take over the token that the manifest names by its id.
     Bind {
@@ -41,20 +47,6 @@ pub enum Step {
         /// The token.
         id: String,
     },
-    /// Upload a file onto the token.
-    Upload {
-        /// The token.
-        id: String,
-        /// The request that this answers.
-        request: Option<String>,
-    },
-    /// Change settings. Not together with an upload: if Graph refuses one of the two, the other still arrives.
-    Update {
-        /// The token.
-        id: String,
-        /// What to set, and what Graph had.
-        fields: BTreeMap<Field, Wanted>,
-    },
     /// Answer a request for a sync that is not started, because the token is only observed.
     DeclineSync {
         /// The request.
@@ -65,6 +57,38 @@ pub enum Step {
         /// The request.
         request: String,
     },
+    /// Read a token that lists lack.
+    Confirm {
+        /// Its id.
+        id: String,
+    },
+    /// Write to Graph.
+    Write(Write),
+}
+
+/// A write to Graph, with all that it sends but the token file: that is read when it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Create the token of the recorded intent.
+    Create(Box<NewToken>),
+    /// Upload a file onto the token.
+    Upload {
+        /// The token.
+        id: String,
+        /// The file that it is decided for. If the Secret has another one by now, none is sent.
+        file: FileFacts,
+        /// The request that this answers.
+        request: Option<String>,
+    },
+    /// Change settings. Not together with an upload: if Graph refuses one of the two, the other still arrives.
+    Update {
+        /// The token.
+        id: String,
+        /// What to set, and what Graph had.
+        changes: BTreeMap<Field, Wanted>,
+        /// What to set, as it is sent.
+        settings: TokenSettings,
+    },
     /// Start a sync.
     Sync {
         /// The token.
@@ -74,45 +98,55 @@ pub enum Step {
         /// The request that this answers.
         request: Option<String>,
     },
-    /// Read a token that lists lack.
-    Confirm {
-        /// Its id.
-        id: String,
-    },
-    /// Delete the token in Graph.
+    /// Delete the token.
     Delete {
         /// Its id.
         id: String,
     },
 }
 
+/// A token to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewToken {
+    /// Its intent.
+    pub pending: PendingCreate,
+    /// The file that it is decided for. If the Secret has another one by now, none is sent.
+    pub file: FileFacts,
+    /// Its settings, as they are sent.
+    pub settings: TokenSettings,
+    /// The settings that the manifest names, in text.
+    pub named: Vec<(Field, String)>,
+    /// The request for an upload that this answers.
+    pub request: Option<String>,
+}
+
 impl Step {
     /// The kind, for steps whose failures are independent of each other.
     pub fn kind(&self) -> Option<StepKind> {
-        Some(match self {
-            Self::Create => StepKind::Create,
-            Self::Upload { .. } => StepKind::Upload,
-            Self::Update { .. } => StepKind::Update,
-            Self::Sync { .. } => StepKind::Sync,
-            Self::Delete { .. } => StepKind::Delete,
-            Self::Confirm { .. } | Self::ConfirmUpload { .. } => StepKind::Confirm,
-            _ => return None,
-        })
+        match self {
+            Self::Write(write) => Some(write.kind()),
+            Self::Confirm { .. } | Self::ConfirmUpload { .. } => Some(StepKind::Confirm),
+            Self::AddFinalizer
+            | Self::RemoveFinalizer { .. }
+            | Self::RecordIntent(_)
+            | Self::AbandonIntent { .. }
+            | Self::Adopt { .. }
+            | Self::Bind { .. }
+            | Self::Note(_)
+            | Self::DeclineSync { .. }
+            | Self::DeclineUpload { .. } => None,
+        }
     }
 
     /// What it needs before it is taken, if anything: it changes something in Graph, or is about to.
     pub fn needed_permit(&self) -> Option<PermitKind> {
         match self {
-            Self::Create
-            | Self::ConfirmUpload { .. }
-            | Self::Upload { .. }
-            | Self::Update { .. }
-            | Self::Delete { .. } => Some(PermitKind::Write(Priority::Interactive)),
-            Self::Sync { priority, .. } => Some(PermitKind::Write(*priority)),
+            Self::Write(Write::Sync { priority, .. }) => Some(PermitKind::Write(*priority)),
+            Self::Write(_) | Self::ConfirmUpload { .. } => Some(PermitKind::Write(Priority::Interactive)),
             Self::RecordIntent(_) => Some(PermitKind::Intent),
             Self::AddFinalizer
             | Self::RemoveFinalizer { .. }
-            | Self::AbandonIntent
+            | Self::AbandonIntent { .. }
             | Self::Adopt { .. }
             | Self::Bind { .. }
             | Self::Note(_)
@@ -124,17 +158,30 @@ impl Step {
 
     /// Whether Graph is asked for something.
     pub fn is_at_graph(&self) -> bool {
-        self.is_write() || matches!(self, Self::Confirm { .. })
+        self.writes() || matches!(self, Self::Confirm { .. })
     }
 
-    /// Whether it writes to Graph.
-    pub fn is_write(&self) -> bool {
+    /// Whether it writes to Graph, or is about to.
+    pub fn writes(&self) -> bool {
         matches!(self.needed_permit(), Some(PermitKind::Write(_)))
     }
 
     /// Whether it is decided on live reads: it writes to Graph, announces that, or takes a token over.
     pub fn needs_live_reads(&self) -> bool {
         self.needed_permit().is_some() || matches!(self, Self::Adopt { .. } | Self::Bind { .. })
+    }
+}
+
+impl Write {
+    /// The kind, whose failures are independent of those of the others.
+    pub fn kind(&self) -> StepKind {
+        match self {
+            Self::Create(_) => StepKind::Create,
+            Self::Upload { .. } => StepKind::Upload,
+            Self::Update { .. } => StepKind::Update,
+            Self::Sync { .. } => StepKind::Sync,
+            Self::Delete { .. } => StepKind::Delete,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::draft::{Blocker, Draft, only_reads};
-use super::step::Step;
+use super::step::{Step, Write};
 use crate::api::Reason;
 use crate::schedule::{Schedule, ScheduleError};
 use crate::tenant::session::MAX_SYNC_DURATION;
@@ -47,17 +47,13 @@ pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
         }
     }
     // An upload is followed by a sync of its own.
-    if matches!(draft.step, Some(Step::ConfirmUpload { .. } | Step::Upload { .. })) {
+    if matches!(draft.step, Some(Step::ConfirmUpload { .. } | Step::Write(Write::Upload { .. }))) {
         return;
     }
     let priority = if request.is_some() || uploaded { Priority::Interactive } else { Priority::Scheduled };
-    let blockers = draft.blockers.len();
-    draft.try_step(Step::Sync { id: entry.entity.id.clone(), priority, request });
+    let sync = Write::Sync { id: entry.entity.id.clone(), priority, request };
     // What blocks a sync is shown in the condition Synced, and does not make the token unready.
-    let sync_blockers = draft.blockers.split_off(blockers);
-    if let Some(blocker) = sync_blockers.into_iter().next() {
-        draft.sync_blocker = Some(blocker);
-    }
+    draft.sync_blocker = draft.offer(Step::Write(sync)).blocker;
 }
 
 /// Since when a sync runs: since it was first seen running, which the status keeps over restarts.

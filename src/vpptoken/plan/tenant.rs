@@ -3,10 +3,9 @@
 use jiff::Timestamp;
 
 use super::draft::Draft;
-use super::messages::{permission_sentence, time, transient_reason};
+use super::messages::{list_failure, time};
 use crate::api::Reason;
 use crate::api::conditions::{ConditionType, find};
-use crate::graph::ErrorKind;
 use crate::vpptoken::observed::{KnownTenant, TenantState};
 
 /// After this many polls without a list, what is known is out of date.
@@ -70,19 +69,16 @@ pub(super) fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
     let now = draft.observed.now;
     let read_at = tenant.view.snapshot.read_at();
     if let Some(problem) = &tenant.view.problem {
-        let error = &problem.error;
-        let sentence = error.summary();
-        draft.unreachable = Some((transient_reason(error.kind), sentence.clone()));
-        match error.kind {
-            ErrorKind::Credentials => draft.stall_after(Reason::CredentialsRefused, sentence, problem.since),
-            ErrorKind::Forbidden | ErrorKind::Unauthorized => {
-                draft.stall_after(Reason::PermissionMissing, permission_sentence(&sentence), problem.since);
-            }
-            kind if read_at.is_none() => {
-                draft.wait(transient_reason(kind), sentence);
-                draft.keeps_conditions = was_reported(draft);
-            }
-            _ => {}
+        let kind = problem.error.kind;
+        let (reason, _) = list_failure(&problem.error);
+        let sentence = problem.error.summary();
+        draft.unreachable = Some((reason, sentence.clone()));
+        if kind.is_about_access() {
+            let blocker = draft.refused_access(kind, sentence, problem.since);
+            draft.blockers.push(blocker);
+        } else if read_at.is_none() {
+            draft.wait(reason, sentence);
+            draft.keeps_conditions = was_reported(draft);
         }
     }
     let Some(read_at) = read_at else {

@@ -24,7 +24,7 @@ pub(super) fn vanished(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> boo
         return true;
     }
     if let Some(since) = snapshot.missing_since(id) {
-        wait_until_vanished(draft, id, since);
+        wait_until_vanished(draft, id, since, "");
         return false;
     }
     draft.wait(Reason::Vanished, format!("Graph's list lacks the token {id}; it is being looked for."));
@@ -42,12 +42,12 @@ pub(super) fn vanished(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> boo
 }
 
 /// A GET did not find a token. Graph may hide it for a while, so it has vanished only when it is not found later either.
-pub(super) fn wait_until_vanished(draft: &mut Draft, id: &str, since: Timestamp) {
+pub(super) fn wait_until_vanished(draft: &mut Draft, id: &str, since: Timestamp, note: &str) {
     let until = since.saturating_add(draft.observed.timings.vanished_after).unwrap_or(Timestamp::MAX);
     draft.wait(
         Reason::Vanished,
         format!(
-            "The token {id} is missing in Graph since {}. It counts as gone when it is still missing at {}.",
+            "The token {id} is missing in Graph since {}. It counts as gone when it is still missing at {}.{note}",
             time(since),
             time(until)
         ),

@@ -229,14 +229,14 @@ fn a_deletion_first_resolves_a_create_of_unknown_outcome() {
             ),
             ("not found yet", |_| {}, waits(&[Reason::CreateOutcomeUnknown]).requeue_after(MINUTE * 10)),
             ("several", |w| w.tokens = vec![token("t2"), token("t3")], stalled(Reason::AmbiguousMatch).no_token()),
-            ("not sent at all", |w| w.record_intent(ago(MINUTE * 5), &[]), waits(&[]).step(Step::AbandonIntent)),
+            ("not sent at all", |w| w.record_intent(ago(MINUTE * 5), &[]), waits(&[]).step(abandon())),
             (
                 "not found in the window and three lists",
                 |w| {
                     w.pending(ago(MINUTE * 19), &[]);
                     w.lists.insert(0, (ago(MINUTE * 12), BTreeSet::new()));
                 },
-                waits(&[]).step(Step::AbandonIntent),
+                waits(&[]).step(abandon()),
             ),
         ],
     );

@@ -136,7 +136,7 @@ fn a_passing_trouble_shows_only_when_a_write_is_due_or_it_lasts_three_polls() {
                     w.record_intent(ago(MINUTE * 4), &[]);
                     w.failed(StepKind::Create, ErrorKind::Refused).not_before = now();
                 },
-                stalled(Reason::GraphRefused).step(Step::Create).no_token(),
+                stalled(Reason::GraphRefused).step(create()).no_token(),
             ),
             (
                 "a create was refused",
@@ -218,7 +218,7 @@ fn after_a_lost_answer_only_a_list_that_began_later_tells() {
     let looks = plan(&world.observe());
     assert_eq!((looks.step, looks.list_after), (None, Some(failed_at)));
     world.lists.push((failed_at + SECOND, BTreeSet::new()));
-    assert!(matches!(plan(&world.observe()).step, Some(Step::Update { .. })));
+    assert!(matches!(plan(&world.observe()).step, Some(Step::Write(Write::Update { .. }))));
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn a_changed_file_is_uploaded_onto_the_same_token_unless_it_is_rubbish() {
                     w.live_since = Some(ago(SECOND));
                     w.asked = vec![OURS.into()];
                 },
-                working(Reason::Uploading).step(Step::Upload { id: OURS.into(), request: None }),
+                working(Reason::Uploading).step(upload_now(renewal().file(), None)),
             ),
             (
                 "the token was asked for, but nothing was read past the caches",

@@ -172,16 +172,12 @@ impl Loop {
                 self.observed.attempts.unsent_intent = Some(UnsentIntent { since: pending.since, list_after: now });
                 Some(Outcome::IntentRecorded(pending.clone(), identity()))
             }
-            Step::AbandonIntent => {
+            Step::AbandonIntent { since } => {
                 self.steps.push("AbandonIntent");
                 self.observed.attempts.unsent_intent = None;
-                self.observed
-                    .status
-                    .pending_create
-                    .as_ref()
-                    .map(|pending| Outcome::IntentAbandoned { since: pending.since })
+                Some(Outcome::IntentAbandoned { since: *since })
             }
-            Step::Create => {
+            Step::Write(Write::Create(new)) => {
                 self.steps.push("Create");
                 self.observed.attempts.unsent_intent = None;
                 let file = self.uploaded();
@@ -194,10 +190,10 @@ impl Loop {
                     ..token(&format!("created-{}", self.graph.len()))
                 };
                 self.graph.push(entity.clone());
-                self.snapshot.record_created(entity.clone(), &wanted(&self.observed), now);
+                self.snapshot.record_created(entity.clone(), &new.named, now);
                 Self::own(&entity.id, Some(file))
             }
-            Step::Adopt { id, uploaded } => {
+            Step::Adopt { id, uploaded, .. } => {
                 self.steps.push("Adopt");
                 Self::own(id, Some(uploaded.clone()))
             }
@@ -213,7 +209,7 @@ impl Loop {
                 self.snapshot.record_found(entity, now, now);
                 None
             }
-            Step::Upload { id, request } => {
+            Step::Write(Write::Upload { id, request, .. }) => {
                 self.steps.push("Upload");
                 self.observed.live_since = None;
                 let file = self.uploaded();
@@ -223,11 +219,11 @@ impl Loop {
                 });
                 Some(Outcome::Uploaded { uploaded: file, request: request.clone() })
             }
-            Step::Update { id, fields } => {
+            Step::Write(Write::Update { id, changes, .. }) => {
                 self.steps.push("Update");
-                let text = |field: Field| fields.get(&field).map(|wanted| wanted.wanted.clone());
+                let text = |field: Field| changes.get(&field).map(|wanted| wanted.wanted.clone());
                 let written: Vec<(Field, String)> =
-                    fields.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
+                    changes.iter().map(|(field, wanted)| (*field, wanted.wanted.clone())).collect();
                 for (field, value) in &written {
                     self.observed.attempts.tries.entry(*field).or_insert_with(|| (value.clone(), 0)).1 += 1;
                 }
@@ -249,7 +245,7 @@ impl Loop {
                 self.steps.push("DeclineSync");
                 Some(Outcome::SyncDeclined { request: request.clone() })
             }
-            Step::Sync { id, request, .. } => {
+            Step::Write(Write::Sync { id, request, .. }) => {
                 self.steps.push("Sync");
                 self.write(id, &[], |entity| {
                     entity.last_sync = Some(now);
@@ -265,7 +261,7 @@ impl Loop {
                 }
                 None
             }
-            Step::Delete { id } => {
+            Step::Write(Write::Delete { id }) => {
                 self.steps.push("Delete");
                 self.graph.retain(|entity| entity.id != *id);
                 self.snapshot.record_deleted(id, now);
@@ -557,13 +553,16 @@ fn what_is_due_is_reported_first_when_it_makes_the_object_unready() {
     let observed = World::ready().observe();
     let base = plan(&observed);
     let is_first = |step: Option<Step>| Plan { step, ..base.clone() }.is_reported_first(&observed);
-    let fields = BTreeMap::new();
     assert!(is_first(Some(Step::AddFinalizer)));
     assert!(is_first(Some(Step::ConfirmUpload { id: OURS.into() })));
-    assert!(is_first(Some(Step::Upload { id: OURS.into(), request: None })));
-    assert!(is_first(Some(Step::Update { id: OURS.into(), fields })));
-    assert!(!is_first(Some(Step::Sync { id: OURS.into(), priority: Priority::Interactive, request: None })));
-    assert!(!is_first(Some(Step::Create)), "its intent has reported it");
+    assert!(is_first(Some(upload_now(World::ready().file(), None))));
+    assert!(is_first(Some(update(&[]))));
+    assert!(!is_first(Some(Step::Write(Write::Sync {
+        id: OURS.into(),
+        priority: Priority::Interactive,
+        request: None
+    }))));
+    assert!(!is_first(Some(create())), "its intent has reported it");
     assert!(!is_first(None));
 }
 

@@ -142,7 +142,7 @@ fn a_requested_upload_is_done_once_and_never_of_an_older_file() {
                     w.live_since = Some(ago(SECOND));
                     w.asked = vec![OURS.into()];
                 },
-                working(Reason::Uploading).step(Step::Upload { id: OURS.into(), request: Some("now".into()) }),
+                working(Reason::Uploading).step(upload_now(World::ready().file(), Some("now"))),
             ),
             ("it was answered", |w| w.status.last_handled_upload_request = Some("now".into()), ready()),
             (

@@ -29,7 +29,7 @@ use want::{check, ready, stalled, waiting, working};
 
 use super::*;
 use crate::api::{Cloud, GraphApi, ManagementPolicy, PendingCreate, TokenEncoding, Uploaded, VppTokenTenant};
-use crate::graph::{Entity, ErrorKind, GraphError};
+use crate::graph::{Entity, ErrorKind, GraphError, TokenSettings};
 use crate::tenant::{Priority, Problem, Snapshot, TenantView, Timings};
 use crate::vpptoken::claims::{Holder, OthersClaims, Owner};
 use crate::vpptoken::observed::{
@@ -418,19 +418,43 @@ fn upload() -> Step {
     Step::ConfirmUpload { id: OURS.into() }
 }
 
-fn update(fields: &[(Field, Option<&str>, &str)]) -> Step {
+fn upload_now(file: &FileFacts, request: Option<&str>) -> Step {
+    Step::Write(Write::Upload { id: OURS.into(), file: file.clone(), request: request.map(str::to_owned) })
+}
+
+/// The settings as they are sent follow from the changes and the world.
+fn update(changes: &[(Field, Option<&str>, &str)]) -> Step {
     let text = |text: &str| text.to_owned();
-    Step::Update {
-        id: OURS.into(),
-        fields: fields
-            .iter()
-            .map(|(field, found, wanted)| (*field, Wanted { found: found.map(text), wanted: text(wanted) }))
-            .collect(),
-    }
+    let wanted = |(field, found, wanted): &(Field, Option<&str>, &str)| {
+        (*field, Wanted { found: found.map(text), wanted: text(wanted) })
+    };
+    let changes = changes.iter().map(wanted).collect();
+    Step::Write(Write::Update { id: OURS.into(), changes, settings: TokenSettings::default() })
+}
+
+/// A create, of anything.
+fn create() -> Step {
+    let mut world = recorded();
+    let (pending, file) = (pending(now(), &[]), world.file().clone());
+    let settings = TokenSettings::default();
+    Step::Write(Write::Create(Box::new(NewToken { pending, file, settings, named: Vec::new(), request: None })))
+}
+
+fn is_create(step: &Option<Step>) -> bool {
+    matches!(step, Some(Step::Write(Write::Create(_))))
+}
+
+/// The end of an intent, whenever it was recorded.
+fn abandon() -> Step {
+    Step::AbandonIntent { since: now() }
+}
+
+fn is_abandon(step: &Option<Step>) -> bool {
+    matches!(step, Some(Step::AbandonIntent { .. }))
 }
 
 fn sync(priority: Priority, request: Option<&str>) -> Step {
-    Step::Sync { id: OURS.into(), priority, request: request.map(str::to_owned) }
+    Step::Write(Write::Sync { id: OURS.into(), priority, request: request.map(str::to_owned) })
 }
 
 fn person_sync() -> Step {
@@ -442,13 +466,13 @@ fn scheduled_sync() -> Step {
 }
 
 fn adopt(id: &str, time: Timestamp) -> Step {
-    Step::Adopt { id: id.into(), uploaded: uploaded(time) }
+    Step::Adopt { id: id.into(), uploaded: uploaded(time), is_own_create: false }
 }
 
 /// Takes over the result of a create, which was made of a file of an unknown version of the Secret.
 fn adopt_created(id: &str, time: Timestamp) -> Step {
     let uploaded = Uploaded { encoding: None, secret_version: None, ..uploaded(time) };
-    Step::Adopt { id: id.into(), uploaded }
+    Step::Adopt { id: id.into(), uploaded, is_own_create: true }
 }
 
 /// The version of the Secret, and its key.
@@ -475,7 +499,7 @@ fn confirm() -> Step {
 }
 
 fn delete() -> Step {
-    Step::Delete { id: OURS.into() }
+    Step::Write(Write::Delete { id: OURS.into() })
 }
 
 fn remove_finalizer() -> Step {

@@ -132,7 +132,7 @@ fn while_suspended_nothing_is_written_and_what_is_due_is_reported() {
         &[(
             "an intent was recorded and its create not sent",
             |_| {},
-            stalled(Reason::Suspended).step(Step::AbandonIntent).no_token(),
+            stalled(Reason::Suspended).step(abandon()).no_token(),
         )],
     );
     check(

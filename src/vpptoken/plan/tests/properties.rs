@@ -491,11 +491,11 @@ fn is_exact(entity: &Entity, file: &FileFacts) -> bool {
 fn target(step: &Step) -> Option<&str> {
     match step {
         Step::ConfirmUpload { id }
-        | Step::Upload { id, .. }
-        | Step::Update { id, .. }
-        | Step::Sync { id, .. }
+        | Step::Write(Write::Upload { id, .. })
+        | Step::Write(Write::Update { id, .. })
+        | Step::Write(Write::Sync { id, .. })
         | Step::Confirm { id }
-        | Step::Delete { id } => Some(id),
+        | Step::Write(Write::Delete { id }) => Some(id),
         _ => None,
     }
 }
@@ -524,7 +524,7 @@ proptest! {
     #[test]
     fn never_two_a_create_is_sent_only_as_recorded_in_order_and_after_a_list_that_shows_nothing(observed in world()) {
         let plan = plan(&observed);
-        if plan.step != Some(Step::Create) {
+        if !is_create(&plan.step) {
             return Ok(());
         }
         let pending = observed.status.pending_create.as_ref().unwrap();
@@ -553,7 +553,7 @@ proptest! {
         let step = plan(&observed).step;
         let rests_on_claims = matches!(
             step,
-            Some(Step::RecordIntent(_) | Step::Create | Step::Adopt { .. } | Step::Bind { .. } | Step::Delete { .. })
+            Some(Step::RecordIntent(_) | Step::Write(Write::Create(_)) | Step::Adopt { .. } | Step::Bind { .. } | Step::Write(Write::Delete { .. }))
         );
         prop_assert!(!rests_on_claims, "{step:?}");
     }
@@ -577,7 +577,7 @@ proptest! {
         let plan = plan(&observed);
         let is_unsent = observed.unsent_intent().is_some();
         if let (Some(pending), false) = (&observed.status.pending_create, is_unsent)
-            && plan.step == Some(Step::AbandonIntent)
+            && is_abandon(&plan.step)
         {
             prop_assert!(was_looked_for(&observed, pending));
             for entity in known(&observed).unwrap().view.snapshot.listed().map(|entry| &entry.entity) {
@@ -586,7 +586,7 @@ proptest! {
                 prop_assert!(is_known || is_claimed || !is_result(entity, pending));
             }
         }
-        if plan.step != Some(Step::AbandonIntent) {
+        if !is_abandon(&plan.step) {
             prop_assert_eq!(&plan.status.pending_create, &observed.status.pending_create);
         }
     }
@@ -607,14 +607,14 @@ proptest! {
             return Ok(());
         }
         let plan = plan(&observed);
-        let makes_one = matches!(plan.step, Some(Step::RecordIntent(_) | Step::Create | Step::Adopt { .. }));
+        let makes_one = matches!(plan.step, Some(Step::RecordIntent(_) | Step::Write(Write::Create(_)) | Step::Adopt { .. }));
         prop_assert!(!makes_one, "{:?}", plan.step);
     }
 
     #[test]
     fn never_two_only_an_exact_match_or_the_result_of_an_intent_is_adopted(observed in world()) {
         let plan = plan(&observed);
-        let Some(Step::Adopt { id, uploaded }) = &plan.step else { return Ok(()) };
+        let Some(Step::Adopt { id, uploaded, is_own_create }) = &plan.step else { return Ok(()) };
         prop_assert!(!observed.others.claims.contains(id));
         let entity = &known(&observed).unwrap().view.snapshot.entry(id).unwrap().entity;
         let pending = observed.status.pending_create.as_ref();
@@ -624,13 +624,14 @@ proptest! {
         let is_match = observed.file.as_ref().is_ok_and(|it| it.sha256 == uploaded.sha256 && is_exact(entity, it))
             && is_alike(entity.apple_id.as_deref(), apple_id(&observed))
             && !is_distinct(&observed, id);
-        prop_assert!(is_ours || is_match);
+        let is_allowed = if *is_own_create { is_ours } else { is_match };
+        prop_assert!(is_allowed);
     }
 
     #[test]
     fn never_wipe_nothing_is_deleted_unless_everything_says_so(observed in world()) {
         let plan = plan(&observed);
-        let Some(Step::Delete { id }) = &plan.step else { return Ok(()) };
+        let Some(Step::Write(Write::Delete { id })) = &plan.step else { return Ok(()) };
         let tenant = known(&observed).unwrap();
         prop_assert!(observed.object.deleting.is_some() && observed.object.has_finalizer);
         prop_assert!(!observed.crd_terminating);
@@ -660,7 +661,7 @@ proptest! {
             return Ok(());
         }
         // Nothing was sent of what is abandoned.
-        let step = plan(&observed).step.filter(|step| *step != Step::AbandonIntent);
+        let step = plan(&observed).step.filter(|step| !matches!(step, Step::AbandonIntent { .. }));
         let expected = observed.object.deleting.is_none().then_some(Step::AddFinalizer);
         prop_assert_eq!(step, expected);
     }
@@ -669,10 +670,10 @@ proptest! {
     fn never_upload_rubbish_only_a_file_that_is_valid_and_newer_and_of_the_right_organization(observed in world()) {
         let plan = plan(&observed);
         let entity = match &plan.step {
-            Some(Step::Upload { id, .. }) => {
+            Some(Step::Write(Write::Upload { id, .. })) => {
                 Some(&known(&observed).unwrap().view.snapshot.entry(id).unwrap().entity)
             }
-            Some(Step::Create) => None,
+            Some(Step::Write(Write::Create(_))) => None,
             _ => return Ok(()),
         };
         let file = observed.file.as_ref().unwrap();
@@ -682,7 +683,7 @@ proptest! {
         let Some(entity) = entity else { return Ok(()) };
         prop_assert!(entity.expiration.is_none_or(|at| at.as_second() <= file.expiration.as_second()));
         prop_assert!(wanted.is_some() || is_alike(entity.organization_name.as_deref(), &file.organization_name));
-        let Some(Step::Upload { id, request }) = &plan.step else { return Ok(()) };
+        let Some(Step::Write(Write::Upload { id, request, .. })) = &plan.step else { return Ok(()) };
         let entry = known(&observed).unwrap().view.snapshot.entry(id).unwrap();
         let was_asked = observed.live_since.is_some_and(|since| entry.was_asked_since(since));
         prop_assert!(was_asked, "on the word of a list");
@@ -704,7 +705,7 @@ proptest! {
         let id = observed.status.token_id.as_deref();
         prop_assert_eq!(plan.status.token_id.as_deref(), id);
         match &plan.step {
-            Some(step @ (Step::ConfirmUpload { .. } | Step::Upload { .. } | Step::Update { .. } | Step::Sync { .. })) => prop_assert_eq!(target(step), id),
+            Some(step @ (Step::ConfirmUpload { .. } | Step::Write(Write::Upload { .. }) | Step::Write(Write::Update { .. }) | Step::Write(Write::Sync { .. }))) => prop_assert_eq!(target(step), id),
             Some(step) => {
                 let is_local =
                     matches!(step, Step::AddFinalizer | Step::RemoveFinalizer { .. } | Step::Note(_) | Step::DeclineSync { .. } | Step::DeclineUpload { .. });
@@ -735,18 +736,48 @@ proptest! {
         if !is_elder || own_entry(&observed).is_none() {
             return Ok(());
         }
-        prop_assert!(plan.step.as_ref().is_none_or(|step| !step.is_write()));
+        prop_assert!(plan.step.as_ref().is_none_or(|step| !step.writes()));
         prop_assert!(!is(&plan, ConditionType::Ready, "True"));
+    }
+
+    #[test]
+    fn a_create_sends_the_decided_file_for_its_intent_and_what_the_manifest_names(observed in world()) {
+        let plan = plan(&observed);
+        let Some(Step::Write(Write::Create(new))) = &plan.step else { return Ok(()) };
+        prop_assert_eq!(Some(&new.pending), observed.status.pending_create.as_ref());
+        prop_assert_eq!(Ok(&new.file), observed.file.as_ref());
+        prop_assert_eq!(&new.request, &observed.object.upload_request);
+        let (spec, sent) = (&observed.spec, &new.settings);
+        prop_assert_eq!(&sent.apple_id, &spec.apple_id);
+        let account_type = spec.vpp_token_account_type.map_or("business", AccountType::as_graph);
+        prop_assert_eq!(sent.vpp_token_account_type, Some(account_type));
+        prop_assert_eq!(&sent.country_or_region, &spec.country_or_region);
+        prop_assert_eq!(sent.automatically_update_apps, spec.automatically_update_apps);
+        let knows_beta = known(&observed).unwrap().identity.api == GraphApi::Beta;
+        prop_assert_eq!(&sent.display_name, &spec.display_name.clone().filter(|_| knows_beta));
+        prop_assert_eq!(&sent.role_scope_tag_ids, &spec.role_scope_tag_ids.clone().filter(|_| knows_beta));
+        let is_named = |field| new.named.iter().any(|(named, _)| *named == field);
+        prop_assert_eq!(is_named(Field::AccountType), spec.vpp_token_account_type.is_some());
     }
 
     #[test]
     fn never_fight_only_what_the_manifest_names_and_graph_has_otherwise_is_sent(observed in world()) {
         let plan = plan(&observed);
-        let Some(Step::Update { fields, .. }) = &plan.step else { return Ok(()) };
+        let Some(Step::Write(Write::Update { changes, settings, .. })) = &plan.step else { return Ok(()) };
         let entry = own_entry(&observed).unwrap();
         let entity = &entry.entity;
-        prop_assert!(!fields.is_empty());
-        for (field, Wanted { found, wanted }) in fields {
+        prop_assert!(!changes.is_empty());
+        let changed = |field| changes.contains_key(&field);
+        prop_assert_eq!(&settings.apple_id, &observed.spec.apple_id.clone().filter(|_| changed(Field::AppleId)));
+        let account_type = observed.spec.vpp_token_account_type.filter(|_| changed(Field::AccountType));
+        prop_assert_eq!(settings.vpp_token_account_type, account_type.map(AccountType::as_graph));
+        let country = observed.spec.country_or_region.clone().filter(|_| changed(Field::CountryOrRegion));
+        prop_assert_eq!(&settings.country_or_region, &country);
+        let updates = observed.spec.automatically_update_apps.filter(|_| changed(Field::AutomaticallyUpdateApps));
+        prop_assert_eq!(settings.automatically_update_apps, updates);
+        prop_assert_eq!(&settings.display_name, &observed.spec.display_name.clone().filter(|_| changed(Field::DisplayName)));
+        prop_assert_eq!(settings.role_scope_tag_ids.is_some(), changed(Field::RoleScopeTagIds));
+        for (field, Wanted { found, wanted }) in changes {
             let (asked, shown) = match field {
                 Field::AppleId => (observed.spec.apple_id.clone(), entity.apple_id.clone()),
                 Field::AccountType => (
@@ -831,7 +862,7 @@ proptest! {
     #[test]
     fn never_spin_a_sync_is_started_only_for_a_reason_and_not_while_one_runs(observed in world()) {
         let plan = plan(&observed);
-        let Some(Step::Sync { request, priority, .. }) = &plan.step else { return Ok(()) };
+        let Some(Step::Write(Write::Sync { request, priority, .. })) = &plan.step else { return Ok(()) };
         let entry = own_entry(&observed).unwrap();
         prop_assert!(entry.syncing_since.is_none_or(|since| observed.now >= since + HOUR));
         let last = plan.status.last_sync_trigger_time;
@@ -847,7 +878,7 @@ proptest! {
         then.status = plan.status.clone();
         then.status.last_sync_trigger_time = Some(observed.now);
         then.status.last_handled_sync_request = observed.object.sync_request.clone();
-        let is_started_again = matches!(super::plan(&then).step, Some(Step::Sync { .. }));
+        let is_started_again = matches!(super::plan(&then).step, Some(Step::Write(Write::Sync { .. })));
         prop_assert!(!is_started_again);
     }
 
@@ -860,8 +891,8 @@ proptest! {
             prop_assert!(!declines);
             return Ok(());
         }
-        prop_assert!(plan.step.as_ref().is_none_or(|step| !step.is_write()), "{:?}", plan.step);
-        let creates = matches!(plan.step, Some(Step::RecordIntent(_) | Step::Create));
+        prop_assert!(plan.step.as_ref().is_none_or(|step| !step.writes()), "{:?}", plan.step);
+        let creates = matches!(plan.step, Some(Step::RecordIntent(_) | Step::Write(Write::Create(_))));
         prop_assert!(!creates);
         if is_observed {
             let changes = matches!(plan.step, Some(Step::Adopt { .. })) && observed.status.pending_create.is_none();
@@ -888,10 +919,10 @@ proptest! {
     #[test]
     fn only_what_the_tenant_allows_is_done(observed in world()) {
         let needed = match plan(&observed).step {
-            Some(Step::Create) => Permission::Create,
+            Some(Step::Write(Write::Create(_))) => Permission::Create,
             Some(Step::RecordIntent(_)) => Permission::Create,
             Some(Step::Bind { .. }) => Permission::Bind,
-            Some(Step::Delete { .. }) => Permission::Delete,
+            Some(Step::Write(Write::Delete { .. })) => Permission::Delete,
             // The result of our own intent needs no permission to be adopted.
             Some(Step::Adopt { .. }) if observed.status.pending_create.is_none() => Permission::Adopt,
             _ => return Ok(()),
@@ -903,7 +934,7 @@ proptest! {
     fn nothing_is_asked_of_a_tenant_that_is_unusable_forbidden_another_or_in_trouble(observed in world()) {
         let step = plan(&observed).step;
         let is_local = matches!(step, None | Some(
-            Step::AddFinalizer | Step::RemoveFinalizer { .. } | Step::AbandonIntent
+            Step::AddFinalizer | Step::RemoveFinalizer { .. } | Step::AbandonIntent { .. }
                 | Step::DeclineSync { .. } | Step::DeclineUpload { .. }
         ));
         let Some(tenant) = known(&observed) else {
@@ -938,7 +969,7 @@ proptest! {
         if ready && !is_as_before {
             prop_assert!(own_entry(&observed).is_some());
             prop_assert!(!is(&plan, ConditionType::TokenValid, "False"));
-            let is_due = matches!(plan.step, Some(Step::ConfirmUpload { .. } | Step::Upload { .. } | Step::Update { .. } | Step::Create | Step::RecordIntent(_)));
+            let is_due = matches!(plan.step, Some(Step::ConfirmUpload { .. } | Step::Write(Write::Upload { .. }) | Step::Write(Write::Update { .. }) | Step::Write(Write::Create(_)) | Step::RecordIntent(_)));
             prop_assert!(!is_due);
         }
         if observed.object.deleting.is_some() {
@@ -1004,7 +1035,8 @@ fn the_worlds_reach_every_step_and_every_reason() {
         let plan = plan(&observed);
         if let Some(step) = &plan.step {
             let text = format!("{step:?}");
-            count(text.split([' ', '(']).next().unwrap_or_default().to_owned());
+            let name = text.strip_prefix("Write(").unwrap_or(&text).split([' ', '(']).next();
+            count(name.unwrap_or_default().to_owned());
         }
         for condition in &plan.status.conditions {
             count(condition.reason.clone());

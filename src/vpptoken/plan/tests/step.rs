@@ -6,16 +6,16 @@ use super::*;
 fn what_is_sent_to_graph_fails_by_its_kind_and_what_changes_something_there_needs_a_permit() {
     let person = Some(PermitKind::Write(Priority::Interactive));
     for (step, kind, permit) in [
-        (Step::Create, Some(StepKind::Create), person),
+        (create(), Some(StepKind::Create), person),
         (upload(), Some(StepKind::Confirm), person),
-        (Step::Upload { id: OURS.into(), request: None }, Some(StepKind::Upload), person),
+        (upload_now(World::ready().file(), None), Some(StepKind::Upload), person),
         (update(&[]), Some(StepKind::Update), person),
         (person_sync(), Some(StepKind::Sync), person),
         (scheduled_sync(), Some(StepKind::Sync), Some(PermitKind::Write(Priority::Scheduled))),
         (delete(), Some(StepKind::Delete), person),
         (confirm(), Some(StepKind::Confirm), None),
         (record_intent(&[]), None, Some(PermitKind::Intent)),
-        (Step::AbandonIntent, None, None),
+        (abandon(), None, None),
         (adopt(OURS, now()), None, None),
         (Step::Bind { id: OURS.into() }, None, None),
         (Step::Note(uploaded(now())), None, None),

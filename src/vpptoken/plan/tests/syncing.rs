@@ -384,7 +384,10 @@ fn a_sync_whose_answer_was_lost_is_not_sent_again_when_graph_shows_it_whatever_i
         let failure = world.failed(StepKind::Sync, ErrorKind::OutcomeUnknown);
         (failure.began, failure.began_wall, failure.at) = (ago(MINUTE * 5), ago(MINUTE * 5), ago(MINUTE * 5));
         failure.not_before = ago(MINUTE * 4);
-        assert!(matches!(plan(&world.observe()).step, Some(Step::Sync { .. })), "nothing shows it: {ahead}");
+        assert!(
+            matches!(plan(&world.observe()).step, Some(Step::Write(Write::Sync { .. }))),
+            "nothing shows it: {ahead}"
+        );
         world.token().last_sync = Some(ago(MINUTE * 4) + ahead);
         let plan = plan(&world.observe());
         assert_eq!(

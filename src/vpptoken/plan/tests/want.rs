@@ -85,6 +85,25 @@ impl Want {
     }
 }
 
+/// A step as rows name it: what is sent exactly, and when an intent was recorded, follow from the world.
+fn brief(step: &Option<Step>) -> String {
+    match step {
+        Some(Step::Write(Write::Create(_))) => "Create".into(),
+        Some(Step::AbandonIntent { .. }) => "AbandonIntent".into(),
+        Some(Step::Write(Write::Update { id, changes, .. })) => format!("Update {id} {changes:?}"),
+        step => format!("{step:?}"),
+    }
+}
+
+/// When the intent was recorded that a step is for.
+fn since_of(step: &Option<Step>) -> Option<Timestamp> {
+    match step {
+        Some(Step::Write(Write::Create(new))) => Some(new.pending.since),
+        Some(Step::AbandonIntent { since }) => Some(*since),
+        _ => None,
+    }
+}
+
 /// What is changed in the world, and what is expected then.
 pub(super) type Row = (&'static str, fn(&mut World), Want);
 
@@ -104,7 +123,11 @@ fn differences(base: fn() -> World, (name, change, want): &Row) -> Vec<String> {
         }
     };
     let blockers: Vec<Reason> = plan.blockers.iter().map(|blocker| blocker.reason).collect();
-    compare("step", format!("{:?}", plan.step), format!("{:?}", want.step));
+    compare("step", brief(&plan.step), brief(&want.step));
+    if let Some(since) = since_of(&plan.step) {
+        let pending = world.status.pending_create.as_ref().map(|pending| pending.since);
+        compare("its intent", format!("{since}"), pending.map_or_else(String::new, |since| format!("{since}")));
+    }
     compare("blockers", format!("{blockers:?}"), format!("{:?}", want.blockers));
     compare("list_after", format!("{:?}", plan.list_after), format!("{:?}", want.list_after));
     compare("generation", format!("{:?}", plan.status.observed_generation), "Some(3)".into());

@@ -1,0 +1,44 @@
+//! A token that another VppToken has, or claims, too.
+
+use super::draft::Draft;
+use crate::api::{ClaimedByAnother, Reason};
+
+/// Whether the token of a VppToken belongs to another one. Of two with one token, the elder has it, then the one with the lower
+/// UID.
+pub(super) fn belongs_to_other(draft: &Draft, id: &str) -> bool {
+    let object = &draft.observed.object;
+    let owner = draft.observed.others.claims.owner(id);
+    owner.is_some_and(|owner| (owner.created, &owner.uid) < (object.created, &object.uid))
+}
+
+/// Another VppToken has the token that the file belongs to.
+pub(super) fn stall_on_owner_of_file(draft: &mut Draft, id: &str, advice: &str) {
+    let secret = draft.observed.spec.token_secret_ref.clone();
+    draft.status.claimed_by_another =
+        secret.map(|token_secret_ref| ClaimedByAnother { token_id: id.to_owned(), token_secret_ref });
+    let owner = owner_of(draft, id);
+    draft.stall(
+        Reason::ClaimedByAnother,
+        format!(
+            "The token file belongs to the token {id} in Graph, which {owner} has. Delete one of the two. {advice}"
+        ),
+    );
+}
+
+/// Another VppToken has the token.
+pub(super) fn stall_on_owner(draft: &mut Draft, id: &str) {
+    let owner = owner_of(draft, id);
+    draft.stall(
+        Reason::ClaimedByAnother,
+        format!("The token {id} in Graph already belongs to {owner}. Delete one of the two."),
+    );
+}
+
+/// The other VppToken that has a token. Objects of other namespaces are not named.
+fn owner_of(draft: &Draft, id: &str) -> String {
+    match draft.observed.others.claims.owner(id).map(|owner| owner.name) {
+        Some(Some(name)) => format!("VppToken \"{name}\" in this namespace"),
+        Some(None) => "a VppToken in another namespace".to_owned(),
+        None => "another VppToken".to_owned(),
+    }
+}
