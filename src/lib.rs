@@ -6,6 +6,7 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`clock`] | time and randomness, passed in |
+//! | [`backoff`] | delays that grow |
 //! | [`api`] | what users write and read |
 //! | [`token_file`] | the `.vpptoken` file |
 //! | [`schedule`] | when the next sync is due |
@@ -16,6 +17,7 @@
 //! | [`cli`] | the command line |
 
 pub mod api;
+pub mod backoff;
 pub mod cli;
 pub mod clock;
 pub mod graph;

@@ -18,6 +18,7 @@ use super::metrics::Metrics;
 use super::watch_state::{Kind, WatchState, is_read};
 use super::watches::Scope;
 use crate::api::{SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
+use crate::backoff::Backoff;
 use crate::vpptoken::caches::TokenCache;
 use crate::vpptoken::context::{Context, Error, Trigger};
 use crate::vpptoken::creates::Name;
@@ -26,6 +27,8 @@ use crate::vpptoken::references::References;
 
 /// No limit here: a reconcile that is at Graph must not block others. [`Context::workers`] limits them.
 const CONCURRENCY: u16 = 0;
+/// A reconcile that could not read or write Kubernetes is retried after such delays.
+const KUBERNETES_RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 /// How long reconciles in progress may take to end when the operator is stopped.
 const GRACE_PERIOD: Duration = Duration::from_secs(20);
 
@@ -185,7 +188,7 @@ fn request(reference: ObjectRef<VppToken>) -> ReconcileRequest<VppToken> {
     ReconcileRequest { obj_ref: reference, reason: ReconcileReason::ObjectUpdated }
 }
 
-/// Kubernetes could not be read or written: retried after 0.5, 1, 2, … up to 30 s.
+/// Kubernetes could not be read or written.
 #[allow(clippy::needless_pass_by_value)] // the signature is kube's
 fn error_policy(object: Arc<VppToken>, _error: &Error, context: Arc<Context>) -> Action {
     let failures = object.uid().and_then(|uid| {
@@ -195,9 +198,7 @@ fn error_policy(object: Arc<VppToken>, _error: &Error, context: Arc<Context>) ->
             state.kubernetes_failures
         })
     });
-    let failures = failures.unwrap_or(1);
-    let wait = Duration::from_millis(250).saturating_mul(2u32.saturating_pow(failures.min(10)));
-    Action::requeue(wait.min(Duration::from_secs(30)))
+    Action::requeue(KUBERNETES_RETRY.delay(failures.unwrap_or(1)))
 }
 
 /// The VppTokens whose manifest changed. Deleted ones are forgotten, and those that waited for them are triggered.

@@ -11,7 +11,7 @@ pub mod write_queue;
 use jiff::SignedDuration;
 
 pub use rate_limiter::{IntentPermit, WritePermit, WriteRateLimiter, WriteRateLimiters};
-pub use registry::{Access, Tenant, TenantKey, TenantRegistry, Unusable};
+pub use registry::{Access, Lookup, Tenant, TenantKey, TenantRegistry, Unusable};
 pub use session::{Callbacks, Change, Problem, Session, SessionSettings, TenantView};
 pub use snapshot::{Entry, Field, Merged, Snapshot, Written};
 pub use write_queue::{Limits, Priority};

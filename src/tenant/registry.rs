@@ -109,22 +109,52 @@ pub struct Unusable {
     pub message: String,
 }
 
+/// What is known of a tenant object.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// Nothing yet.
+    NotRead,
+    /// It does not exist.
+    NotFound,
+    /// It is in use.
+    Found(Arc<Tenant>),
+}
+
+impl Lookup {
+    /// The tenant object, if it is in use.
+    pub fn found(self) -> Option<Arc<Tenant>> {
+        match self {
+            Self::Found(tenant) => Some(tenant),
+            Self::NotRead | Self::NotFound => None,
+        }
+    }
+}
+
 /// The tenant objects in use. `None` stands for one that is in use and does not exist.
 #[derive(Debug, Default)]
 pub struct TenantRegistry {
-    tenants: Mutex<HashMap<TenantKey, Option<Tenant>>>,
+    tenants: Mutex<HashMap<TenantKey, Option<Arc<Tenant>>>>,
     secrets: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl TenantRegistry {
-    /// Looks a tenant object up: none until its existence is known.
-    pub fn find(&self, key: &TenantKey) -> Option<Option<Tenant>> {
-        self.tenants().get(key).cloned()
+    /// Looks a tenant object up.
+    pub fn find(&self, key: &TenantKey) -> Lookup {
+        match self.tenants().get(key) {
+            None => Lookup::NotRead,
+            Some(None) => Lookup::NotFound,
+            Some(Some(tenant)) => Lookup::Found(Arc::clone(tenant)),
+        }
     }
 
-    /// Enters what is known of a tenant object.
+    /// The tenant object that a VppToken refers to, if it is in use.
+    pub fn tenant_of(&self, object: &VppToken) -> Option<Arc<Tenant>> {
+        self.find(&TenantKey::of_token(object)?).found()
+    }
+
+    /// Enters what is known of a tenant object: none if it does not exist.
     pub fn set(&self, key: TenantKey, tenant: Option<Tenant>) {
-        self.tenants().insert(key, tenant);
+        self.tenants().insert(key, tenant.map(Arc::new));
     }
 
     /// Namespaces and names of the Secrets that hold the credentials.
@@ -148,7 +178,7 @@ impl TenantRegistry {
         unused
     }
 
-    fn tenants(&self) -> std::sync::MutexGuard<'_, HashMap<TenantKey, Option<Tenant>>> {
+    fn tenants(&self) -> std::sync::MutexGuard<'_, HashMap<TenantKey, Option<Arc<Tenant>>>> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,18 +14,19 @@ use super::rate_limiter::{WritePermit, WriteRateLimiter, WriteRateLimiters};
 use super::snapshot::{Field, Snapshot};
 use super::{Merged, Timings};
 use crate::api::VppToken;
+use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::graph::{Credential, Entity, ErrorKind, GraphClient, GraphError, NewToken, TokenPatch};
 
-/// While a sync runs, lists come after 2, 4, 8, … seconds, but never further apart than this.
-const MAX_SYNCING_POLL: Duration = Duration::from_secs(30);
+/// While a sync runs, lists come after such delays.
+const SYNCING_POLL: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
 /// A sync that runs longer than this is stuck.
 pub const MAX_SYNC_DURATION: SignedDuration = SignedDuration::from_hours(1);
 /// Requests for single tokens at a time. With the one list and the writes that have permits, a session has 16 requests under way
 /// at most.
 const MAX_CONCURRENT_GETS: usize = 3;
-/// A list that failed is tried again after 1, 2, 4, … seconds, but never later than this.
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
+/// A list that failed is tried again after such delays.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// The settings of a tenant object that a session uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,6 +153,11 @@ impl Session {
             limiter_changed: Notify::new(),
             gets: Semaphore::new(MAX_CONCURRENT_GETS),
         }
+    }
+
+    /// Since when there is this session.
+    pub fn opened(&self) -> Timestamp {
+        self.opened
     }
 
     /// What a reconcile sees.
@@ -293,7 +299,7 @@ impl Session {
         let an_hour_ago = began.saturating_sub(MAX_SYNC_DURATION).unwrap_or(Timestamp::MIN);
         if state.snapshot.is_syncing_since(an_hour_ago) {
             state.syncing_lists += 1;
-            wait = wait.min(backoff(Duration::from_secs(1), state.syncing_lists, MAX_SYNCING_POLL));
+            wait = wait.min(SYNCING_POLL.delay(state.syncing_lists));
         } else {
             state.syncing_lists = 0;
         }
@@ -308,8 +314,7 @@ impl Session {
         let mut state = self.state();
         state.failures = state.failures.saturating_add(1);
         self.slow_down(&state, &error, started);
-        let own = backoff(Duration::from_millis(500), state.failures, MAX_RETRY_DELAY);
-        let wait = own.max(error.retry_after.unwrap_or_default());
+        let wait = RETRY.delay(state.failures).max(error.retry_after.unwrap_or_default());
         state.not_before = Some(Instant::now() + wait);
         let poll_interval = state.settings.poll_interval;
         state.next_regular.get_or_insert(started + poll_interval);
@@ -534,11 +539,6 @@ fn is_new_problem(before: &GraphError, now: &GraphError) -> bool {
     before.code != now.code || (before.sentence != now.sentence && !is_same_refusal)
 }
 
-/// `first` doubled `times` times, `most` at most.
-fn backoff(first: Duration, times: u32, most: Duration) -> Duration {
-    first.saturating_mul(2u32.saturating_pow(times.min(20))).min(most)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
@@ -739,13 +739,5 @@ mod tests {
         assert_eq!(since(), began);
         assert!(fail(ErrorKind::Credentials));
         assert_ne!(since(), began);
-    }
-
-    #[test]
-    fn waiting_times_double_up_to_a_limit() {
-        let most = Duration::from_secs(60);
-        let waits: Vec<u64> = (1..=8).map(|n| backoff(Duration::from_millis(500), n, most).as_secs()).collect();
-        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(backoff(Duration::from_secs(1), u32::MAX, most), most);
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::turns::Turns;
 use crate::api::VppToken;
+use crate::backoff::Backoff;
 
 /// How long a write counts.
 pub const WINDOW: Duration = Duration::from_secs(20);
@@ -21,7 +22,7 @@ pub const RESERVATION: Duration = Duration::from_secs(10);
 /// Of this many permits, one goes to the schedule that has waited longest, although people wait.
 const SHARE_OF_SCHEDULES: u32 = 10;
 /// Microsoft: without `Retry-After`, wait 3 s, doubling to 180 s.
-const THROTTLED_WAIT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(180));
+const THROTTLED: Backoff = Backoff::new(Duration::from_secs(3), Duration::from_secs(180));
 
 /// How urgent a write is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -280,8 +281,7 @@ impl WriteQueue {
         if self.throttled == 0 || self.is_after_pause(began) {
             self.throttled = self.throttled.saturating_add(1);
         }
-        let (first, most) = THROTTLED_WAIT;
-        first.saturating_mul(2u32.saturating_pow(self.throttled.saturating_sub(1).min(20))).min(most)
+        THROTTLED.delay(self.throttled)
     }
 
     /// Graph carried out a request that was sent at `began`: if that was after the last pause, the next one is short again.

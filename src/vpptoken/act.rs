@@ -15,27 +15,12 @@ use super::local_state::ReadFile;
 use super::observe::{VersionedFile, read_file};
 use super::observed::{FileFacts, FileProblem, Observed, StepKind, TenantState, TryStart, UnsentIntent};
 use super::outcome::Outcome;
-use super::plan::{self, Step, Wanted, Write};
+use super::plan::{self, EventNote, Step, Wanted, Write};
 use super::references::References;
 use crate::api::{FINALIZER, PendingCreate, Uploaded, VppToken};
 use crate::graph::{GraphError, NewToken, TokenPatch, TokenSettings};
-use crate::tenant::{Field, IntentPermit, Session, Tenant, TenantKey, WritePermit};
+use crate::tenant::{Field, IntentPermit, Session, Tenant, WritePermit};
 use crate::token_file::TokenFile;
-
-/// An event to be shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventNote {
-    /// Whether a person should worry.
-    pub warning: bool,
-    /// What, in one CamelCase word.
-    pub reason: &'static str,
-    /// A sentence.
-    pub note: String,
-}
-
-fn event_note(reason: &'static str, note: impl Into<String>) -> Option<EventNote> {
-    Some(EventNote { warning: false, reason, note: note.into() })
-}
 
 /// The result of a step.
 #[derive(Clone, Debug, Default)]
@@ -79,24 +64,24 @@ pub async fn act(
         }),
         Step::DeclineSync { request } => Ok(StepResult {
             outcome: Some(Outcome::SyncDeclined { request: request.clone() }),
-            event: event_note(
+            event: Some(EventNote::normal(
                 "SyncNotStarted",
                 "A sync was requested and not started, because of managementPolicy: Observe.",
-            ),
+            )),
             ..StepResult::default()
         }),
         Step::DeclineUpload { request } => Ok(StepResult {
             outcome: Some(Outcome::UploadDeclined { request: request.clone() }),
-            event: event_note(
+            event: Some(EventNote::normal(
                 "UploadNotDone",
                 "An upload was requested and not done, because of managementPolicy: Observe.",
-            ),
+            )),
             ..StepResult::default()
         }),
         Step::AddFinalizer => finalizer(context, object, true).await,
         Step::RemoveFinalizer { warning } => {
             let mut result = finalizer(context, object, false).await?;
-            result.event = warning.clone().map(|note| EventNote { warning: true, reason: "TokenRetained", note });
+            result.event = warning.as_ref().map(|note| EventNote::warning("TokenRetained", note));
             Ok(result)
         }
         Step::RecordIntent(_)
@@ -139,15 +124,14 @@ struct Actor<'a> {
     object: &'a VppToken,
     observed: &'a Observed,
     uid: &'a str,
-    tenant: Tenant,
+    tenant: Arc<Tenant>,
     session: Arc<Session>,
 }
 
 impl<'a> Actor<'a> {
     /// None when the tenant is not the one that the decision was made for any more.
     fn new(context: &'a Context, object: &'a VppToken, observed: &'a Observed) -> Result<Option<Self>, Error> {
-        let found = TenantKey::of_token(object).and_then(|key| context.registry.find(&key));
-        let Some(Some(tenant)) = found else { return Ok(None) };
+        let Some(tenant) = context.registry.tenant_of(object) else { return Ok(None) };
         let (Ok(session), TenantState::Known(known)) = (&tenant.session, &observed.tenant) else { return Ok(None) };
         if known.identity != tenant.identity {
             return Ok(None);
@@ -168,14 +152,14 @@ impl<'a> Actor<'a> {
             },
             Step::Adopt { id, uploaded, is_own_create: true } => {
                 let note = format!("Found the token {id}, which a create whose answer was lost has made.");
-                Ok(self.take_ownership(id, Some(uploaded.clone()), None, event_note("Created", note)))
+                Ok(self.take_ownership(id, Some(uploaded.clone()), None, Some(EventNote::normal("Created", note))))
             }
             Step::Adopt { id, uploaded, is_own_create: false } => {
                 let note = format!("Took over the token {id}, which Graph already had.");
-                Ok(self.take_ownership(id, Some(uploaded.clone()), None, event_note("Adopted", note)))
+                Ok(self.take_ownership(id, Some(uploaded.clone()), None, Some(EventNote::normal("Adopted", note))))
             }
             Step::Bind { id } => {
-                let event = event_note("Bound", format!("Took over the token {id} by its id."));
+                let event = Some(EventNote::normal("Bound", format!("Took over the token {id} by its id.")));
                 Ok(self.take_ownership(id, None, None, event))
             }
             Step::Confirm { id } => {
@@ -213,7 +197,7 @@ impl<'a> Actor<'a> {
         let began = self.context.clock.now();
         let outcome = self.session.delete(permit, id).await;
         self.record_result(StepKind::Delete, &outcome, began, None);
-        let event = outcome.ok().and_then(|()| event_note("Deleted", format!("Deleted the token {id} in Graph.")));
+        let event = outcome.ok().map(|()| EventNote::normal("Deleted", format!("Deleted the token {id} in Graph.")));
         StepResult { event, ..StepResult::default() }
     }
 
@@ -277,7 +261,8 @@ impl<'a> Actor<'a> {
                 let note = format!("Created the token {} in Graph.", entity.id);
                 let uploaded = Some(self.uploaded(&read));
                 let request = new.request.clone();
-                let result = self.take_ownership(&entity.id, uploaded, request, event_note("Created", note));
+                let result =
+                    self.take_ownership(&entity.id, uploaded, request, Some(EventNote::normal("Created", note)));
                 // Also if the object was deleted meanwhile: the outcome is known.
                 unlock_create(self.context, self.uid);
                 Ok(result)
@@ -315,8 +300,10 @@ impl<'a> Actor<'a> {
             return Ok(StepResult::default());
         }
         let until = file.expiration.strftime("%Y-%m-%dT%H:%M:%SZ");
-        let event =
-            event_note("Uploaded", format!("Uploaded the token file that expires at {until} onto the token {id}."));
+        let event = Some(EventNote::normal(
+            "Uploaded",
+            format!("Uploaded the token file that expires at {until} onto the token {id}."),
+        ));
         let outcome = Outcome::Uploaded { uploaded: self.uploaded(&read), request: request.clone() };
         Ok(StepResult { outcome: Some(outcome), event, ..StepResult::default() })
     }
@@ -342,7 +329,7 @@ impl<'a> Actor<'a> {
             format!("{} from {} to {wanted}", field.as_str(), found.as_deref().unwrap_or("nothing"))
         });
         let changes = changes.collect::<Vec<_>>().join(", ");
-        StepResult { event: event_note("Updated", format!("Changed {changes}.")), ..StepResult::default() }
+        StepResult { event: Some(EventNote::normal("Updated", format!("Changed {changes}."))), ..StepResult::default() }
     }
 
     async fn sync(&self, permit: WritePermit, id: &str, request: &Option<String>) -> StepResult {
@@ -353,7 +340,7 @@ impl<'a> Actor<'a> {
         if outcome.is_err() {
             return StepResult::default();
         }
-        let event = request.as_ref().and_then(|_| event_note("SyncStarted", "Started a sync, as requested."));
+        let event = request.as_ref().map(|_| EventNote::normal("SyncStarted", "Started a sync, as requested."));
         StepResult { outcome: Some(Outcome::Synced { at, request: request.clone() }), event, ..StepResult::default() }
     }
 

@@ -10,7 +10,7 @@ use super::claims::{Claims, CreateKey, Index, OthersClaims, version};
 use super::creates::{Creates, Name};
 use super::observed::{Attempts, FileFacts, FileProblem, Inputs};
 use super::outcome::Outcome;
-use super::plan::Plan;
+use super::plan::{Plan, Reported};
 use super::references::References;
 use crate::api::status_patch::Status;
 use crate::api::{TokenEncoding, VppToken, VppTokenStatus};
@@ -40,10 +40,8 @@ pub struct ObjectState {
     pub newest: Option<Arc<VppToken>>,
     /// The version that the watch's last event has shown, which the cache has.
     pub shown: Option<u64>,
-    /// The last sync that ended has failed, and that was reported.
-    pub last_sync_failed: bool,
-    /// The cause of a stall that an event has reported since the object was last Ready.
-    pub reported_stall: Option<String>,
+    /// What events have reported.
+    pub reported: Reported,
     /// How often in a row Kubernetes could not be read or written.
     pub kubernetes_failures: u32,
 }

@@ -20,9 +20,8 @@ use super::observed::{
 };
 use crate::api::{
     ClusterGraphTenant, FINALIZER, Reason, SYNC_REQUESTED_AT, TenantKind, TokenEncoding, UPLOAD_REQUESTED_AT, VppToken,
-    VppTokenTenant,
 };
-use crate::tenant::{Access, Tenant, TenantKey};
+use crate::tenant::{Access, Lookup, Tenant, TenantKey};
 use crate::token_file::TokenFile;
 
 /// What decides whether a VppToken may use its tenant, read past the caches. The Secret is read when its file is sent.
@@ -32,6 +31,8 @@ pub struct LiveReads {
     since: Timestamp,
     /// Of a ClusterGraphTenant; a GraphTenant allows its own namespace everything.
     cluster: Option<LiveCluster>,
+    /// Of the Secret, if it was read.
+    secret: Option<LiveSecret>,
 }
 
 /// What a ClusterGraphTenant and the namespace are now.
@@ -43,15 +44,39 @@ struct LiveCluster {
     labels: BTreeMap<String, String>,
 }
 
-/// Reads what decides whether a VppToken may use its tenant.
+/// The Secret as it is now.
+#[derive(Clone, Debug)]
+struct LiveSecret {
+    /// Its version; none when it does not exist.
+    version: Option<String>,
+}
+
+/// Reads what decides whether a VppToken may use its tenant and, if that is asked for, the version of its Secret.
 ///
 /// # Errors
 /// When Kubernetes can't be read.
-pub async fn read_live(context: &Context, object: &VppToken) -> Result<LiveReads, Error> {
+pub async fn read_live(context: &Context, object: &VppToken, with_secret: bool) -> Result<LiveReads, Error> {
     let since = context.clock.now();
+    let secret = async {
+        match object.spec.token_secret_ref.as_ref().filter(|_| with_secret) {
+            Some(reference) => read_version(context, object, &reference.name).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let (cluster, secret) = futures::try_join!(read_cluster(context, object), secret)?;
+    Ok(LiveReads { since, cluster, secret })
+}
+
+async fn read_version(context: &Context, object: &VppToken, name: &str) -> Result<LiveSecret, Error> {
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace(object)?);
+    let secret = secrets.get_metadata_opt(name).await?;
+    Ok(LiveSecret { version: secret.map(|secret| secret_version(&secret.metadata)) })
+}
+
+async fn read_cluster(context: &Context, object: &VppToken) -> Result<Option<LiveCluster>, Error> {
     let reference = &object.spec.tenant_ref;
     if reference.kind != TenantKind::ClusterGraphTenant {
-        return Ok(LiveReads { since, cluster: None });
+        return Ok(None);
     }
     let tenants: Api<ClusterGraphTenant> = Api::all(context.client.clone());
     let namespaces: Api<Namespace> = Api::all(context.client.clone());
@@ -59,7 +84,7 @@ pub async fn read_live(context: &Context, object: &VppToken) -> Result<LiveReads
         futures::try_join!(tenants.get_opt(&reference.name), namespaces.get_metadata_opt(namespace(object)?))?;
     let access = tenant.map(|tenant| Access::of(&tenant.spec));
     let labels = namespace.map(|namespace| namespace.labels().clone()).unwrap_or_default();
-    Ok(LiveReads { since, cluster: Some(LiveCluster { access, labels }) })
+    Ok(Some(LiveCluster { access, labels }))
 }
 
 /// Looks at one VppToken and everything around it. Without live reads, nothing is written to Graph because of what is seen.
@@ -70,12 +95,13 @@ pub async fn observe(context: &Context, object: &VppToken, live: Option<LiveRead
     let uid = uid(object)?;
     let state = context.local_state.object_state(uid);
     let tenant = tenant(context, object)?;
-    let encoding = tenant.as_ref().and_then(Option::as_ref).map_or_else(TokenEncoding::default, |found| found.encoding);
-    let identity = tenant.as_ref().and_then(Option::as_ref).map(|tenant| tenant.identity.clone());
-    let (live_since, cluster) = live.map_or((None, None), |live| (Some(live.since), live.cluster));
-    let file = file(context, object, encoding, &state).await?;
+    let found = tenant.clone().found();
+    let encoding = found.as_ref().map_or_else(TokenEncoding::default, |found| found.encoding);
+    let live_since = live.as_ref().map(|live| live.since);
+    let (cluster, secret) = live.map_or((None, None), |live| (live.cluster, live.secret));
+    let file = file(context, object, secret, encoding, &state).await?;
     // The snapshot comes last: it has to show what another VppToken has created, once that one does not create any more.
-    let others = identity.map(|identity| others(context, object, &identity, file.as_ref().ok()));
+    let others = found.map(|found| others(context, object, &found, file.as_ref().ok()));
     let others = others.transpose()?.unwrap_or_default();
     let tenant = tenant_state(context, object, tenant, cluster)?;
     let status = state.status_with_outcomes(object.status.clone());
@@ -119,11 +145,10 @@ async fn crd_terminating(context: &Context) -> Result<bool, Error> {
     Ok(crd.is_none_or(|crd| crd.metadata.deletion_timestamp.is_some()))
 }
 
-/// The tenant object: outer none until it was looked up, inner none when it does not exist.
-fn tenant(context: &Context, object: &VppToken) -> Result<Option<Option<Tenant>>, Error> {
-    let key = TenantKey::of(&object.spec.tenant_ref, namespace(object)?);
-    let found = context.registry.find(&key);
-    if found.is_none() {
+/// The tenant object. If it was not looked up yet, that is asked for.
+fn tenant(context: &Context, object: &VppToken) -> Result<Lookup, Error> {
+    let found = context.registry.find(&TenantKey::of(&object.spec.tenant_ref, namespace(object)?));
+    if matches!(found, Lookup::NotRead) {
         context.tenant_wanted.notify_one();
     }
     Ok(found)
@@ -137,15 +162,18 @@ fn is_being_deleted(object: &VppToken) -> bool {
 fn tenant_state(
     context: &Context,
     object: &VppToken,
-    tenant: Option<Option<Tenant>>,
+    tenant: Lookup,
     live: Option<LiveCluster>,
 ) -> Result<TenantState, Error> {
     let reference = &object.spec.tenant_ref;
-    let Some(tenant) = tenant else {
-        let message = format!("{} \"{}\" is being looked for.", reference.kind, reference.name);
-        return Ok(TenantState::Unusable { reason: Reason::TenantNotRead, message });
+    let tenant = match tenant {
+        Lookup::NotRead => {
+            let message = format!("{} \"{}\" is being looked for.", reference.kind, reference.name);
+            return Ok(TenantState::Unusable { reason: Reason::TenantNotRead, message });
+        }
+        Lookup::NotFound => return Ok(TenantState::NotFound),
+        Lookup::Found(tenant) => tenant,
     };
-    let Some(tenant) = tenant else { return Ok(TenantState::NotFound) };
     let (access, labels) = match live {
         Some(live) => (live.access, live.labels),
         None => (Some(tenant.access.clone()), cached_labels(context, object)?),
@@ -154,14 +182,14 @@ fn tenant_state(
     if (tenant.is_deleted || access.is_none()) && !is_being_deleted(object) {
         return Ok(TenantState::NotFound);
     }
-    let access = access.unwrap_or(tenant.access);
+    let access = access.unwrap_or_else(|| tenant.access.clone());
     if !access.allows(namespace(object)?, &labels) {
         return Ok(TenantState::NamespaceNotAllowed);
     }
-    Ok(match tenant.session {
-        Err(unusable) => TenantState::Unusable { reason: unusable.reason, message: unusable.message },
+    Ok(match &tenant.session {
+        Err(unusable) => TenantState::Unusable { reason: unusable.reason, message: unusable.message.clone() },
         Ok(session) => TenantState::Known(KnownTenant {
-            identity: tenant.identity,
+            identity: tenant.identity.clone(),
             allowed: access.operations.iter().copied().map(Permission::from).collect::<BTreeSet<_>>(),
             view: session.view(),
         }),
@@ -178,19 +206,11 @@ fn namespace_of(context: &Context, object: &VppToken) -> Result<Option<Arc<Parti
 }
 
 /// The other VppTokens of this tenant: their statuses, and what this process knows before these show it.
-fn others(
-    context: &Context,
-    object: &VppToken,
-    identity: &VppTokenTenant,
-    file: Option<&FileFacts>,
-) -> Result<Others, Error> {
-    let name = tenant_name(identity);
+fn others(context: &Context, object: &VppToken, tenant: &Tenant, file: Option<&FileFacts>) -> Result<Others, Error> {
+    let name = tenant_name(&tenant.identity);
     let overdue = context.clock.now().checked_sub(context.timings.unknown_outcome).unwrap_or(Timestamp::MIN);
     // Another process may have sent a create long after its intent, and until it ended, just before this one began.
-    let is_new = TenantKey::of_token(object).is_none_or(|key| match context.registry.find(&key) {
-        Some(Some(Tenant { session: Ok(session), .. })) => session.view().opened > overdue,
-        _ => true,
-    });
+    let is_new = tenant.session.as_ref().is_ok_and(|session| session.opened() > overdue) || tenant.session.is_err();
     let decided = if is_new { Timestamp::MIN } else { overdue };
     context.trigger_all(context.local_state.unlock_creates_before(overdue));
     // Before what the others have: a namespace that is read by now has all its objects there.
@@ -202,7 +222,7 @@ fn others(
     // processes: each object that sees the other's intent abandons its own. What became of intents recorded until `decided`
     // is known: `knownIds` and the claims show their results.
     let leads_here = |key: &TenantKey| {
-        let tenant = context.registry.find(key).flatten();
+        let tenant = context.registry.find(key).found();
         tenant.is_some_and(|tenant| tenant_name(&tenant.identity) == name)
     };
     let creating = seen.is_create_locked || seen.intents.iter().any(leads_here);
@@ -220,13 +240,18 @@ fn create_keys(object: &VppToken, file: Option<&FileFacts>) -> Vec<CreateKey> {
 async fn file(
     context: &Context,
     object: &VppToken,
+    live: Option<LiveSecret>,
     encoding: TokenEncoding,
     state: &ObjectState,
 ) -> Result<Result<FileFacts, FileProblem>, Error> {
     let Some(reference) = object.spec.token_secret_ref.as_ref().filter(|_| !object.spec.only_observes()) else {
         return Ok(Err(FileProblem::NotNamed));
     };
-    let Some(version) = context.caches.secret_version(namespace(object)?, &reference.name) else {
+    let version = match live {
+        Some(live) => live.version,
+        None => context.caches.secret_version(namespace(object)?, &reference.name),
+    };
+    let Some(version) = version else {
         return Ok(Err(FileProblem::SecretNotFound));
     };
     let of = (file_version(&version, &reference.key), encoding);

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::claims::OthersClaims;
 use crate::api::{AllowedOperation, Reason, TokenEncoding, Uploaded, VppTokenSpec, VppTokenStatus, VppTokenTenant};
-use crate::graph::{ErrorKind, GraphError};
+use crate::graph::ErrorKind;
 use crate::tenant::{Field, TenantView, Timings};
 use crate::token_file::sha256_hex;
 
@@ -299,52 +299,6 @@ impl Attempts {
             *tries = if tries.0 == value { (value, tries.1.saturating_add(1)) } else { (value, 1) };
         }
     }
-
-    /// A step failed: it is delayed, each time for longer, until it succeeds or its inputs change. `jitter` is from 0
-    /// to 1.
-    pub fn record_failure(
-        &mut self,
-        kind: StepKind,
-        error: &GraphError,
-        inputs: Inputs,
-        start: TryStart,
-        now: Timestamp,
-        jitter: f64,
-    ) {
-        let before = self.failures.get(&kind);
-        let before = before.filter(|before| before.inputs.is_same_for(kind, &inputs));
-        let count = before.map_or(1, |before| before.count.saturating_add(1));
-        let before = before.filter(|before| before.kind.is_about_access() == error.kind.is_about_access());
-        let failure = Failure {
-            kind: error.kind,
-            message: error.summary(),
-            since: before.map_or(now, |before| before.since),
-            began: start.began,
-            began_wall: start.began_wall,
-            last_sync: start.last_sync,
-            at: now,
-            count,
-            not_before: now.saturating_add(delay(error, count, jitter)).unwrap_or(Timestamp::MAX),
-            // Reading a token changes nothing.
-            maybe_executed: kind != StepKind::Confirm && error.maybe_executed(),
-            inputs,
-        };
-        self.failures.insert(kind, failure);
-    }
-}
-
-/// How long a failed step waits: what Graph asks for, or a time that doubles, with jitter so that objects that failed
-/// together are not retried together.
-fn delay(error: &GraphError, count: u32, jitter: f64) -> SignedDuration {
-    let (first, most) = match error.kind {
-        ErrorKind::Refused | ErrorKind::NotFound => (60.0, 3600.0),
-        ErrorKind::Credentials | ErrorKind::Forbidden | ErrorKind::Unauthorized => (5.0, 300.0),
-        _ => (1.0, 300.0),
-    };
-    let doubled: f64 = first * 2f64.powi(i32::try_from(count.saturating_sub(1).min(20)).unwrap_or(20));
-    let asked = error.retry_after.map_or(0.0, |wait| wait.as_secs_f64());
-    SignedDuration::try_from_secs_f64((doubled.min(most) * (0.8 + 0.4 * jitter)).max(asked))
-        .unwrap_or(SignedDuration::from_secs(300))
 }
 
 impl Observed {
@@ -391,31 +345,5 @@ mod tests {
         let digests = ["a", "b"].map(|end| bounded_request(&format!("{long}{end}")));
         assert_ne!(digests[0], digests[1]);
         assert!(digests.iter().all(|it| it.starts_with("sha256:") && it.len() == 71), "{digests:?}");
-    }
-
-    #[test]
-    fn a_get_that_failed_has_changed_nothing() {
-        let failed = |kind| {
-            let inputs = Inputs { generation: 1, sha256: None, sync_request: None, upload_request: None };
-            let (mut attempts, at) = (Attempts::default(), Timestamp::UNIX_EPOCH);
-            let error = GraphError::new(ErrorKind::Unavailable, "x");
-            let start = TryStart { began: at, began_wall: at, last_sync: None };
-            attempts.record_failure(kind, &error, inputs, start, at, 0.0);
-            attempts.failures[&kind].maybe_executed
-        };
-        assert!(!failed(StepKind::Confirm) && failed(StepKind::Upload));
-    }
-
-    #[test]
-    fn a_delay_grows_with_jitter_up_to_its_limit() {
-        let error = GraphError::new(ErrorKind::OutcomeUnknown, "x");
-        for (count, low, high) in [(1, 0.8, 1.2), (2, 1.6, 2.4), (5, 12.8, 19.2), (50, 240.0, 360.0)] {
-            for jitter in [0.0, 0.5, 1.0] {
-                let waited = delay(&error, count, jitter).as_secs_f64();
-                assert!((low..=high).contains(&waited), "{count}: {waited}");
-            }
-        }
-        let asked = GraphError { retry_after: Some(std::time::Duration::from_secs(7)), ..error };
-        assert!(delay(&asked, 1, 0.0).as_secs_f64() >= 7.0);
     }
 }

@@ -14,7 +14,7 @@ use super::observed::Observed;
 use super::plan::{self, PermitKind, Plan, Step};
 use super::report;
 use crate::api::VppToken;
-use crate::tenant::{Session, TenantKey};
+use crate::tenant::Session;
 
 /// A decision, and what it was made on.
 struct Decision {
@@ -68,10 +68,10 @@ async fn decide(context: &Context, object: VppToken, live: Option<LiveReads>) ->
 /// The same decision on what the API server has now, if it is one that must not be made on caches; none when the object was
 /// deleted.
 async fn decide_on_live_reads(context: &Context, decision: Decision) -> Result<Option<Decision>, Error> {
-    if !decision.plan.step.as_ref().is_some_and(Step::needs_live_reads) {
+    let Some(step) = decision.plan.step.as_ref().filter(|step| step.needs_live_reads()) else {
         return Ok(Some(decision));
-    }
-    let reads = observe::read_live(context, &decision.object);
+    };
+    let reads = observe::read_live(context, &decision.object, step.needs_live_secret());
     let (object, reads) = futures::try_join!(live(context, &decision.object), reads)?;
     match object {
         Some(object) => decide(context, object, Some(reads)).await.map(Some),
@@ -172,8 +172,7 @@ async fn report_result(context: &Context, decision: Decision, result: StepResult
 
 /// The session with the object's tenant.
 fn session(context: &Context, object: &VppToken) -> Option<Arc<Session>> {
-    let tenant = context.registry.find(&TenantKey::of_token(object)?)??;
-    tenant.session.ok()
+    context.registry.tenant_of(object)?.session.clone().ok()
 }
 
 #[cfg(test)]

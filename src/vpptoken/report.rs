@@ -7,15 +7,13 @@
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 
-use super::act::{self, EventNote, StepResult};
+use super::act::{self, StepResult};
 use super::context::{Context, Error, live, uid};
 use super::observed::{Observed, TenantState};
 use super::outcome::Outcome;
-use super::plan::{self, Plan};
-use crate::api::conditions::{ConditionType, find};
+use super::plan::{self, EventNote, Plan};
 use crate::api::status_patch::{Status, status_patch};
 use crate::api::{VppToken, VppTokenStatus};
-use crate::tenant::TenantKey;
 
 /// After this many conflicts the write is retried later.
 const MAX_CONFLICTS: usize = 5;
@@ -98,8 +96,7 @@ pub(super) fn plan_again(
     observed.attempts = state.attempts;
     observed.now = context.clock.now();
     observed.wall = context.clock.wall();
-    if let (TenantState::Known(known), Some(Some(tenant))) =
-        (&mut observed.tenant, TenantKey::of_token(object).and_then(|key| context.registry.find(&key)))
+    if let (TenantState::Known(known), Some(tenant)) = (&mut observed.tenant, context.registry.tenant_of(object))
         && let Ok(session) = &tenant.session
     {
         known.view = session.view();
@@ -176,9 +173,7 @@ fn forget_deleted(context: &Context, uid: &str) -> Option<Plan> {
 /// Asks for the list that a plan waits for, once the plan's status is written. True when there has been one meanwhile.
 pub(super) fn want_list(context: &Context, object: &VppToken, plan: &Plan) -> bool {
     let Some(after) = plan.list_after else { return false };
-    let Some(Some(tenant)) = TenantKey::of_token(object).and_then(|key| context.registry.find(&key)) else {
-        return false;
-    };
+    let Some(tenant) = context.registry.tenant_of(object) else { return false };
     let Ok(session) = &tenant.session else { return false };
     // A recorded intent counts from when it was written.
     let unsent = object.uid().and_then(|uid| context.local_state.object_state(&uid).attempts.unsent_intent);
@@ -186,72 +181,12 @@ pub(super) fn want_list(context: &Context, object: &VppToken, plan: &Plan) -> bo
     !is_wanted && session.view().snapshot.last_list() > plan.planned_on
 }
 
-/// Publishes changes, not attempts: one event when the cause that a person should act on became another one.
 async fn publish_changes(context: &Context, before: &VppToken, after: &VppTokenStatus) {
-    let stalled = |status: &VppTokenStatus| {
-        find(&status.conditions, ConditionType::Stalled)
-            .map(|condition| (condition.reason.clone(), condition.message.clone()))
-    };
+    let Some(uid) = before.metadata.uid.as_deref() else { return };
     let old = before.status.clone().unwrap_or_default();
-    let stalled_now = stalled(after);
-    // Of two that may take over one token, the one that loses is stalled by the same cause as before.
-    let is_known = was_stall_reported(context, before, after, stalled_now.as_ref().map(|(reason, _)| reason.as_str()));
-    if let Some((reason, note)) = stalled_now
-        && stalled(&old).map(|(reason, _)| reason).as_ref() != Some(&reason)
-        && !is_known
-    {
-        show(context, before, EventType::Warning, reason, note).await;
-    }
-    if let Some(id) = old.token_id.as_ref().filter(|_| after.token_id.is_none()) {
-        let note = format!("The token {id} is gone from Graph.");
-        show(context, before, EventType::Warning, "Vanished".into(), note).await;
-    }
-    if began_to_fail(context, before, after) {
-        show(context, before, EventType::Warning, "SyncFailed".into(), "The last sync failed.".into()).await;
-    }
-    let expiring = |status: &VppTokenStatus| {
-        find(&status.conditions, ConditionType::TokenValid)
-            .filter(|condition| condition.reason == "ExpiringSoon")
-            .map(|condition| condition.message.clone())
-    };
-    if let Some(note) = expiring(after)
-        && expiring(&old).is_none()
-    {
-        show(context, before, EventType::Warning, "ExpiringSoon".into(), note).await;
-    }
-}
-
-/// Whether an event of this process has reported what stalls the object, and it was not Ready since.
-fn was_stall_reported(context: &Context, object: &VppToken, after: &VppTokenStatus, reason: Option<&str>) -> bool {
-    let is_ready = find(&after.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True");
-    let Some(uid) = object.uid() else { return false };
-    context.local_state.change(&uid, |state| match reason {
-        Some(reason) => state.reported_stall.replace(reason.to_owned()).as_deref() == Some(reason),
-        None => {
-            state.reported_stall.take_if(|_| is_ready);
-            false
-        }
-    }) == Some(true)
-}
-
-/// Whether a sync failed and the one before, as far as this process knows, did not.
-fn began_to_fail(context: &Context, object: &VppToken, after: &VppTokenStatus) -> bool {
-    let synced = find(&after.conditions, ConditionType::Synced).map(|condition| condition.reason.as_str());
-    let failed = match synced {
-        Some("SyncFailed") => true,
-        Some("SyncCompleted") => false,
-        _ => return false,
-    };
-    let before = object.uid().and_then(|uid| {
-        context.local_state.change(&uid, |state| std::mem::replace(&mut state.last_sync_failed, failed))
-    });
-    failed && before == Some(false)
-}
-
-async fn publish(context: &Context, object: &VppToken, event: Option<EventNote>) {
-    if let Some(EventNote { warning, reason, note }) = event {
-        let type_ = if warning { EventType::Warning } else { EventType::Normal };
-        show(context, object, type_, reason.to_owned(), note).await;
+    let notes = context.local_state.change(uid, |state| state.reported.changes(&old, after));
+    for note in notes.unwrap_or_default() {
+        publish(context, before, Some(note)).await;
     }
 }
 
@@ -271,7 +206,9 @@ fn shortened(mut note: String) -> String {
 }
 
 /// An event that can't be written stops nothing else.
-async fn show(context: &Context, object: &VppToken, type_: EventType, reason: String, note: String) {
+async fn publish(context: &Context, object: &VppToken, event: Option<EventNote>) {
+    let Some(EventNote { is_warning, reason, note }) = event else { return };
+    let type_ = if is_warning { EventType::Warning } else { EventType::Normal };
     let note = shortened(note);
     tracing::info!(object = %format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()), reason, note, "event");
     let event = Event { type_, reason, note: Some(note), action: "Reconcile".into(), secondary: None };

@@ -26,7 +26,7 @@ use crate::api::{Credentials, Reason, TenantConnection, VppToken, VppTokenTenant
 use crate::graph::{AppRegistration, Credential, GraphClient, Transport};
 use crate::schedule::duration;
 use crate::tenant::{
-    Callbacks, Change, Session, SessionSettings, Tenant, TenantKey, TenantRegistry, Unusable, WriteRateLimiters,
+    Callbacks, Change, Lookup, Session, SessionSettings, Tenant, TenantKey, TenantRegistry, Unusable, WriteRateLimiters,
 };
 use crate::vpptoken::caches::TokenCache;
 use crate::vpptoken::claims::tenant_name;
@@ -186,7 +186,7 @@ impl SessionManager {
             let tenant = match objects::find(&self.caches, &key) {
                 None if self.may_serve_a_deletion(&key) => {
                     self.keep_for_deletions(&key);
-                    before.clone().flatten().map(|tenant| Tenant { is_deleted: true, ..tenant })
+                    before.clone().found().map(|tenant| Tenant { is_deleted: true, ..Tenant::clone(&tenant) })
                 }
                 None => {
                     self.open_sessions.remove(&key);
@@ -196,9 +196,9 @@ impl SessionManager {
                 Some(found) => Some(self.tenant(&key, found).await),
             };
             let is_news = match (&before, &tenant) {
-                (Some(Some(before)), Some(now)) => !is_same(before, now),
-                (Some(None), None) => false,
-                _ => true,
+                (Lookup::Found(before), Some(now)) => !is_same(before, now),
+                (Lookup::NotFound, None) => false,
+                (Lookup::NotRead | Lookup::NotFound, _) | (Lookup::Found(_), None) => true,
             };
             self.registry().set(key.clone(), tenant);
             if is_news {
@@ -431,10 +431,11 @@ impl SessionManager {
             }
         }
         for key in used {
-            if let (Some(object), Some(Some(tenant))) = (objects::find(&self.caches, &key), self.registry().find(&key))
+            if let (Some(object), Some(tenant)) =
+                (objects::find(&self.caches, &key), self.registry().find(&key).found())
             {
                 let claims = self.context.local_state.claims(&tenant_name(&tenant.identity));
-                let session = tenant.session.map(|session| session.view());
+                let session = tenant.session.as_ref().map(|session| session.view()).map_err(Clone::clone);
                 let warning = self.open_sessions.get(&key).and_then(|open| open.warning.as_deref());
                 let written = status::write(&self.context, &key, &object, session, warning, &claims).await;
                 all_written &= written != WriteOutcome::Failed;

@@ -7,10 +7,12 @@ mod creating;
 mod deleting;
 mod draft;
 mod equality;
+mod events;
 mod file;
 mod managing;
 mod messages;
 mod ownership;
+mod retry;
 mod settings;
 mod step;
 mod syncing;
@@ -28,6 +30,7 @@ use tenant::{tenant_was_read, usable_tenant};
 use vanishing::{forget_vanished, many_vanished, vanished};
 
 pub use draft::Blocker;
+pub use events::{EventNote, Reported};
 pub(crate) use messages::list_failure;
 pub use step::{NewToken, PermitKind, Step, Wanted, Write};
 

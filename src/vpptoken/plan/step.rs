@@ -170,6 +170,11 @@ impl Step {
     pub fn needs_live_reads(&self) -> bool {
         self.needed_permit().is_some() || matches!(self, Self::Adopt { .. } | Self::Bind { .. })
     }
+
+    /// Whether the Secret is read live, too: a token is taken over because of its file. A file that is sent is read then.
+    pub fn needs_live_secret(&self) -> bool {
+        matches!(self, Self::Adopt { .. })
+    }
 }
 
 impl Write {

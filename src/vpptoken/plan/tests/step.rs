@@ -27,5 +27,6 @@ fn what_is_sent_to_graph_fails_by_its_kind_and_what_changes_something_there_need
         assert_eq!((step.kind(), step.needed_permit()), (kind, permit), "{step:?}");
         let takes_over = matches!(step, Step::Adopt { .. } | Step::Bind { .. });
         assert_eq!(step.needs_live_reads(), permit.is_some() || takes_over, "{step:?}");
+        assert_eq!(step.needs_live_secret(), matches!(step, Step::Adopt { .. }), "{step:?}");
     }
 }
