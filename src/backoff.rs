@@ -4,21 +4,21 @@ use std::time::Duration;
 
 /// Delays that begin with one and double up to another. [`Backoff::new`] refuses what would make no sense, when it is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     max: Duration,
 }
 
 impl Backoff {
     /// The delay after the first failure, and the longest.
-    pub const fn new(first: Duration, max: Duration) -> Self {
+    pub(crate) const fn new(first: Duration, max: Duration) -> Self {
         assert!(!first.is_zero(), "without a first delay nothing is delayed");
         assert!(first.as_nanos() <= max.as_nanos(), "the longest delay is not shorter than the first");
         Self { first, max }
     }
 
     /// The delay after so many failures in a row: none after none.
-    pub fn delay(self, failures: u32) -> Duration {
+    pub(crate) fn delay(self, failures: u32) -> Duration {
         let Some(doublings) = failures.checked_sub(1) else { return Duration::ZERO };
         self.first.saturating_mul(2u32.saturating_pow(doublings)).min(self.max)
     }

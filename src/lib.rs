@@ -17,12 +17,12 @@
 //! | [`cli`] | the command line |
 
 pub mod api;
-pub mod backoff;
+mod backoff;
 pub mod cli;
 pub mod clock;
-pub mod graph;
+mod graph;
 pub mod operator;
 pub mod schedule;
-pub mod tenant;
-pub mod token_file;
-pub mod vpptoken;
+mod tenant;
+mod token_file;
+mod vpptoken;

@@ -37,7 +37,7 @@ const OTHER_FILES: [(&str, &str); 4] = [
 
 /// A token file that was read: the text to upload, and what it contains.
 #[derive(Clone, Debug)]
-pub struct TokenFile {
+pub(crate) struct TokenFile {
     text: SecretString,
     inner: SecretString,
     /// The organization that the file names (`orgName`).
@@ -48,7 +48,7 @@ pub struct TokenFile {
 
 /// Why bytes are not a token file. Lines and columns count from one, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TokenFileError {
+pub(crate) enum TokenFileError {
     /// Nothing there.
     #[error("it is empty")]
     Empty,
@@ -123,7 +123,7 @@ impl TokenFile {
     ///
     /// # Errors
     /// When the bytes are not a token file.
-    pub fn parse(bytes: &[u8]) -> Result<Self, TokenFileError> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, TokenFileError> {
         if bytes.len() > MAX_BYTES {
             return Err(TokenFileError::TooLong);
         }
@@ -151,12 +151,12 @@ impl TokenFile {
     }
 
     /// All that must never be shown of this file: the text, and the token inside of it.
-    pub fn sensitive(&self) -> Vec<SecretString> {
+    pub(crate) fn sensitive(&self) -> Vec<SecretString> {
         vec![self.text.clone(), self.to_send(TokenEncoding::Base64), self.inner.clone()]
     }
 
     /// The exact string to send to Graph.
-    pub fn to_send(&self, encoding: TokenEncoding) -> SecretString {
+    pub(crate) fn to_send(&self, encoding: TokenEncoding) -> SecretString {
         match encoding {
             TokenEncoding::AsIs => self.text.clone(),
             TokenEncoding::Base64 => base64::engine::general_purpose::STANDARD.encode(self.text.expose_secret()).into(),
@@ -164,13 +164,13 @@ impl TokenFile {
     }
 
     /// SHA-256, in hexadecimal, of the exact string to send.
-    pub fn sha256(&self, encoding: TokenEncoding) -> String {
+    pub(crate) fn sha256(&self, encoding: TokenEncoding) -> String {
         sha256_hex(self.to_send(encoding).expose_secret().as_bytes())
     }
 }
 
 /// SHA-256 of bytes, in hexadecimal.
-pub fn sha256_hex(bytes: &[u8]) -> String {
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,5 +1,6 @@
 //! The tenant resources: how to reach one Intune tenant through Graph.
 //! GraphTenant serves its own namespace, ClusterGraphTenant the namespaces that it allows.
+#![allow(unreachable_pub)] // what the derive generates
 #![allow(clippy::duplicated_attributes)] // each printer column has a type and a path: the lint takes them for one attribute
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};

@@ -17,7 +17,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// What the operator signs in with.
 #[derive(Clone, Debug)]
-pub enum Credential {
+pub(crate) enum Credential {
     /// A client secret of the app registration.
     ClientSecret(SecretString),
 }

@@ -16,10 +16,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::time::Instant;
 
-pub use entra::Credential;
-pub use error::{ErrorKind, GraphError};
-pub use transport::{Exchange, REQUEST_TIMEOUT, Received, Transport};
-pub use wire::{Entity, NewToken, TokenPatch, TokenSettings};
+pub(crate) use entra::Credential;
+pub(crate) use error::ErrorKind;
+pub use error::GraphError;
+pub use transport::{Received, Transport};
+pub(crate) use wire::{Entity, NewToken, TokenPatch, TokenSettings};
 
 use crate::api::{Cloud, GraphApi};
 use crate::clock::Random;
@@ -31,7 +32,7 @@ const MAX_PAGES: usize = 1000;
 
 /// Where to sign in and where Graph is, without a trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoints {
+pub(crate) struct Endpoints {
     /// The login host of Entra ID, as a URL.
     pub login: String,
     /// The host of Microsoft Graph, as a URL.
@@ -40,7 +41,7 @@ pub struct Endpoints {
 
 impl Endpoints {
     /// The hosts of a Microsoft cloud, as Microsoft documents them under "national clouds".
-    pub fn of(cloud: Cloud) -> Self {
+    pub(crate) fn of(cloud: Cloud) -> Self {
         let (login, graph) = match cloud {
             Cloud::Global => ("login.microsoftonline.com", "graph.microsoft.com"),
             Cloud::USGovernment => ("login.microsoftonline.us", "graph.microsoft.us"),
@@ -53,7 +54,7 @@ impl Endpoints {
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// Signing in.
     Authenticate,
     /// A page of the list.
@@ -72,7 +73,7 @@ pub enum Operation {
 
 impl Operation {
     /// The name in logs and metrics.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Authenticate => "authenticate",
             Self::List => "list",
@@ -86,11 +87,11 @@ impl Operation {
 }
 
 /// Called for every request that ended: what it was for, the HTTP status (none without an answer), how long it took.
-pub type Meter = Arc<dyn Fn(Operation, Option<u16>, Duration) + Send + Sync>;
+pub(crate) type Meter = Arc<dyn Fn(Operation, Option<u16>, Duration) + Send + Sync>;
 
 /// An app registration in a tenant, and how Graph is reached.
 #[derive(Clone, Debug)]
-pub struct AppRegistration {
+pub(crate) struct AppRegistration {
     /// Where.
     pub endpoints: Endpoints,
     /// Which API.
@@ -102,7 +103,7 @@ pub struct AppRegistration {
 }
 
 /// The tokens of one tenant, as one app registration sees them. Uses `deviceAppManagement/vppTokens` of v1.0 or beta.
-pub struct GraphClient {
+pub(crate) struct GraphClient {
     app: AppRegistration,
     transport: Transport,
     random: Random,
@@ -132,7 +133,7 @@ impl std::fmt::Debug for GraphClient {
 
 impl GraphClient {
     /// A client for one tenant and app registration. Sends nothing yet.
-    pub fn new(
+    pub(crate) fn new(
         app: AppRegistration,
         credential: Credential,
         transport: Transport,
@@ -150,14 +151,14 @@ impl GraphClient {
     }
 
     /// Uses another credential from now on, with a freshly fetched access token.
-    pub fn set_credential(&self, credential: Credential) {
+    pub(crate) fn set_credential(&self, credential: Credential) {
         let mut credentials = self.credentials();
         credentials.credential = Arc::new(credential);
         credentials.generation += 1;
     }
 
     /// Forgets the access token: it contains the roles, so a new permission needs a new one.
-    pub fn forget_access_token(&self) {
+    pub(crate) fn forget_access_token(&self) {
         self.credentials().generation += 1;
     }
 
@@ -165,7 +166,7 @@ impl GraphClient {
     ///
     /// # Errors
     /// When any page fails, or a page points to another host.
-    pub async fn list(&self) -> Result<Vec<Entity>, GraphError> {
+    pub(crate) async fn list(&self) -> Result<Vec<Entity>, GraphError> {
         let mut entities = Vec::new();
         let mut url = self.collection();
         for _ in 0..MAX_PAGES {
@@ -190,7 +191,7 @@ impl GraphClient {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when it is not there; others when the request fails.
-    pub async fn get(&self, id: &str) -> Result<Entity, GraphError> {
+    pub(crate) async fn get(&self, id: &str) -> Result<Entity, GraphError> {
         let answer = self.call(Operation::Get, Method::GET, &self.item(id), None, &Scrubber::default()).await?;
         answer.body.as_ref().and_then(wire::read_answer).ok_or_else(|| GraphError::bad_answer("the token has no id"))
     }
@@ -200,7 +201,7 @@ impl GraphClient {
     ///
     /// # Errors
     /// When the request fails.
-    pub async fn create(&self, token: &NewToken) -> Result<Entity, GraphError> {
+    pub(crate) async fn create(&self, token: &NewToken) -> Result<Entity, GraphError> {
         let scrubber = Scrubber::new(token.sensitive.iter());
         let answer =
             self.call(Operation::Create, Method::POST, &self.collection(), Some(token.body()), &scrubber).await?;
@@ -215,7 +216,7 @@ impl GraphClient {
     ///
     /// # Errors
     /// When the request fails.
-    pub async fn update(&self, id: &str, patch: &TokenPatch) -> Result<Option<Entity>, GraphError> {
+    pub(crate) async fn update(&self, id: &str, patch: &TokenPatch) -> Result<Option<Entity>, GraphError> {
         let scrubber = Scrubber::new(patch.sensitive.iter());
         let answer = self.call(Operation::Update, Method::PATCH, &self.item(id), Some(patch.body()), &scrubber).await?;
         Ok(answer.body.as_ref().and_then(wire::read_answer))
@@ -225,7 +226,7 @@ impl GraphClient {
     ///
     /// # Errors
     /// When the request fails.
-    pub async fn sync(&self, id: &str) -> Result<Option<Entity>, GraphError> {
+    pub(crate) async fn sync(&self, id: &str) -> Result<Option<Entity>, GraphError> {
         let url = format!("{}/syncLicenses", self.item(id));
         let answer = self.call(Operation::Sync, Method::POST, &url, None, &Scrubber::default()).await?;
         Ok(answer.body.as_ref().and_then(wire::read_answer))
@@ -235,7 +236,7 @@ impl GraphClient {
     ///
     /// # Errors
     /// When the request fails.
-    pub async fn delete(&self, id: &str) -> Result<(), GraphError> {
+    pub(crate) async fn delete(&self, id: &str) -> Result<(), GraphError> {
         match self.call(Operation::Delete, Method::DELETE, &self.item(id), None, &Scrubber::default()).await {
             Err(error) if error.kind != ErrorKind::NotFound => Err(error),
             _ => Ok(()),

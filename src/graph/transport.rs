@@ -12,7 +12,7 @@ use super::error::{ErrorKind, GraphError};
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a whole request may take, its answer included; there is no default in the HTTP client.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An answer whose head arrived. If its body broke off, the body is that error.
 #[derive(Debug)]
@@ -33,7 +33,8 @@ impl Received {
 }
 
 /// Answers a request in process. An error means that there was no answer; its kind says whether the request can have arrived.
-pub type Exchange = Arc<dyn Fn(reqwest::Request) -> BoxFuture<'static, Result<Received, GraphError>> + Send + Sync>;
+pub(crate) type Exchange =
+    Arc<dyn Fn(reqwest::Request) -> BoxFuture<'static, Result<Received, GraphError>> + Send + Sync>;
 
 /// The connection to Microsoft. Clones share it.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 /// A token as Graph shows it (`microsoft.graph.vppToken`). Any property may be missing; unknown ones are passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Entity {
+pub(crate) struct Entity {
     /// The key.
     pub id: String,
     /// `organizationName`.
@@ -89,7 +89,7 @@ fn timestamp(text: &str) -> Option<Timestamp> {
 
 /// A token to be created.
 #[derive(Clone, Debug)]
-pub struct NewToken {
+pub(crate) struct NewToken {
     /// `token`, exactly as it is to be sent.
     pub token: SecretString,
     /// Everything that must be removed from an answer that quotes it.
@@ -110,7 +110,7 @@ impl NewToken {
 
 /// Settings of a token: what is none is not sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TokenSettings {
+pub(crate) struct TokenSettings {
     /// `appleId`.
     pub apple_id: Option<String>,
     /// `vppTokenAccountType`.
@@ -145,7 +145,7 @@ impl TokenSettings {
 
 /// Changes to a token: what is none stays as it is.
 #[derive(Clone, Debug, Default)]
-pub struct TokenPatch {
+pub(crate) struct TokenPatch {
     /// `token`, exactly as it is to be sent.
     pub token: Option<SecretString>,
     /// Everything that must be removed from an answer that quotes it.

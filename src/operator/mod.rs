@@ -20,13 +20,16 @@ use tokio::task::JoinSet;
 
 use crate::api::FIELD_MANAGER;
 use crate::clock::{Clock, Random};
-use crate::graph::{Endpoints, Transport};
-use crate::tenant::{Limits, TenantRegistry, Timings};
+use crate::graph::Endpoints;
+use crate::tenant::TenantRegistry;
 use crate::vpptoken::context::Context;
 use crate::vpptoken::events::Events;
 use crate::vpptoken::local_state::LocalState;
 use metrics::Metrics;
 use watch_state::{Kind, WatchState, Watches};
+
+pub use crate::graph::{GraphError, Received, Transport};
+pub use crate::tenant::{Limits, Timings};
 
 /// How the operator is run.
 #[derive(Clone, Debug)]

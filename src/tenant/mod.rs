@@ -1,20 +1,23 @@
 //! A live session per tenant: its access, its snapshot of all tokens, and the rate limiter of its writes. Uses Graph
 //! and the API types, and sends nothing to Kubernetes.
 
-pub mod rate_limiter;
-pub mod registry;
-pub mod session;
-pub mod snapshot;
-pub mod turns;
-pub mod write_queue;
+pub(crate) mod rate_limiter;
+pub(crate) mod registry;
+pub(crate) mod session;
+pub(crate) mod snapshot;
+pub(crate) mod turns;
+pub(crate) mod write_queue;
 
 use jiff::SignedDuration;
 
-pub use rate_limiter::{IntentPermit, WritePermit, WriteRateLimiter, WriteRateLimiters};
-pub use registry::{Access, Lookup, Tenant, TenantKey, TenantRegistry, Unusable};
-pub use session::{Callbacks, Change, Problem, Session, SessionSettings, TenantView};
-pub use snapshot::{Entry, Field, Merged, Snapshot, Written};
-pub use write_queue::{Limits, Priority};
+pub(crate) use rate_limiter::{IntentPermit, WritePermit, WriteRateLimiter, WriteRateLimiters};
+pub(crate) use registry::{Access, Lookup, Tenant, TenantKey, TenantRegistry, Unusable};
+pub(crate) use session::{Callbacks, Change, Problem, Session, SessionSettings, TenantView};
+#[cfg(test)]
+pub(crate) use snapshot::Snapshot;
+pub(crate) use snapshot::{Entry, Field, Merged};
+pub use write_queue::Limits;
+pub(crate) use write_queue::Priority;
 
 /// The durations that the rules use. They are settings so that tests need not wait for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::api::VppToken;
 
 /// The writes of one app registration in one tenant.
 #[derive(Debug)]
-pub struct WriteRateLimiter {
+pub(crate) struct WriteRateLimiter {
     writes: Mutex<WriteQueue>,
     /// Intents of creates: as many are recorded at a time as a window has writes, so that `knownIds` stay short-lived.
     intents: Mutex<WriteQueue>,
@@ -23,7 +23,7 @@ pub struct WriteRateLimiter {
 
 impl WriteRateLimiter {
     /// One with these limits.
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         let intents = Limits { writes: usize::MAX, scheduled: usize::MAX, at_a_time: limits.writes };
         let [writes, intents] = [limits, intents].map(|limits| Mutex::new(WriteQueue::with_limits(limits)));
         Self { writes, intents, changed: Notify::new() }
@@ -31,7 +31,7 @@ impl WriteRateLimiter {
 
     /// A permit to send one write, if one is free. If not, the VppToken is triggered when one is reserved for it: it has to ask
     /// again within [`RESERVATION`](super::write_queue::RESERVATION).
-    pub fn request(
+    pub(crate) fn request(
         self: &Arc<Self>,
         uid: &str,
         object: &ObjectRef<VppToken>,
@@ -43,14 +43,14 @@ impl WriteRateLimiter {
     }
 
     /// The same for a permit to record the intent of a create. It is kept until the create has ended.
-    pub fn request_intent(self: &Arc<Self>, uid: &str, object: &ObjectRef<VppToken>) -> Option<IntentPermit> {
+    pub(crate) fn request_intent(self: &Arc<Self>, uid: &str, object: &ObjectRef<VppToken>) -> Option<IntentPermit> {
         let given = locked(&self.intents).request(uid, object, Priority::Interactive, Instant::now());
         self.changed.notify_waiters();
         given.map(|_| IntentPermit { limiter: Arc::clone(self), uid: uid.to_owned() })
     }
 
     /// A VppToken has nothing to write at present.
-    pub fn record_unwanted(&self, uid: &str) {
+    pub(crate) fn record_unwanted(&self, uid: &str) {
         if self.paused().is_some() {
             // Nobody has anything to write now.
             return;
@@ -62,7 +62,7 @@ impl WriteRateLimiter {
     }
 
     /// The reconcile of a VppToken ended before it could ask for what is reserved for it.
-    pub fn release(&self, uid: &str) {
+    pub(crate) fn release(&self, uid: &str) {
         for queue in [&self.writes, &self.intents] {
             locked(queue).release(uid);
         }
@@ -70,7 +70,7 @@ impl WriteRateLimiter {
     }
 
     /// A VppToken was deleted, or belongs to another tenant.
-    pub fn withdraw(&self, uid: &str) {
+    pub(crate) fn withdraw(&self, uid: &str) {
         for queue in [&self.writes, &self.intents] {
             locked(queue).withdraw(uid);
         }
@@ -79,7 +79,7 @@ impl WriteRateLimiter {
 
     /// Reserves permits as they become free, and calls `trigger` for the VppTokens that they are for. It may run several times
     /// for one limiter.
-    pub async fn run(&self, trigger: &(dyn Fn(&ObjectRef<VppToken>) + Send + Sync)) {
+    pub(crate) async fn run(&self, trigger: &(dyn Fn(&ObjectRef<VppToken>) + Send + Sync)) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -106,7 +106,7 @@ impl WriteRateLimiter {
     }
 
     /// Graph asked to wait: nothing is sent until then. `now` is the time that the end of the pause is shown by.
-    pub fn pause(&self, wait: Duration, now: Timestamp) {
+    pub(crate) fn pause(&self, wait: Duration, now: Timestamp) {
         let shown = now.saturating_add(SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX));
         locked(&self.writes).pause(Instant::now() + wait, shown.unwrap_or(Timestamp::MAX));
         self.changed.notify_waiters();
@@ -114,25 +114,25 @@ impl WriteRateLimiter {
 
     /// Graph throttled a request that was sent at `began`, and may have asked for a wait. A request that was sent
     /// before the last pause was over belongs to the same burst, and changes nothing.
-    pub fn record_throttled(&self, began: Instant, asked: Option<Duration>, now: Timestamp) {
+    pub(crate) fn record_throttled(&self, began: Instant, asked: Option<Duration>, now: Timestamp) {
         let wait = locked(&self.writes).record_throttled(began);
         self.pause(asked.filter(|asked| !asked.is_zero()).unwrap_or(wait), now);
     }
 
     /// Graph carried out a request that was sent at `began`: if that was after the last pause, the next one is short
     /// again.
-    pub fn record_success(&self, began: Instant) {
+    pub(crate) fn record_success(&self, began: Instant) {
         locked(&self.writes).record_success(began);
     }
 
     /// How long nothing is sent because Graph asked to wait.
-    pub fn paused(&self) -> Option<Duration> {
+    pub(crate) fn paused(&self) -> Option<Duration> {
         let now = Instant::now();
         locked(&self.writes).paused_until(now).map(|(until, _)| until.duration_since(now))
     }
 
     /// Until when that is; the same time at every call.
-    pub fn paused_until(&self) -> Option<Timestamp> {
+    pub(crate) fn paused_until(&self) -> Option<Timestamp> {
         locked(&self.writes).paused_until(Instant::now()).map(|(_, shown)| shown)
     }
 }
@@ -145,7 +145,7 @@ fn locked(queue: &Mutex<WriteQueue>) -> MutexGuard<'_, WriteQueue> {
 /// that, because Graph counts from its arrival, which may be at any time before the answer. Dropping an unused one costs nothing.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped is given back"]
-pub struct WritePermit {
+pub(crate) struct WritePermit {
     limiter: Arc<WriteRateLimiter>,
     uid: String,
     priority: Priority,
@@ -154,7 +154,7 @@ pub struct WritePermit {
 
 impl WritePermit {
     /// The write is sent now.
-    pub fn mark_sent(&mut self) {
+    pub(crate) fn mark_sent(&mut self) {
         self.was_sent = true;
         locked(&self.limiter.writes).record_sent(&self.uid);
     }
@@ -170,7 +170,7 @@ impl Drop for WritePermit {
 /// A permit to record the intent of a create. Drop it when the create has ended, or is not sent.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped is given back"]
-pub struct IntentPermit {
+pub(crate) struct IntentPermit {
     limiter: Arc<WriteRateLimiter>,
     uid: String,
 }
@@ -185,24 +185,24 @@ impl Drop for IntentPermit {
 
 /// The limiters that tenant objects share once their own credentials were accepted: Graph counts per app and tenant.
 #[derive(Debug, Default)]
-pub struct WriteRateLimiters {
+pub(crate) struct WriteRateLimiters {
     limits: Limits,
     by_app: Mutex<HashMap<(String, String, String), Arc<WriteRateLimiter>>>,
 }
 
 impl WriteRateLimiters {
     /// None yet; all will have these limits.
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, by_app: Mutex::default() }
     }
 
     /// A limiter that is shared with nobody.
-    pub fn unshared(&self) -> Arc<WriteRateLimiter> {
+    pub(crate) fn unshared(&self) -> Arc<WriteRateLimiter> {
         Arc::new(WriteRateLimiter::new(self.limits))
     }
 
     /// The limiter of an app registration in a tenant, at one Graph host.
-    pub fn of(&self, graph: &str, tenant_id: &str, client_id: &str) -> Arc<WriteRateLimiter> {
+    pub(crate) fn of(&self, graph: &str, tenant_id: &str, client_id: &str) -> Arc<WriteRateLimiter> {
         let key = (graph.to_owned(), tenant_id.to_lowercase(), client_id.to_lowercase());
         let mut by_app = self.by_app.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(by_app.entry(key).or_insert_with(|| self.unshared()))

@@ -14,7 +14,7 @@ use crate::api::{
 
 /// A tenant object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TenantKey {
+pub(crate) struct TenantKey {
     /// Its kind.
     pub kind: TenantKind,
     /// Its namespace: none for a ClusterGraphTenant.
@@ -25,12 +25,12 @@ pub struct TenantKey {
 
 impl TenantKey {
     /// The one that a VppToken refers to; none of a VppToken without a namespace, which no API server has.
-    pub fn of_token(object: &VppToken) -> Option<Self> {
+    pub(crate) fn of_token(object: &VppToken) -> Option<Self> {
         Some(Self::of(&object.spec.tenant_ref, object.metadata.namespace.as_deref()?))
     }
 
     /// The object that a reference from a namespace leads to.
-    pub fn of(reference: &TenantRef, namespace: &str) -> Self {
+    pub(crate) fn of(reference: &TenantRef, namespace: &str) -> Self {
         Self {
             kind: reference.kind,
             namespace: (reference.kind == TenantKind::GraphTenant).then(|| namespace.to_owned()),
@@ -50,7 +50,7 @@ impl std::fmt::Display for TenantKey {
 
 /// Who may use a tenant object, and for what.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Access {
+pub(crate) struct Access {
     namespaces: AllowedNamespaces,
     /// What VppTokens may do.
     pub operations: Vec<AllowedOperation>,
@@ -58,18 +58,18 @@ pub struct Access {
 
 impl Access {
     /// A namespaced GraphTenant holds its own credentials: its namespace may do everything.
-    pub fn own() -> Self {
+    pub(crate) fn own() -> Self {
         let namespaces = AllowedNamespaces { from: AllowedNamespacesFrom::All, names: None, selector: None };
         Self { namespaces, operations: AllowedOperation::ALL.to_vec() }
     }
 
     /// What a ClusterGraphTenant allows.
-    pub fn of(spec: &ClusterGraphTenantSpec) -> Self {
+    pub(crate) fn of(spec: &ClusterGraphTenantSpec) -> Self {
         Self { namespaces: spec.allowed_namespaces.clone(), operations: spec.allowed_operations.clone() }
     }
 
     /// Whether a namespace with these labels may use it. A selector that can't be read allows nobody.
-    pub fn allows(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+    pub(crate) fn allows(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
         match self.namespaces.from {
             AllowedNamespacesFrom::All => true,
             AllowedNamespacesFrom::Names => self.namespaces.names.iter().flatten().any(|name| name == namespace),
@@ -86,7 +86,7 @@ fn selects(selector: LabelSelector, labels: &BTreeMap<String, String>) -> bool {
 
 /// A tenant object in use.
 #[derive(Clone, Debug)]
-pub struct Tenant {
+pub(crate) struct Tenant {
     /// The object was deleted. What is known of it, and the credentials that are still in memory, are used for the
     /// deletion of VppTokens and for nothing else.
     pub is_deleted: bool,
@@ -102,7 +102,7 @@ pub struct Tenant {
 
 /// Why a tenant object can't be used yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unusable {
+pub(crate) struct Unusable {
     /// The reason.
     pub reason: Reason,
     /// A sentence.
@@ -111,7 +111,7 @@ pub struct Unusable {
 
 /// What is known of a tenant object.
 #[derive(Clone, Debug)]
-pub enum Lookup {
+pub(crate) enum Lookup {
     /// Nothing yet.
     NotRead,
     /// It does not exist.
@@ -122,7 +122,7 @@ pub enum Lookup {
 
 impl Lookup {
     /// The tenant object, if it is in use.
-    pub fn found(self) -> Option<Arc<Tenant>> {
+    pub(crate) fn found(self) -> Option<Arc<Tenant>> {
         match self {
             Self::Found(tenant) => Some(tenant),
             Self::NotRead | Self::NotFound => None,
@@ -132,14 +132,14 @@ impl Lookup {
 
 /// The tenant objects in use. `None` stands for one that is in use and does not exist.
 #[derive(Debug, Default)]
-pub struct TenantRegistry {
+pub(crate) struct TenantRegistry {
     tenants: Mutex<HashMap<TenantKey, Option<Arc<Tenant>>>>,
     secrets: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl TenantRegistry {
     /// Looks a tenant object up.
-    pub fn find(&self, key: &TenantKey) -> Lookup {
+    pub(crate) fn find(&self, key: &TenantKey) -> Lookup {
         match self.tenants().get(key) {
             None => Lookup::NotRead,
             Some(None) => Lookup::NotFound,
@@ -148,28 +148,28 @@ impl TenantRegistry {
     }
 
     /// The tenant object that a VppToken refers to, if it is in use.
-    pub fn tenant_of(&self, object: &VppToken) -> Option<Arc<Tenant>> {
+    pub(crate) fn tenant_of(&self, object: &VppToken) -> Option<Arc<Tenant>> {
         self.find(&TenantKey::of_token(object)?).found()
     }
 
     /// Enters what is known of a tenant object: none if it does not exist.
-    pub fn set(&self, key: TenantKey, tenant: Option<Tenant>) {
+    pub(crate) fn set(&self, key: TenantKey, tenant: Option<Tenant>) {
         self.tenants().insert(key, tenant.map(Arc::new));
     }
 
     /// Namespaces and names of the Secrets that hold the credentials.
-    pub fn set_secrets(&self, secrets: BTreeSet<(String, String)>) {
+    pub(crate) fn set_secrets(&self, secrets: BTreeSet<(String, String)>) {
         *self.secrets.lock().unwrap_or_else(PoisonError::into_inner) = secrets;
     }
 
     /// Whether a Secret holds credentials.
-    pub fn uses_secret(&self, namespace: &str, name: &str) -> bool {
+    pub(crate) fn uses_secret(&self, namespace: &str, name: &str) -> bool {
         let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         secrets.contains(&(namespace.to_owned(), name.to_owned()))
     }
 
     /// Removes the tenant objects that are not in use any more, and returns them.
-    pub fn keep_only(&self, used: &BTreeSet<TenantKey>) -> Vec<TenantKey> {
+    pub(crate) fn keep_only(&self, used: &BTreeSet<TenantKey>) -> Vec<TenantKey> {
         let mut tenants = self.tenants();
         let unused: Vec<TenantKey> = tenants.keys().filter(|key| !used.contains(key)).cloned().collect();
         for key in &unused {

@@ -21,7 +21,7 @@ use crate::graph::{Credential, Entity, ErrorKind, GraphClient, GraphError, NewTo
 /// While a sync runs, lists come after such delays.
 const SYNCING_POLL: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
 /// A sync that runs longer than this is stuck.
-pub const MAX_SYNC_DURATION: SignedDuration = SignedDuration::from_hours(1);
+pub(crate) const MAX_SYNC_DURATION: SignedDuration = SignedDuration::from_hours(1);
 /// Requests for single tokens at a time. With the one list and the writes that have permits, a session has 16 requests under way
 /// at most.
 const MAX_CONCURRENT_GETS: usize = 3;
@@ -30,7 +30,7 @@ const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(
 
 /// The settings of a tenant object that a session uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionSettings {
+pub(crate) struct SessionSettings {
     /// How often to list.
     pub poll_interval: Duration,
     /// The durations that the rules use.
@@ -39,7 +39,7 @@ pub struct SessionSettings {
 
 /// Why the tenant can't be listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// Since when.
     pub since: Timestamp,
     /// The last failure.
@@ -48,7 +48,7 @@ pub struct Problem {
 
 /// What a reconcile sees of a session.
 #[derive(Clone, Debug)]
-pub struct TenantView {
+pub(crate) struct TenantView {
     /// The tokens.
     pub snapshot: Arc<Snapshot>,
     /// Why they can't be listed now.
@@ -63,7 +63,7 @@ pub struct TenantView {
 
 /// Something that reconciles may wait for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Change {
+pub(crate) struct Change {
     /// Tokens that are new, changed or deleted.
     pub ids: BTreeSet<String>,
     /// A problem began, ended, or became another one: that concerns every VppToken of the tenant.
@@ -71,12 +71,12 @@ pub struct Change {
 }
 
 /// Called after every list, and for tokens that were asked for after it.
-pub type OnChange = Box<dyn Fn(Change) + Send + Sync>;
+pub(crate) type OnChange = Box<dyn Fn(Change) + Send + Sync>;
 /// Called for a VppToken that a permit is reserved for.
-pub type OnReserved = Box<dyn Fn(&ObjectRef<VppToken>) + Send + Sync>;
+pub(crate) type OnReserved = Box<dyn Fn(&ObjectRef<VppToken>) + Send + Sync>;
 
 /// Whom a session notifies.
-pub struct Callbacks {
+pub(crate) struct Callbacks {
     /// Of what has changed in Graph.
     pub on_change: OnChange,
     /// Of permits.
@@ -96,7 +96,7 @@ struct State {
 }
 
 /// A live session with one tenant.
-pub struct Session {
+pub(crate) struct Session {
     name: String,
     client: GraphClient,
     state: Mutex<State>,
@@ -120,7 +120,7 @@ impl std::fmt::Debug for Session {
 impl Session {
     /// A session that has not listed yet; [`Session::run`] runs it. Logs contain `name`. `limiter_key` names the app
     /// registration (Graph host, tenant, client) whose limiter is shared once its credentials were accepted.
-    pub fn new(
+    pub(crate) fn new(
         name: String,
         client: GraphClient,
         settings: SessionSettings,
@@ -156,12 +156,12 @@ impl Session {
     }
 
     /// Since when there is this session.
-    pub fn opened(&self) -> Timestamp {
+    pub(crate) fn opened(&self) -> Timestamp {
         self.opened
     }
 
     /// What a reconcile sees.
-    pub fn view(&self) -> TenantView {
+    pub(crate) fn view(&self) -> TenantView {
         let state = self.state();
         TenantView {
             snapshot: Arc::clone(&state.snapshot),
@@ -173,7 +173,7 @@ impl Session {
     }
 
     /// Uses other settings from now on.
-    pub fn set_settings(&self, settings: SessionSettings) {
+    pub(crate) fn set_settings(&self, settings: SessionSettings) {
         let mut state = self.state();
         if state.settings != settings {
             state.settings = settings;
@@ -184,7 +184,7 @@ impl Session {
     }
 
     /// Uses another credential from now on, and tries it at once.
-    pub fn set_credential(&self, credential: Credential) {
+    pub(crate) fn set_credential(&self, credential: Credential) {
         self.client.set_credential(credential);
         let mut state = self.state();
         state.not_before = None;
@@ -194,7 +194,7 @@ impl Session {
     }
 
     /// Asks for a list that begins after a time. False when there has been one.
-    pub fn want_list_after(&self, time: Timestamp) -> bool {
+    pub(crate) fn want_list_after(&self, time: Timestamp) -> bool {
         let mut state = self.state();
         if state.snapshot.last_list().is_some_and(|began| began > time) {
             return false;
@@ -206,7 +206,7 @@ impl Session {
     }
 
     /// Lists, and reserves permits, for ever.
-    pub async fn run(self: Arc<Self>) {
+    pub(crate) async fn run(self: Arc<Self>) {
         future::join(self.list_for_ever(), self.reserve_for_ever()).await;
     }
 
@@ -343,7 +343,7 @@ impl Session {
     ///
     /// # Errors
     /// When the request fails for another reason than that the token is not there.
-    pub async fn confirm(&self, id: &str) -> Result<(), GraphError> {
+    pub(crate) async fn confirm(&self, id: &str) -> Result<(), GraphError> {
         let _get = self.gets.acquire().await;
         self.get(id).await
     }
@@ -352,7 +352,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::confirm`].
-    pub async fn confirm_before_write(&self, id: &str) -> Result<(), GraphError> {
+    pub(crate) async fn confirm_before_write(&self, id: &str) -> Result<(), GraphError> {
         self.get(id).await
     }
 
@@ -376,7 +376,7 @@ impl Session {
     }
 
     /// The limiter of its writes.
-    pub fn limiter(&self) -> Arc<WriteRateLimiter> {
+    pub(crate) fn limiter(&self) -> Arc<WriteRateLimiter> {
         Arc::clone(&self.state().limiter)
     }
 
@@ -384,7 +384,7 @@ impl Session {
     ///
     /// # Errors
     /// When the request fails; see [`GraphError::maybe_executed`].
-    pub async fn create(
+    pub(crate) async fn create(
         &self,
         mut permit: WritePermit,
         token: &NewToken,
@@ -403,7 +403,7 @@ impl Session {
     ///
     /// # Errors
     /// When the request fails.
-    pub async fn update(
+    pub(crate) async fn update(
         &self,
         mut permit: WritePermit,
         id: &str,
@@ -421,7 +421,7 @@ impl Session {
     ///
     /// # Errors
     /// When the request fails.
-    pub async fn sync(&self, mut permit: WritePermit, id: &str) -> Result<(), GraphError> {
+    pub(crate) async fn sync(&self, mut permit: WritePermit, id: &str) -> Result<(), GraphError> {
         permit.mark_sent();
         let started = Instant::now();
         let write = InFlight::begin(self, id);
@@ -442,7 +442,7 @@ impl Session {
     ///
     /// # Errors
     /// When the request fails.
-    pub async fn delete(&self, mut permit: WritePermit, id: &str) -> Result<(), GraphError> {
+    pub(crate) async fn delete(&self, mut permit: WritePermit, id: &str) -> Result<(), GraphError> {
         permit.mark_sent();
         let started = Instant::now();
         let write = InFlight::begin(self, id);

@@ -23,7 +23,7 @@ const MAX_MISSING_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 /// A setting of a token that a manifest can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Field {
+pub(crate) enum Field {
     /// `appleId`.
     AppleId,
     /// `vppTokenAccountType`.
@@ -44,7 +44,7 @@ pub enum Field {
 
 impl Field {
     /// The name in manifests and in Graph.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::AppleId => "appleId",
             Self::AccountType => "vppTokenAccountType",
@@ -58,7 +58,7 @@ impl Field {
     }
 
     /// Whether only Graph's beta API has it.
-    pub fn is_beta(self) -> bool {
+    pub(crate) fn is_beta(self) -> bool {
         use Field::{ClaimTokenManagement, DataSharingConsentGranted, DisplayName, RoleScopeTagIds};
         matches!(self, DisplayName | RoleScopeTagIds | DataSharingConsentGranted | ClaimTokenManagement)
     }
@@ -66,7 +66,7 @@ impl Field {
 
 /// A value that was written, and when the write ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub(crate) struct Written {
     /// As it was sent, in text.
     pub value: String,
     /// When the write ended.
@@ -75,7 +75,7 @@ pub struct Written {
 
 /// One token of the tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// As Graph showed it last, or as a write of ours was answered.
     pub entity: Entity,
     /// What this process wrote to it.
@@ -105,12 +105,12 @@ struct Missing {
 
 impl Entry {
     /// Whether the last list that counts had it.
-    pub fn is_present(&self) -> bool {
+    pub(crate) fn is_present(&self) -> bool {
         self.absent == 0
     }
 
     /// Whether a GET that began after a time has shown it.
-    pub fn was_asked_since(&self, time: Timestamp) -> bool {
+    pub(crate) fn was_asked_since(&self, time: Timestamp) -> bool {
         self.asked.is_some_and(|(began, _)| began > time)
     }
 
@@ -143,7 +143,7 @@ impl Entry {
 
 /// The tokens of one tenant. A clone shares the entries with the original: a change costs one entry, however many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     entries: RedBlackTreeMapSync<String, Entry>,
     deleted: BTreeMap<String, Timestamp>,
     missing: BTreeMap<String, Missing>,
@@ -153,7 +153,7 @@ pub struct Snapshot {
 
 /// What a list changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Merged {
+pub(crate) struct Merged {
     /// Ids whose entity is new or different.
     pub changed: BTreeSet<String>,
     /// Ids to be asked for with a GET: absent from enough lists.
@@ -162,58 +162,58 @@ pub struct Merged {
 
 impl Snapshot {
     /// Tokens that the last list had, or that were written since.
-    pub fn listed(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn listed(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values().filter(|entry| entry.is_present())
     }
 
     /// All tokens that are not known to be deleted, vanished or missing, also those that the last list lacked.
-    pub fn known(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn known(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()
     }
 
     /// Tokens that were known before a GET did not find them, and that are not missing for long enough to have vanished.
-    pub fn missing(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn missing(&self) -> impl Iterator<Item = &Entry> {
         self.missing.values().filter_map(|missing| missing.entry.as_deref())
     }
 
     /// One token, also while it is to be confirmed whether it still exists.
-    pub fn entry(&self, id: &str) -> Option<&Entry> {
+    pub(crate) fn entry(&self, id: &str) -> Option<&Entry> {
         self.entries.get(id)
     }
 
     /// Whether a token is absent for certain: deleted by us, or missing at both ends of the time after which it counts
     /// as vanished.
-    pub fn is_confirmed_absent(&self, id: &str) -> bool {
+    pub(crate) fn is_confirmed_absent(&self, id: &str) -> bool {
         self.deleted.contains_key(id) || self.missing.get(id).is_some_and(|missing| missing.has_vanished)
     }
 
     /// Since when GETs do not find a token that no list has shown since.
-    pub fn missing_since(&self, id: &str) -> Option<Timestamp> {
+    pub(crate) fn missing_since(&self, id: &str) -> Option<Timestamp> {
         self.missing.get(id).map(|missing| missing.since)
     }
 
     /// When the last list that counts ended.
-    pub fn read_at(&self) -> Option<Timestamp> {
+    pub(crate) fn read_at(&self) -> Option<Timestamp> {
         self.read_at
     }
 
     /// When the last list that counts began.
-    pub fn last_list(&self) -> Option<Timestamp> {
+    pub(crate) fn last_list(&self) -> Option<Timestamp> {
         self.lists.last().copied()
     }
 
     /// How many of the lists that count, of the last few, began after a time.
-    pub fn lists_since(&self, time: Timestamp) -> usize {
+    pub(crate) fn lists_since(&self, time: Timestamp) -> usize {
         self.lists.iter().filter(|began| **began > time).count()
     }
 
     /// Whether a sync runs anywhere that began after a time.
-    pub fn is_syncing_since(&self, time: Timestamp) -> bool {
+    pub(crate) fn is_syncing_since(&self, time: Timestamp) -> bool {
         self.entries.values().any(|entry| entry.syncing_since.is_some_and(|since| since > time))
     }
 
     /// Merges a whole list.
-    pub fn merge(
+    pub(crate) fn merge(
         &mut self,
         began: Timestamp,
         ended: Timestamp,
@@ -270,7 +270,7 @@ impl Snapshot {
     }
 
     /// A write to a token is about to be sent.
-    pub fn record_write_started(&mut self, id: &str) {
+    pub(crate) fn record_write_started(&mut self, id: &str) {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.in_flight += 1;
         }
@@ -278,7 +278,7 @@ impl Snapshot {
 
     /// A write to a token ended: with Graph's answer, or without one. `written` is what Graph accepted, with or without
     /// showing it.
-    pub fn record_write_ended(
+    pub(crate) fn record_write_ended(
         &mut self,
         id: &str,
         answer: Option<Entity>,
@@ -295,7 +295,7 @@ impl Snapshot {
     }
 
     /// A token was created.
-    pub fn record_created(&mut self, entity: Entity, written: &[(Field, String)], now: Timestamp) {
+    pub(crate) fn record_created(&mut self, entity: Entity, written: &[(Field, String)], now: Timestamp) {
         self.missing.remove(&entity.id);
         let id = entity.id.clone();
         let mut entry = self.entries.get(&id).cloned().unwrap_or_default();
@@ -306,7 +306,7 @@ impl Snapshot {
     }
 
     /// A token was asked for by its id, and found.
-    pub fn record_found(&mut self, entity: Entity, began: Timestamp, now: Timestamp) {
+    pub(crate) fn record_found(&mut self, entity: Entity, began: Timestamp, now: Timestamp) {
         // Deleted while it was asked for.
         if self.deleted.get(&entity.id).is_some_and(|deleted_at| *deleted_at >= began) {
             return;
@@ -325,7 +325,13 @@ impl Snapshot {
 
     /// A token was asked for by its id, and not found, which a write that was answered since outweighs. It has vanished
     /// when a GET that began `vanished_after` the first one does not find it either.
-    pub fn record_missing(&mut self, id: &str, began: Timestamp, now: Timestamp, vanished_after: SignedDuration) {
+    pub(crate) fn record_missing(
+        &mut self,
+        id: &str,
+        began: Timestamp,
+        now: Timestamp,
+        vanished_after: SignedDuration,
+    ) {
         if self.entries.get(id).is_some_and(|entry| entry.keeps_its_answer(began)) {
             return;
         }
@@ -339,7 +345,7 @@ impl Snapshot {
     }
 
     /// A token was deleted by us.
-    pub fn record_deleted(&mut self, id: &str, now: Timestamp) {
+    pub(crate) fn record_deleted(&mut self, id: &str, now: Timestamp) {
         self.entries.remove_mut(id);
         self.missing.remove(id);
         self.deleted.insert(id.to_owned(), now);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Who waits, by namespace; within a namespace the lesser `K` goes first, which begins with since when it waits.
 #[derive(Clone, Debug)]
-pub struct Turns<K> {
+pub(crate) struct Turns<K> {
     by_namespace: BTreeMap<String, BTreeSet<K>>,
     /// The namespaces in which somebody waits, each once: the first one is next.
     order: VecDeque<String>,
@@ -18,7 +18,7 @@ impl<K> Default for Turns<K> {
 
 impl<K: Ord + Clone> Turns<K> {
     /// Adds one that waits. A namespace in which nobody waited comes after the others.
-    pub fn insert(&mut self, namespace: &str, key: K) {
+    pub(crate) fn insert(&mut self, namespace: &str, key: K) {
         let waiting = self.by_namespace.entry(namespace.to_owned()).or_default();
         if waiting.is_empty() {
             self.order.push_back(namespace.to_owned());
@@ -27,7 +27,7 @@ impl<K: Ord + Clone> Turns<K> {
     }
 
     /// Removes one that does not wait any more.
-    pub fn remove(&mut self, namespace: &str, key: &K) {
+    pub(crate) fn remove(&mut self, namespace: &str, key: &K) {
         let Some(waiting) = self.by_namespace.get_mut(namespace) else { return };
         waiting.remove(key);
         if waiting.is_empty() {
@@ -37,7 +37,7 @@ impl<K: Ord + Clone> Turns<K> {
     }
 
     /// Takes out the next one: the first of the namespace whose turn it is.
-    pub fn pop_next(&mut self) -> Option<K> {
+    pub(crate) fn pop_next(&mut self) -> Option<K> {
         let namespace = self.order.pop_front()?;
         let waiting = self.by_namespace.get_mut(&namespace)?;
         let next = waiting.pop_first();
@@ -50,12 +50,12 @@ impl<K: Ord + Clone> Turns<K> {
     }
 
     /// The one that waits longest, whosever turn it is.
-    pub fn oldest(&self) -> Option<&K> {
+    pub(crate) fn oldest(&self) -> Option<&K> {
         self.by_namespace.values().filter_map(BTreeSet::first).min()
     }
 
     /// Takes out the one that waits longest, whosever turn it is.
-    pub fn pop_oldest(&mut self) -> Option<K> {
+    pub(crate) fn pop_oldest(&mut self) -> Option<K> {
         let firsts = self.by_namespace.iter().filter_map(|(namespace, waiting)| Some((waiting.first()?, namespace)));
         let (key, namespace) = firsts.min().map(|(key, namespace)| (key.clone(), namespace.clone()))?;
         self.remove(&namespace, &key);
@@ -63,12 +63,13 @@ impl<K: Ord + Clone> Turns<K> {
     }
 
     /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.by_namespace.is_empty()
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.by_namespace.values().map(BTreeSet::len).sum()
     }
 }

@@ -16,9 +16,9 @@ use crate::api::VppToken;
 use crate::backoff::Backoff;
 
 /// How long a write counts.
-pub const WINDOW: Duration = Duration::from_secs(20);
+pub(crate) const WINDOW: Duration = Duration::from_secs(20);
 /// A permit that was reserved for so long goes to the next one.
-pub const RESERVATION: Duration = Duration::from_secs(10);
+pub(crate) const RESERVATION: Duration = Duration::from_secs(10);
 /// Of this many permits, one goes to the schedule that has waited longest, although people wait.
 const SHARE_OF_SCHEDULES: u32 = 10;
 /// Microsoft: without `Retry-After`, wait 3 s, doubling to 180 s.
@@ -26,7 +26,7 @@ const THROTTLED: Backoff = Backoff::new(Duration::from_secs(3), Duration::from_s
 
 /// How urgent a write is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Priority {
+pub(crate) enum Priority {
     /// A person waits for it: a new object, a renewal, a requested sync, a deletion.
     Interactive,
     /// A scheduled sync.
@@ -82,7 +82,7 @@ impl Ticket {
 
 /// The tickets, permits and pauses of one app registration in one tenant.
 #[derive(Debug, Default)]
-pub struct WriteQueue {
+pub(crate) struct WriteQueue {
     limits: Limits,
     /// By the UID of the VppToken.
     tickets: BTreeMap<String, Ticket>,
@@ -129,12 +129,12 @@ impl InUse {
 
 impl WriteQueue {
     /// An empty queue with other limits.
-    pub fn with_limits(limits: Limits) -> Self {
+    pub(crate) fn with_limits(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
     }
 
     /// A VppToken wants to write: the priority of the permit that it gets, or none, and then it has a ticket.
-    pub fn request(
+    pub(crate) fn request(
         &mut self,
         uid: &str,
         object: &ObjectRef<VppToken>,
@@ -195,7 +195,7 @@ impl WriteQueue {
     }
 
     /// The reconcile of a VppToken ended before it could ask: what is reserved for it goes to the next one.
-    pub fn release(&mut self, uid: &str) {
+    pub(crate) fn release(&mut self, uid: &str) {
         if let Some(ticket) = self.tickets.get_mut(uid).filter(|ticket| ticket.stage == Stage::Reserved) {
             ticket.stage = Stage::Idle;
             let priority = ticket.priority;
@@ -204,12 +204,12 @@ impl WriteQueue {
     }
 
     /// The write of a VppToken with a permit is sent now: its ticket has served.
-    pub fn record_sent(&mut self, uid: &str) {
+    pub(crate) fn record_sent(&mut self, uid: &str) {
         self.withdraw(uid);
     }
 
     /// A permit is given back: because the write was answered, or unused.
-    pub fn record_returned(&mut self, uid: &str, priority: Priority, was_sent: bool, now: Instant) {
+    pub(crate) fn record_returned(&mut self, uid: &str, priority: Priority, was_sent: bool, now: Instant) {
         self.held.remove(priority);
         if was_sent {
             self.answered.push_back((now, priority));
@@ -219,14 +219,14 @@ impl WriteQueue {
     }
 
     /// A VppToken has nothing to write: its ticket is withdrawn. Not during a pause, in which nobody has.
-    pub fn record_unwanted(&mut self, uid: &str, now: Instant) {
+    pub(crate) fn record_unwanted(&mut self, uid: &str, now: Instant) {
         if !self.is_paused(now) {
             self.withdraw(uid);
         }
     }
 
     /// Removes a ticket, and what is reserved for it.
-    pub fn withdraw(&mut self, uid: &str) {
+    pub(crate) fn withdraw(&mut self, uid: &str) {
         self.unqueue(uid);
         if let Some(Ticket { stage: Stage::Reserved, priority, .. }) = self.tickets.remove(uid) {
             self.unreserve(uid, priority);
@@ -234,7 +234,7 @@ impl WriteQueue {
     }
 
     /// Reserves the permits that are free. Returns the VppTokens that they are for.
-    pub fn reserve(&mut self, now: Instant) -> Vec<ObjectRef<VppToken>> {
+    pub(crate) fn reserve(&mut self, now: Instant) -> Vec<ObjectRef<VppToken>> {
         self.expire(now);
         let mut objects = Vec::new();
         if self.is_paused(now) {
@@ -251,7 +251,7 @@ impl WriteQueue {
     }
 
     /// When [`WriteQueue::reserve`] has something to do, if nothing else happens.
-    pub fn next_change(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_change(&self, now: Instant) -> Option<Instant> {
         let expires = self.reservations.values().copied();
         let is_waited_for = !self.interactive.is_empty() || !self.scheduled.is_empty();
         let freed = match self.paused_until.filter(|(until, _)| *until > now) {
@@ -262,7 +262,7 @@ impl WriteQueue {
     }
 
     /// Graph asked to wait: nothing is sent until then. `shown` is the end by the clock that is shown.
-    pub fn pause(&mut self, until: Instant, shown: Timestamp) {
+    pub(crate) fn pause(&mut self, until: Instant, shown: Timestamp) {
         if self.paused_until.is_some_and(|(already, _)| already >= until) {
             return;
         }
@@ -277,7 +277,7 @@ impl WriteQueue {
 
     /// Graph throttled a request that was sent at `began`. Returns how long to wait if Graph does not say. A request that was
     /// sent before the last pause was over belongs to the same burst, and changes nothing.
-    pub fn record_throttled(&mut self, began: Instant) -> Duration {
+    pub(crate) fn record_throttled(&mut self, began: Instant) -> Duration {
         if self.throttled == 0 || self.is_after_pause(began) {
             self.throttled = self.throttled.saturating_add(1);
         }
@@ -285,14 +285,14 @@ impl WriteQueue {
     }
 
     /// Graph carried out a request that was sent at `began`: if that was after the last pause, the next one is short again.
-    pub fn record_success(&mut self, began: Instant) {
+    pub(crate) fn record_success(&mut self, began: Instant) {
         if self.is_after_pause(began) {
             self.throttled = 0;
         }
     }
 
     /// Until when nothing is sent because Graph asked to wait, by both clocks.
-    pub fn paused_until(&self, now: Instant) -> Option<(Instant, Timestamp)> {
+    pub(crate) fn paused_until(&self, now: Instant) -> Option<(Instant, Timestamp)> {
         self.paused_until.filter(|(until, _)| *until > now)
     }
 

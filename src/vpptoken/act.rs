@@ -24,7 +24,7 @@ use crate::token_file::TokenFile;
 
 /// The result of a step.
 #[derive(Clone, Debug, Default)]
-pub struct StepResult {
+pub(crate) struct StepResult {
     /// What to write into the status.
     pub outcome: Option<Outcome>,
     /// What to show.
@@ -35,7 +35,7 @@ pub struct StepResult {
 
 /// A permit for a step.
 #[derive(Debug)]
-pub enum Permit {
+pub(crate) enum Permit {
     /// To record the intent of a create; none if the last try to record it has left one.
     Intent(Option<IntentPermit>),
     /// To send a write.
@@ -46,7 +46,7 @@ pub enum Permit {
 ///
 /// # Errors
 /// When Kubernetes can't be read or written.
-pub async fn act(
+pub(crate) async fn act(
     context: &Context,
     object: &VppToken,
     observed: &Observed,

@@ -13,7 +13,7 @@ use crate::api::VppToken;
 
 /// The VppTokens of one watched namespace, or of all.
 #[derive(Clone)]
-pub struct TokenCache {
+pub(crate) struct TokenCache {
     namespace: Option<String>,
     store: Store<VppToken>,
     is_read: Arc<AtomicBool>,
@@ -21,29 +21,29 @@ pub struct TokenCache {
 
 impl TokenCache {
     /// A cache that was not read yet. Without a namespace it is for all of them.
-    pub fn new(namespace: Option<String>, store: Store<VppToken>) -> Self {
+    pub(crate) fn new(namespace: Option<String>, store: Store<VppToken>) -> Self {
         Self { namespace, store, is_read: Arc::default() }
     }
 
     /// The objects.
-    pub fn store(&self) -> &Store<VppToken> {
+    pub(crate) fn store(&self) -> &Store<VppToken> {
         &self.store
     }
 
     /// Whether it has had a complete list.
-    pub fn is_read(&self) -> bool {
+    pub(crate) fn is_read(&self) -> bool {
         self.is_read.load(Ordering::SeqCst)
     }
 
     /// It has a complete list.
-    pub fn set_read(&self) {
+    pub(crate) fn set_read(&self) {
         self.is_read.store(true, Ordering::SeqCst);
     }
 }
 
 /// The caches that reconciles read. A namespace that is watched by itself has caches of its own.
 #[derive(Clone)]
-pub struct Caches {
+pub(crate) struct Caches {
     /// All VppTokens that this operator manages.
     pub tokens: Vec<TokenCache>,
     /// The versions of the Secrets.
@@ -54,19 +54,19 @@ pub struct Caches {
 
 impl Caches {
     /// All VppTokens.
-    pub fn all_tokens(&self) -> impl Iterator<Item = Arc<VppToken>> + '_ {
+    pub(crate) fn all_tokens(&self) -> impl Iterator<Item = Arc<VppToken>> + '_ {
         self.tokens.iter().flat_map(|cache| cache.store.state())
     }
 
     /// Whether this process has never read the VppTokens of a watched namespace that exists: their tokens and their
     /// creates are not known.
-    pub fn has_unread_namespace(&self) -> bool {
+    pub(crate) fn has_unread_namespace(&self) -> bool {
         let is_there = |namespace: &String| self.namespaces.get(&ObjectRef::new(namespace)).is_some();
         self.unread().any(|cache| cache.namespace.as_ref().is_none_or(is_there))
     }
 
     /// Whether this process has never read the VppTokens of a namespace that is watched by itself.
-    pub fn is_unread(&self, namespace: &str) -> bool {
+    pub(crate) fn is_unread(&self, namespace: &str) -> bool {
         self.unread().any(|cache| cache.namespace.as_deref() == Some(namespace))
     }
 
@@ -75,28 +75,28 @@ impl Caches {
     }
 
     /// The version of a Secret, if it is there.
-    pub fn secret_version(&self, namespace: &str, name: &str) -> Option<String> {
+    pub(crate) fn secret_version(&self, namespace: &str, name: &str) -> Option<String> {
         self.secrets.iter().find_map(|versions| versions.get(namespace, name))
     }
 }
 
 /// Names of Secrets, and their versions, in each namespace.
-pub type VersionsByNamespace = HashMap<String, HashMap<String, String>>;
+pub(crate) type VersionsByNamespace = HashMap<String, HashMap<String, String>>;
 
 /// The versions of the Secrets of a watched namespace, or of all: a cluster may have many that are none of ours, so that
 /// nothing else of them is kept. Clones are the same one.
 #[derive(Clone, Default)]
-pub struct SecretVersions(Arc<RwLock<VersionsByNamespace>>);
+pub(crate) struct SecretVersions(Arc<RwLock<VersionsByNamespace>>);
 
 impl SecretVersions {
     /// The version of a Secret, if it is there: it differs from that of any other content, also of a Secret that was deleted.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<String> {
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<String> {
         let versions = self.0.read().unwrap_or_else(PoisonError::into_inner);
         versions.get(namespace)?.get(name).cloned()
     }
 
     /// A Secret has a version now, or was deleted.
-    pub fn set(&self, namespace: &str, name: &str, version: Option<String>) {
+    pub(crate) fn set(&self, namespace: &str, name: &str, version: Option<String>) {
         let mut versions = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match version {
             Some(version) => {
@@ -114,7 +114,7 @@ impl SecretVersions {
     }
 
     /// Replaces all of them, and returns namespace and name of those that were added, changed or deleted.
-    pub fn replace(&self, now: VersionsByNamespace) -> BTreeSet<(String, String)> {
+    pub(crate) fn replace(&self, now: VersionsByNamespace) -> BTreeSet<(String, String)> {
         let mut versions = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let mut differing = BTreeSet::new();
         for (one, other) in [(&*versions, &now), (&now, &*versions)] {
@@ -131,7 +131,7 @@ impl SecretVersions {
 }
 
 /// The version of a Secret: it differs from that of any other content, also of a Secret that was deleted.
-pub fn secret_version(metadata: &ObjectMeta) -> String {
+pub(crate) fn secret_version(metadata: &ObjectMeta) -> String {
     let [uid, version] = [&metadata.uid, &metadata.resource_version].map(|text| text.as_deref().unwrap_or_default());
     format!("{uid}/{version}")
 }

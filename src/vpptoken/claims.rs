@@ -12,17 +12,17 @@ use crate::api::{PendingCreate, VppToken, VppTokenTenant};
 use crate::tenant::TenantKey;
 
 /// A tenant, apart from how it is reached: cloud and tenant id, however many tenant objects stand for it.
-pub type TenantName = String;
+pub(crate) type TenantName = String;
 
 /// A tenant's name in claims and locks.
-pub fn tenant_name(identity: &VppTokenTenant) -> TenantName {
+pub(crate) fn tenant_name(identity: &VppTokenTenant) -> TenantName {
     format!("{:?}/{}", identity.cloud, identity.tenant_id.to_lowercase())
 }
 
 /// A VppToken. Of two that have one token, the lesser takes precedence: the elder, then the one with the lower UID. The order
 /// of the first two fields says so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// When it was created.
     pub created: Timestamp,
     /// Its UID.
@@ -46,7 +46,7 @@ impl Holder {
 
 /// The VppToken that has a token, as another one sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// When it was created.
     pub created: Timestamp,
     /// Its UID.
@@ -89,7 +89,7 @@ impl<T: Ord> Few<T> {
 
 /// The claims in one tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims {
+pub(crate) struct Claims {
     /// By token id.
     holders: RedBlackTreeMapSync<String, Few<Arc<Holder>>>,
     /// By digest: the tokens that have the file, each with the UID of its VppToken.
@@ -98,7 +98,7 @@ pub struct Claims {
 
 impl Claims {
     /// Whether any VppToken has a token.
-    pub fn contains(&self, id: &str) -> bool {
+    pub(crate) fn contains(&self, id: &str) -> bool {
         self.holders.contains_key(id)
     }
 
@@ -143,7 +143,7 @@ impl Claims {
 
 /// The claims in one tenant, as one VppToken sees them: those of all others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OthersClaims {
+pub(crate) struct OthersClaims {
     all: Claims,
     /// Its UID.
     uid: String,
@@ -153,27 +153,29 @@ pub struct OthersClaims {
 
 impl OthersClaims {
     /// None yet.
-    pub fn none(uid: &str, namespace: &str) -> Self {
+    pub(crate) fn none(uid: &str, namespace: &str) -> Self {
         Self { all: Claims::default(), uid: uid.to_owned(), namespace: namespace.to_owned() }
     }
 
     /// Adds a claim.
-    pub fn add(&mut self, id: &str, holder: Holder) {
+    #[cfg(test)]
+    pub(crate) fn add(&mut self, id: &str, holder: Holder) {
         self.all.add(id, Arc::new(holder));
     }
 
     /// Adds a file that was uploaded to a token.
-    pub fn add_file(&mut self, sha256: &str, id: &str, uid: &str) {
+    #[cfg(test)]
+    pub(crate) fn add_file(&mut self, sha256: &str, id: &str, uid: &str) {
         self.all.add_file(sha256, id, uid);
     }
 
     /// Whether another VppToken has a token.
-    pub fn contains(&self, id: &str) -> bool {
+    pub(crate) fn contains(&self, id: &str) -> bool {
         self.holder(id).is_some()
     }
 
     /// The other VppToken that has a token: of several, the one that takes precedence.
-    pub fn owner(&self, id: &str) -> Option<Owner> {
+    pub(crate) fn owner(&self, id: &str) -> Option<Owner> {
         self.holder(id).map(|holder| Owner {
             created: holder.created,
             uid: holder.uid.clone(),
@@ -182,13 +184,13 @@ impl OthersClaims {
     }
 
     /// The token that another VppToken uploaded a file to; of several always the same one.
-    pub fn token_with_file(&self, sha256: &str) -> Option<&str> {
+    pub(crate) fn token_with_file(&self, sha256: &str) -> Option<&str> {
         let tokens = self.all.files.get(sha256)?;
         tokens.iter().find(|(_, uid)| *uid != self.uid).map(|(id, _)| id.as_str())
     }
 
     /// All tokens that other VppTokens have.
-    pub fn ids(&self) -> impl Iterator<Item = &String> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &String> {
         self.all.holders.keys().filter(|id| self.contains(id))
     }
 
@@ -199,7 +201,7 @@ impl OthersClaims {
 
 /// What has to be the same in two creates that go one after the other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum CreateKey {
+pub(crate) enum CreateKey {
     /// The Apple ID.
     AppleId(String),
     /// The file, as far as Graph shows it: its organization, and the second in which it expires.
@@ -208,17 +210,17 @@ pub enum CreateKey {
 
 impl CreateKey {
     /// An Apple ID, however it is written.
-    pub fn of_apple_id(apple_id: &str) -> Self {
+    pub(crate) fn of_apple_id(apple_id: &str) -> Self {
         Self::AppleId(apple_id.trim().to_lowercase())
     }
 
     /// What a file names, however it is written.
-    pub fn of_file(organization_name: &str, expiration: Timestamp) -> Self {
+    pub(crate) fn of_file(organization_name: &str, expiration: Timestamp) -> Self {
         Self::File(organization_name.trim().to_lowercase(), expiration.as_second())
     }
 
     /// Both keys of a create.
-    pub fn of_pending(pending: &PendingCreate) -> Vec<Self> {
+    pub(crate) fn of_pending(pending: &PendingCreate) -> Vec<Self> {
         let file = Self::of_file(&pending.organization_name, pending.expiration_date_time);
         vec![Self::of_apple_id(&pending.apple_id), file]
     }
@@ -260,7 +262,7 @@ pub(super) fn version(object: &VppToken) -> Option<u64> {
 
 /// What all VppTokens have, as their watches show it, and as this process knows before they do.
 #[derive(Clone, Debug, Default)]
-pub struct Index {
+pub(crate) struct Index {
     tenants: HashMap<TenantName, Claims>,
     intents: HashMap<CreateKey, BTreeSet<String>>,
     objects: BTreeMap<String, IndexEntry>,
@@ -268,7 +270,7 @@ pub struct Index {
 
 impl Index {
     /// A list has a VppToken.
-    pub fn apply_listed(&mut self, object: &VppToken) {
+    pub(crate) fn apply_listed(&mut self, object: &VppToken) {
         let Some(holder) = Holder::of(object) else { return };
         let version = version(object);
         let status = object.status.as_ref();
@@ -290,7 +292,7 @@ impl Index {
 
     /// A watch brings a VppToken, or a write of this process is answered with it, which a watch that is late must not undo.
     /// False when it is older than what is known.
-    pub fn apply_if_newer(&mut self, object: &VppToken) -> bool {
+    pub(crate) fn apply_if_newer(&mut self, object: &VppToken) -> bool {
         let known = object.uid().and_then(|uid| self.objects.get(&uid)?.version);
         let is_newer = known.is_none_or(|known| version(object).is_none_or(|version| version >= known));
         if is_newer {
@@ -300,7 +302,7 @@ impl Index {
     }
 
     /// Claims a token for a VppToken that is known. False when another one has it.
-    pub fn claim(&mut self, uid: &str, tenant: &str, id: &str) -> bool {
+    pub(crate) fn claim(&mut self, uid: &str, tenant: &str, id: &str) -> bool {
         let holders = self.tenants.get(tenant).and_then(|claims| claims.holders.get(id));
         let has_another = holders.is_some_and(|holders| holders.iter().any(|holder| holder.uid != uid));
         if has_another || !self.objects.contains_key(uid) {
@@ -313,7 +315,7 @@ impl Index {
     }
 
     /// Drops what was claimed for a VppToken, except for the token that its status has.
-    pub fn unclaim(&mut self, uid: &str, but: Option<&str>) {
+    pub(crate) fn unclaim(&mut self, uid: &str, but: Option<&str>) {
         let keeps = |id: &String| Some(id.as_str()) == but;
         if self.objects.get(uid).is_some_and(|known| known.claimed.iter().any(|(_, id)| !keeps(id))) {
             self.change(uid, |known| known.claimed.retain(|(_, id)| keeps(id)));
@@ -321,29 +323,29 @@ impl Index {
     }
 
     /// The VppTokens that are known of the namespaces for which a function returns true.
-    pub fn uids_in(&self, is_in: impl Fn(&str) -> bool) -> Vec<String> {
+    pub(crate) fn uids_in(&self, is_in: impl Fn(&str) -> bool) -> Vec<String> {
         let known = self.objects.iter().filter(|(_, known)| is_in(&known.holder.namespace));
         known.map(|(uid, _)| uid.clone()).collect()
     }
 
     /// A VppToken was deleted.
-    pub fn forget(&mut self, uid: &str) {
+    pub(crate) fn forget(&mut self, uid: &str) {
         self.change(uid, |known| (known.shown, known.intent, known.claimed) = Default::default());
         self.objects.remove(uid);
     }
 
     /// The claims in a tenant.
-    pub fn claims(&self, tenant: &str) -> Claims {
+    pub(crate) fn claims(&self, tenant: &str) -> Claims {
         self.tenants.get(tenant).cloned().unwrap_or_default()
     }
 
     /// The claims in a tenant of all VppTokens but one.
-    pub fn others_claims(&self, tenant: &str, uid: &str, namespace: &str) -> OthersClaims {
+    pub(crate) fn others_claims(&self, tenant: &str, uid: &str, namespace: &str) -> OthersClaims {
         OthersClaims { all: self.claims(tenant), ..OthersClaims::none(uid, namespace) }
     }
 
     /// Tenant objects of other VppTokens whose statuses show an intent with one of the keys, recorded after a time.
-    pub fn tenants_of_intents(&self, keys: &[CreateKey], uid: &str, after: Timestamp) -> BTreeSet<TenantKey> {
+    pub(crate) fn tenants_of_intents(&self, keys: &[CreateKey], uid: &str, after: Timestamp) -> BTreeSet<TenantKey> {
         let others = keys.iter().filter_map(|key| self.intents.get(key)).flatten().filter(|other| *other != uid);
         let intents = others.filter_map(|other| self.objects.get(other)?.intent.as_ref());
         intents.filter(|intent| intent.since > after).map(|intent| intent.tenant.clone()).collect()

@@ -16,7 +16,7 @@ use crate::tenant::{TenantRegistry, Timings};
 /// What could not be read from or written to Kubernetes. Failures of Graph are not errors here but part of what is
 /// observed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The API server refused, or could not be reached.
     #[error("Kubernetes: {0}")]
     Kubernetes(#[from] kube::Error),
@@ -29,10 +29,10 @@ pub enum Error {
 }
 
 /// Triggers a reconcile of the VppToken with a namespace and a name.
-pub type Trigger = Arc<dyn Fn(&str, &str) + Send + Sync>;
+pub(crate) type Trigger = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
 /// Everything that a reconcile works with.
-pub struct Context {
+pub(crate) struct Context {
     /// The time.
     pub clock: Clock,
     /// Jitter.
@@ -66,7 +66,7 @@ impl Context {
     }
 
     /// Triggers the reconciles of several VppTokens.
-    pub fn trigger_all(&self, names: impl IntoIterator<Item = Name>) {
+    pub(crate) fn trigger_all(&self, names: impl IntoIterator<Item = Name>) {
         for (namespace, name) in names {
             (self.trigger)(&namespace, &name);
         }

@@ -10,7 +10,7 @@ use super::claims::{CreateKey, TenantName};
 use crate::tenant::IntentPermit;
 
 /// Namespace and name of a VppToken.
-pub type Name = (String, String);
+pub(crate) type Name = (String, String);
 
 type LockName = (TenantName, CreateKey);
 
@@ -34,7 +34,7 @@ struct Lock {
 
 /// The creates of all VppTokens, by their UIDs.
 #[derive(Clone, Debug, Default)]
-pub struct Creates {
+pub(crate) struct Creates {
     by_uid: BTreeMap<String, Create>,
     by_age: BTreeSet<(Timestamp, String)>,
     locks: HashMap<LockName, Lock>,
@@ -42,7 +42,7 @@ pub struct Creates {
 
 impl Creates {
     /// Whether another object has a lock that a create needs; `who` is then triggered when it is released.
-    pub fn is_locked_by_other(&mut self, tenant: &str, keys: &[CreateKey], uid: &str, who: &Name) -> bool {
+    pub(crate) fn is_locked_by_other(&mut self, tenant: &str, keys: &[CreateKey], uid: &str, who: &Name) -> bool {
         let mut is_locked = false;
         for key in keys {
             let lock = self.locks.get_mut(&(tenant.to_owned(), key.clone()));
@@ -56,7 +56,7 @@ impl Creates {
 
     /// Takes the locks that a create needs: all of them, or none. False when another object has one; `who` is then triggered
     /// when it is released. The permit is kept until the create has ended.
-    pub fn lock(
+    pub(crate) fn lock(
         &mut self,
         tenant: &str,
         keys: &[CreateKey],
@@ -83,12 +83,12 @@ impl Creates {
     }
 
     /// Whether an object has a permit to record an intent already: the last try to record it may have failed.
-    pub fn has_permit(&self, uid: &str) -> bool {
+    pub(crate) fn has_permit(&self, uid: &str) -> bool {
         self.by_uid.get(uid).is_some_and(|create| create.intent_permit.is_some())
     }
 
     /// A create is in flight, or not any more. False when there are no locks for it.
-    pub fn set_in_flight(&mut self, uid: &str, is_sending: bool) -> bool {
+    pub(crate) fn set_in_flight(&mut self, uid: &str, is_sending: bool) -> bool {
         let Some(create) = self.by_uid.get_mut(uid) else { return false };
         create.is_sending = is_sending;
         create.was_sent |= is_sending;
@@ -96,7 +96,7 @@ impl Creates {
     }
 
     /// Releases the locks of an object, unless its create is in flight. Returns who waited for them.
-    pub fn unlock(&mut self, uid: &str) -> Vec<Name> {
+    pub(crate) fn unlock(&mut self, uid: &str) -> Vec<Name> {
         let Some(create) = self.by_uid.get(uid).filter(|create| !create.is_sending) else { return Vec::new() };
         let (locks, taken) = (create.locks.clone(), create.taken);
         self.by_uid.remove(uid);
@@ -105,14 +105,14 @@ impl Creates {
     }
 
     /// Releases the locks that were taken before a time. Returns who waited for them.
-    pub fn unlock_before(&mut self, time: Timestamp) -> Vec<Name> {
+    pub(crate) fn unlock_before(&mut self, time: Timestamp) -> Vec<Name> {
         let old = self.by_age.iter().take_while(|(taken, _)| *taken < time).map(|(_, uid)| uid.clone());
         old.collect::<Vec<_>>().iter().flat_map(|uid| self.unlock(uid)).collect()
     }
 
     /// An object was deleted. Its locks are released, unless they must last until the outcome of its create is known. Returns
     /// who waited for them.
-    pub fn forget(&mut self, uid: &str) -> Vec<Name> {
+    pub(crate) fn forget(&mut self, uid: &str) -> Vec<Name> {
         match self.by_uid.get(uid) {
             Some(create) if !create.was_sent => self.unlock(uid),
             _ => Vec::new(),

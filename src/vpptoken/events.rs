@@ -16,7 +16,7 @@ const MAX_REMEMBERED: usize = 100;
 
 /// Writes events. A recorder of kube treats all events of one reason about one object as the same, and keeps showing
 /// the text of the first; so each text has a recorder of its own.
-pub struct Events {
+pub(crate) struct Events {
     client: Client,
     reporter: Reporter,
     published: Mutex<HashMap<EventKey, (Recorder, Instant)>>,
@@ -32,7 +32,7 @@ struct EventKey {
 
 impl Events {
     /// A writer that has published nothing yet.
-    pub fn new(client: Client, reporter: Reporter) -> Self {
+    pub(crate) fn new(client: Client, reporter: Reporter) -> Self {
         Self { client, reporter, published: Mutex::default() }
     }
 
@@ -40,7 +40,7 @@ impl Events {
     ///
     /// # Errors
     /// When Kubernetes can't be written.
-    pub async fn publish(&self, event: &Event, about: &ObjectReference) -> Result<(), kube::Error> {
+    pub(crate) async fn publish(&self, event: &Event, about: &ObjectReference) -> Result<(), kube::Error> {
         self.recorder(event, about).publish(event, about).await
     }
 

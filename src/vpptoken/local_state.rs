@@ -18,7 +18,7 @@ use crate::tenant::{IntentPermit, TenantKey, WriteRateLimiter};
 
 /// The file of one version of a Secret, read once.
 #[derive(Clone, Debug)]
-pub struct ReadFile {
+pub(crate) struct ReadFile {
     /// Version of the Secret, with the key, and encoding.
     pub of: (String, TokenEncoding),
     /// What was found.
@@ -27,7 +27,7 @@ pub struct ReadFile {
 
 /// What is remembered of one object.
 #[derive(Clone, Debug, Default)]
-pub struct ObjectState {
+pub(crate) struct ObjectState {
     /// What a decision needs.
     pub attempts: Attempts,
     /// The file that was read last.
@@ -48,7 +48,7 @@ pub struct ObjectState {
 
 impl ObjectState {
     /// A status with all outcomes applied, without conditions of other writers.
-    pub fn status_with_outcomes(&self, status: Option<VppTokenStatus>) -> VppTokenStatus {
+    pub(crate) fn status_with_outcomes(&self, status: Option<VppTokenStatus>) -> VppTokenStatus {
         let mut status = status.unwrap_or_default().without_others_conditions();
         for outcome in &self.unrecorded {
             outcome.apply(&mut status);
@@ -57,7 +57,7 @@ impl ObjectState {
     }
 
     /// The status of a plan that was made on these inputs has been written.
-    pub fn record_status_written(&mut self, plan: &Plan, inputs: &Inputs) {
+    pub(crate) fn record_status_written(&mut self, plan: &Plan, inputs: &Inputs) {
         self.unrecorded.clear();
         self.kubernetes_failures = 0;
         self.awaits_list = plan.list_after.is_some();
@@ -81,7 +81,7 @@ struct State {
 
 /// The object that the others are compared with.
 #[derive(Clone, Debug)]
-pub struct Own<'a> {
+pub(crate) struct Own<'a> {
     /// Its namespace.
     pub namespace: &'a str,
     /// Its name.
@@ -94,7 +94,7 @@ pub struct Own<'a> {
 
 /// What one object sees of the others of its tenant.
 #[derive(Clone, Debug, Default)]
-pub struct OthersSeen {
+pub(crate) struct OthersSeen {
     /// Another one has a lock to create that it needs.
     pub is_create_locked: bool,
     /// Tenant objects of those whose statuses show an intent with one of its keys.
@@ -105,24 +105,19 @@ pub struct OthersSeen {
 
 /// What the process remembers. Shared by all reconciles.
 #[derive(Clone, Debug, Default)]
-pub struct LocalState {
+pub(crate) struct LocalState {
     state: Arc<Mutex<State>>,
 }
 
 impl LocalState {
-    /// An independent copy, for a checker that follows every path.
-    pub fn fork(&self) -> Self {
-        Self { state: Arc::new(Mutex::new(self.state().clone())) }
-    }
-
     /// What is remembered of an object.
-    pub fn object_state(&self, uid: &str) -> ObjectState {
+    pub(crate) fn object_state(&self, uid: &str) -> ObjectState {
         self.state().objects.get(uid).cloned().unwrap_or_default()
     }
 
     /// A list has an object: it is remembered from now on, and what its status says it has. Other objects are not remembered,
     /// so that nothing outlives its object. See [`References::apply`] for what is returned.
-    pub fn apply_listed(&self, object: &VppToken) -> bool {
+    pub(crate) fn apply_listed(&self, object: &VppToken) -> bool {
         let Some(uid) = object.metadata.uid.as_ref() else { return false };
         let mut state = self.state();
         state.objects.entry(uid.clone()).or_default();
@@ -131,7 +126,7 @@ impl LocalState {
     }
 
     /// The same for an event of a watch, which may be late.
-    pub fn apply_if_newer(&self, object: &VppToken) -> bool {
+    pub(crate) fn apply_if_newer(&self, object: &VppToken) -> bool {
         let Some(uid) = object.metadata.uid.as_ref() else { return false };
         let mut state = self.state();
         let known = state.objects.entry(uid.clone()).or_default();
@@ -142,7 +137,7 @@ impl LocalState {
 
     /// An object as this process has written it, or read it past the cache: others see that before a watch brings it.
     /// See [`References::apply`] for what is returned.
-    pub fn apply_newest(&self, object: &VppToken) -> bool {
+    pub(crate) fn apply_newest(&self, object: &VppToken) -> bool {
         let Some(uid) = object.metadata.uid.as_deref() else { return false };
         let mut state = self.state();
         let Some(known) = state.objects.get_mut(uid) else { return false };
@@ -153,7 +148,7 @@ impl LocalState {
     }
 
     /// The object that a cache has, or the newer one that this process has written or read past the cache.
-    pub fn newest(&self, cached: Arc<VppToken>) -> Arc<VppToken> {
+    pub(crate) fn newest(&self, cached: Arc<VppToken>) -> Arc<VppToken> {
         let uid = cached.metadata.uid.as_deref().unwrap_or_default();
         let mut state = self.state();
         let Some(known) = state.objects.get_mut(uid) else { return cached };
@@ -162,13 +157,13 @@ impl LocalState {
     }
 
     /// Looks at what the objects refer to.
-    pub fn references<T>(&self, look: impl FnOnce(&References) -> T) -> T {
+    pub(crate) fn references<T>(&self, look: impl FnOnce(&References) -> T) -> T {
         look(&self.state().references)
     }
 
     /// The objects that news of a tenant concerns: those that have one of these tokens, that may get one, or that wait for a
     /// list.
-    pub fn concerned_by(&self, tenant: &TenantKey, ids: &BTreeSet<String>) -> BTreeSet<Name> {
+    pub(crate) fn concerned_by(&self, tenant: &TenantKey, ids: &BTreeSet<String>) -> BTreeSet<Name> {
         let state = self.state();
         let awaits_list = |uid: &str| state.objects.get(uid).is_some_and(|object| object.awaits_list);
         let awaiting = state.references.of_tenant(tenant).filter(|(uid, _)| awaits_list(uid)).map(|(_, name)| name);
@@ -176,13 +171,13 @@ impl LocalState {
     }
 
     /// The claims in a tenant.
-    pub fn claims(&self, tenant: &str) -> Claims {
+    pub(crate) fn claims(&self, tenant: &str) -> Claims {
         self.state().index.claims(tenant)
     }
 
     /// What one object sees of the others of its tenant. If one of them has a lock to create that it needs, it is triggered when
     /// that is released. All at one moment: a create that ends is either still seen, or its token is.
-    pub fn others_of(&self, tenant: &str, own: &Own<'_>, decided: Timestamp) -> OthersSeen {
+    pub(crate) fn others_of(&self, tenant: &str, own: &Own<'_>, decided: Timestamp) -> OthersSeen {
         let mut state = self.state();
         let who = (own.namespace.to_owned(), own.name.clone());
         OthersSeen {
@@ -193,12 +188,12 @@ impl LocalState {
     }
 
     /// Changes what is remembered of an object; none when it was deleted.
-    pub fn change<T>(&self, uid: &str, change: impl FnOnce(&mut ObjectState) -> T) -> Option<T> {
+    pub(crate) fn change<T>(&self, uid: &str, change: impl FnOnce(&mut ObjectState) -> T) -> Option<T> {
         self.state().objects.get_mut(uid).map(change)
     }
 
     /// The limiter that an object asks from now on; its ticket with another one is withdrawn. False when the object was deleted.
-    pub fn set_limiter(&self, uid: &str, limiter: Option<&Arc<WriteRateLimiter>>) -> bool {
+    pub(crate) fn set_limiter(&self, uid: &str, limiter: Option<&Arc<WriteRateLimiter>>) -> bool {
         let mut state = self.state();
         let limiter = limiter.filter(|_| state.objects.contains_key(uid)).map(Arc::clone);
         let before = match &limiter {
@@ -212,35 +207,35 @@ impl LocalState {
     }
 
     /// Whether an object exists, as far as the watches have shown.
-    pub fn is_known(&self, uid: &str) -> bool {
+    pub(crate) fn is_known(&self, uid: &str) -> bool {
         self.state().objects.contains_key(uid)
     }
 
     /// The reconcile of an object ended before it could ask for a permit.
-    pub fn release_reservation(&self, uid: &str) {
+    pub(crate) fn release_reservation(&self, uid: &str) {
         if let Some(limiter) = self.state().limiters.get(uid) {
             limiter.release(uid);
         }
     }
 
     /// Whether an object has a permit to record the intent of a create already.
-    pub fn has_intent_permit(&self, uid: &str) -> bool {
+    pub(crate) fn has_intent_permit(&self, uid: &str) -> bool {
         self.state().creates.has_permit(uid)
     }
 
     /// Claims a token for an object. False when another object has it, or when the object was deleted.
-    pub fn claim(&self, tenant: &str, id: &str, uid: &str) -> bool {
+    pub(crate) fn claim(&self, tenant: &str, id: &str, uid: &str) -> bool {
         let mut state = self.state();
         state.objects.contains_key(uid) && state.index.claim(uid, tenant, id)
     }
 
     /// Gives up the claims of an object, except for the token that its status has.
-    pub fn unclaim(&self, uid: &str, but: Option<&str>) {
+    pub(crate) fn unclaim(&self, uid: &str, but: Option<&str>) {
         self.state().index.unclaim(uid, but);
     }
 
     /// Takes the locks to create in a tenant: see [`Creates::lock`]. Never for an object that was deleted.
-    pub fn lock_create(
+    pub(crate) fn lock_create(
         &self,
         tenant: &str,
         keys: &[CreateKey],
@@ -254,25 +249,25 @@ impl LocalState {
     }
 
     /// Marks a create as in flight, or as not in flight any more. False when the object or its lock does not exist.
-    pub fn set_create_in_flight(&self, uid: &str, is_sending: bool) -> bool {
+    pub(crate) fn set_create_in_flight(&self, uid: &str, is_sending: bool) -> bool {
         let mut state = self.state();
         state.creates.set_in_flight(uid, is_sending) && state.objects.contains_key(uid)
     }
 
     /// Releases the locks of an object, unless its create is in flight. Returns who waited for them.
-    pub fn unlock_create(&self, uid: &str) -> Vec<Name> {
+    pub(crate) fn unlock_create(&self, uid: &str) -> Vec<Name> {
         self.state().creates.unlock(uid)
     }
 
     /// Releases the locks that were taken before a time: a create of unknown outcome must not block others for ever.
     /// `knownIds` and the claims distinguish its result from other tokens. Returns who waited.
-    pub fn unlock_creates_before(&self, time: Timestamp) -> Vec<Name> {
+    pub(crate) fn unlock_creates_before(&self, time: Timestamp) -> Vec<Name> {
         self.state().creates.unlock_before(time)
     }
 
     /// Forgets an object that was deleted, and releases its locks, unless they must last until the outcome of its
     /// create is known. Returns who waited for them.
-    pub fn forget(&self, uid: &str) -> Vec<Name> {
+    pub(crate) fn forget(&self, uid: &str) -> Vec<Name> {
         let mut state = self.state();
         state.objects.remove(uid);
         state.index.forget(uid);
@@ -285,7 +280,7 @@ impl LocalState {
 
     /// Of the namespaces for which a function returns true, forgets all objects but these. Returns who waited for the locks of
     /// the others.
-    pub fn keep_only(&self, uids: &BTreeSet<String>, is_in: impl Fn(&str) -> bool) -> Vec<Name> {
+    pub(crate) fn keep_only(&self, uids: &BTreeSet<String>, is_in: impl Fn(&str) -> bool) -> Vec<Name> {
         let known = self.state().index.uids_in(is_in);
         known.iter().filter(|uid| !uids.contains(*uid)).flat_map(|uid| self.forget(uid)).collect()
     }

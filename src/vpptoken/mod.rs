@@ -2,17 +2,17 @@
 //!
 //! A module uses only those above it in this list.
 
-pub mod act;
-pub mod caches;
-pub mod claims;
-pub mod context;
-pub mod creates;
-pub mod events;
-pub mod local_state;
-pub mod observe;
-pub mod observed;
-pub mod outcome;
-pub mod plan;
-pub mod reconcile;
-pub mod references;
-pub mod report;
+pub(crate) mod act;
+pub(crate) mod caches;
+pub(crate) mod claims;
+pub(crate) mod context;
+pub(crate) mod creates;
+pub(crate) mod events;
+pub(crate) mod local_state;
+pub(crate) mod observe;
+pub(crate) mod observed;
+pub(crate) mod outcome;
+pub(crate) mod plan;
+pub(crate) mod reconcile;
+pub(crate) mod references;
+pub(crate) mod report;

@@ -26,7 +26,7 @@ use crate::token_file::TokenFile;
 
 /// What decides whether a VppToken may use its tenant, read past the caches. The Secret is read when its file is sent.
 #[derive(Clone, Debug)]
-pub struct LiveReads {
+pub(crate) struct LiveReads {
     /// When the reads began.
     since: Timestamp,
     /// Of a ClusterGraphTenant; a GraphTenant allows its own namespace everything.
@@ -55,7 +55,7 @@ struct LiveSecret {
 ///
 /// # Errors
 /// When Kubernetes can't be read.
-pub async fn read_live(context: &Context, object: &VppToken, with_secret: bool) -> Result<LiveReads, Error> {
+pub(crate) async fn read_live(context: &Context, object: &VppToken, with_secret: bool) -> Result<LiveReads, Error> {
     let since = context.clock.now();
     let secret = async {
         match object.spec.token_secret_ref.as_ref().filter(|_| with_secret) {
@@ -91,7 +91,7 @@ async fn read_cluster(context: &Context, object: &VppToken) -> Result<Option<Liv
 ///
 /// # Errors
 /// When Kubernetes can't be read.
-pub async fn observe(context: &Context, object: &VppToken, live: Option<LiveReads>) -> Result<Observed, Error> {
+pub(crate) async fn observe(context: &Context, object: &VppToken, live: Option<LiveReads>) -> Result<Observed, Error> {
     let uid = uid(object)?;
     let state = context.local_state.object_state(uid);
     let tenant = tenant(context, object)?;

@@ -12,7 +12,7 @@ use crate::token_file::sha256_hex;
 
 /// All that a decision needs.
 #[derive(Clone, Debug)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// The time that delays are measured by, and that orders what this process does; see [`crate::clock::Clock::now`].
     pub now: Timestamp,
     /// The wall clock's time, for what is shown and for what comes from outside.
@@ -42,7 +42,7 @@ pub struct Observed {
 
 /// The object, apart from what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Object {
+pub(crate) struct Object {
     /// Its UID.
     pub uid: String,
     /// Its generation.
@@ -63,7 +63,7 @@ pub struct Object {
 
 /// A request may be an annotation of any length, and is copied into the status when it is answered: a long one is
 /// replaced by its digest.
-pub fn bounded_request(text: &str) -> String {
+pub(crate) fn bounded_request(text: &str) -> String {
     const MAX_CHARACTERS: usize = 256;
     if text.chars().count() <= MAX_CHARACTERS {
         return text.to_owned();
@@ -73,7 +73,7 @@ pub fn bounded_request(text: &str) -> String {
 
 /// What a token file contains, apart from the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileFacts {
+pub(crate) struct FileFacts {
     /// SHA-256, in hexadecimal, of the exact string to send.
     pub sha256: String,
     /// When it expires.
@@ -88,7 +88,7 @@ pub struct FileFacts {
 
 impl FileFacts {
     /// What counts as uploaded when this file is on a token.
-    pub fn as_uploaded(&self, time: Timestamp, shown: bool) -> Uploaded {
+    pub(crate) fn as_uploaded(&self, time: Timestamp, shown: bool) -> Uploaded {
         Uploaded {
             sha256: self.sha256.clone(),
             expiration_date_time: self.expiration,
@@ -101,7 +101,7 @@ impl FileFacts {
     }
 
     /// The file of a version of a Secret, as far as a status knows it.
-    pub fn of_uploaded(uploaded: &Uploaded, secret_version: &str, encoding: TokenEncoding) -> Option<Self> {
+    pub(crate) fn of_uploaded(uploaded: &Uploaded, secret_version: &str, encoding: TokenEncoding) -> Option<Self> {
         let is_known =
             uploaded.encoding == Some(encoding) && uploaded.secret_version.as_deref() == Some(secret_version);
         is_known.then(|| Self {
@@ -116,7 +116,7 @@ impl FileFacts {
 
 /// Why there is no token file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FileProblem {
+pub(crate) enum FileProblem {
     /// The manifest names none, as under `managementPolicy: Observe`.
     NotNamed,
     /// No such Secret.
@@ -132,7 +132,7 @@ pub enum FileProblem {
 /// The tenant behind `tenantRef`.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // there is one per reconcile
-pub enum TenantState {
+pub(crate) enum TenantState {
     /// No such object.
     NotFound,
     /// A ClusterGraphTenant that does not allow the namespace.
@@ -150,7 +150,7 @@ pub enum TenantState {
 
 /// A tenant that can be used.
 #[derive(Clone, Debug)]
-pub struct KnownTenant {
+pub(crate) struct KnownTenant {
     /// Which one.
     pub identity: VppTokenTenant,
     /// What VppTokens may do.
@@ -161,7 +161,7 @@ pub struct KnownTenant {
 
 /// What VppTokens may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Permission {
+pub(crate) enum Permission {
     /// Create a token.
     Create,
     /// Take over an exact match.
@@ -185,7 +185,7 @@ impl From<AllowedOperation> for Permission {
 
 /// The other VppTokens of the same tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Others {
+pub(crate) struct Others {
     /// The tokens that they have, and the files that they uploaded.
     pub claims: OthersClaims,
     /// Another VppToken is creating with the same Apple ID, or with a file of the same organization and expiry, and goes first.
@@ -196,7 +196,7 @@ pub struct Others {
 
 /// What this process remembers of an object, beyond its status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attempts {
+pub(crate) struct Attempts {
     /// The intent that this process recorded in the status, and whose create it has not sent.
     pub unsent_intent: Option<UnsentIntent>,
     /// The last failure of each kind of step.
@@ -207,7 +207,7 @@ pub struct Attempts {
 
 /// A recorded intent whose create was not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnsentIntent {
+pub(crate) struct UnsentIntent {
     /// When it was recorded: of two processes that record an intent for the same file, each sends only its own.
     pub since: Timestamp,
     /// A list has to begin after this before it is sent.
@@ -216,7 +216,7 @@ pub struct UnsentIntent {
 
 /// Kinds of steps whose failures are independent of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum StepKind {
+pub(crate) enum StepKind {
     /// Creating.
     Create,
     /// Uploading a new file onto a token.
@@ -233,7 +233,7 @@ pub enum StepKind {
 
 /// A step that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// What it means.
     pub kind: ErrorKind,
     /// What a person reads: without ids that change with every try.
@@ -260,7 +260,7 @@ pub struct Failure {
 
 /// The beginning of a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TryStart {
+pub(crate) struct TryStart {
     /// When it began.
     pub began: Timestamp,
     /// The same by the wall clock.
@@ -271,7 +271,7 @@ pub struct TryStart {
 
 /// What a step is tried with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// Of the object.
     pub generation: i64,
     /// Of the token file, if there is one.
@@ -284,7 +284,7 @@ pub struct Inputs {
 
 impl Inputs {
     /// Whether a kind of step has the same inputs: a request for a sync concerns only syncs, and so on.
-    pub fn is_same_for(&self, kind: StepKind, other: &Self) -> bool {
+    pub(crate) fn is_same_for(&self, kind: StepKind, other: &Self) -> bool {
         (self.generation, &self.sha256) == (other.generation, &other.sha256)
             && (kind != StepKind::Sync || self.sync_request == other.sync_request)
             && (kind != StepKind::Upload || self.upload_request == other.upload_request)
@@ -293,7 +293,7 @@ impl Inputs {
 
 impl Attempts {
     /// Values were sent, and Graph accepted them.
-    pub fn record_sent(&mut self, written: Vec<(Field, String)>) {
+    pub(crate) fn record_sent(&mut self, written: Vec<(Field, String)>) {
         for (field, value) in written {
             let tries = self.tries.entry(field).or_insert_with(|| (value.clone(), 0));
             *tries = if tries.0 == value { (value, tries.1.saturating_add(1)) } else { (value, 1) };
@@ -303,7 +303,7 @@ impl Attempts {
 
 impl Observed {
     /// What a step would be tried with now.
-    pub fn inputs(&self) -> Inputs {
+    pub(crate) fn inputs(&self) -> Inputs {
         Inputs {
             generation: self.object.generation,
             sha256: self.file.as_ref().ok().map(|file| file.sha256.clone()),
@@ -313,23 +313,23 @@ impl Observed {
     }
 
     /// Converts a time of the wall clock to a time of [`Observed::now`], by their present difference.
-    pub fn at_wall(&self, time: Timestamp) -> Timestamp {
+    pub(crate) fn at_wall(&self, time: Timestamp) -> Timestamp {
         self.now.saturating_add(time.duration_since(self.wall)).unwrap_or(Timestamp::MAX)
     }
 
     /// Converts a time of [`Observed::now`] to a time of the wall clock.
-    pub fn wall_at(&self, time: Timestamp) -> Timestamp {
+    pub(crate) fn wall_at(&self, time: Timestamp) -> Timestamp {
         self.wall.saturating_add(time.duration_since(self.now)).unwrap_or(Timestamp::MAX)
     }
 
     /// The intent that was not sent, if it is the one in the status.
-    pub fn unsent_intent(&self) -> Option<&UnsentIntent> {
+    pub(crate) fn unsent_intent(&self) -> Option<&UnsentIntent> {
         let pending = self.status.pending_create.as_ref()?;
         self.attempts.unsent_intent.as_ref().filter(|unsent| unsent.since == pending.since)
     }
 
     /// The failure that still holds back a kind of step.
-    pub fn failure(&self, kind: StepKind) -> Option<&Failure> {
+    pub(crate) fn failure(&self, kind: StepKind) -> Option<&Failure> {
         self.attempts.failures.get(&kind).filter(|failure| failure.inputs.is_same_for(kind, &self.inputs()))
     }
 }

@@ -6,7 +6,7 @@ use crate::api::{PendingCreate, Uploaded, VppTokenStatus, VppTokenTenant};
 
 /// An outcome that is written into the status.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The intent of a create was recorded, in a tenant.
     IntentRecorded(PendingCreate, VppTokenTenant),
     /// The intent that was recorded at a time is abandoned: the create was not carried out.
@@ -53,7 +53,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Writes the outcome into a status.
-    pub fn apply(&self, status: &mut VppTokenStatus) {
+    pub(crate) fn apply(&self, status: &mut VppTokenStatus) {
         match self {
             Self::IntentRecorded(pending, tenant) => {
                 status.pending_create = Some(pending.clone());
@@ -103,7 +103,7 @@ impl Outcome {
 
     /// Whether it must be written even if the status has changed meanwhile. A recorded intent and a declined request
     /// only count when they are written onto the status that they were decided on.
-    pub fn must_persist(&self) -> bool {
+    pub(crate) fn must_persist(&self) -> bool {
         !matches!(self, Self::IntentRecorded(..) | Self::SyncDeclined { .. } | Self::UploadDeclined { .. })
     }
 }

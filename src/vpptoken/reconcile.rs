@@ -28,7 +28,7 @@ struct Decision {
 ///
 /// # Errors
 /// When Kubernetes can't be read or written.
-pub async fn reconcile(
+pub(crate) async fn reconcile(
     object: Arc<VppToken>,
     context: Arc<Context>,
     slot: OwnedSemaphorePermit,

@@ -79,7 +79,7 @@ impl<K: Hash + Eq> Many<K> {
 
 /// What all VppTokens refer to.
 #[derive(Clone, Debug, Default)]
-pub struct References {
+pub(crate) struct References {
     by_uid: BTreeMap<Uid, Refers>,
     by_namespace: Many<String>,
     by_secret: Many<Name>,
@@ -95,7 +95,7 @@ pub struct References {
 impl References {
     /// A VppToken is as this now. True when that changes how tenant objects are used: it is the first that refers to one, it
     /// refers to another one, or its deletion will need or needs one.
-    pub fn apply(&mut self, object: &VppToken) -> bool {
+    pub(crate) fn apply(&mut self, object: &VppToken) -> bool {
         let (Some(uid), Some(now)) = (object.uid(), Refers::of(object)) else { return false };
         let uid: Uid = self.by_uid.get_key_value(uid.as_str()).map_or_else(|| uid.into(), |(uid, _)| Arc::clone(uid));
         let before = self.by_uid.get(&uid);
@@ -129,7 +129,7 @@ impl References {
     }
 
     /// A VppToken was deleted.
-    pub fn forget(&mut self, uid: &str) {
+    pub(crate) fn forget(&mut self, uid: &str) {
         let Some(before) = self.by_uid.remove(uid) else { return };
         self.by_namespace.remove(&before.name.0, uid);
         if let Some(secret) = before.secret {
@@ -145,50 +145,50 @@ impl References {
     }
 
     /// Those of a namespace.
-    pub fn of_namespace(&self, namespace: &str) -> Vec<Name> {
+    pub(crate) fn of_namespace(&self, namespace: &str) -> Vec<Name> {
         self.names(self.by_namespace.get(&namespace.to_owned()))
     }
 
     /// Those whose file is in a Secret.
-    pub fn of_secret(&self, namespace: &str, secret: &str) -> Vec<Name> {
+    pub(crate) fn of_secret(&self, namespace: &str, secret: &str) -> Vec<Name> {
         self.names(self.by_secret.get(&(namespace.to_owned(), secret.to_owned())))
     }
 
     /// Those whose tenant object is this one, with their UIDs.
-    pub fn of_tenant(&self, tenant: &TenantKey) -> impl Iterator<Item = (&Uid, &Name)> {
+    pub(crate) fn of_tenant(&self, tenant: &TenantKey) -> impl Iterator<Item = (&Uid, &Name)> {
         self.by_tenant.get(tenant).filter_map(|uid| Some((uid, &self.by_uid.get(uid)?.name)))
     }
 
     /// Those that have one of these tokens, and those that may get one of them because they have none; of these, not those that
     /// wait for their turn.
-    pub fn of_tokens(&self, tenant: &TenantKey, ids: &BTreeSet<String>) -> Vec<Name> {
+    pub(crate) fn of_tokens(&self, tenant: &TenantKey, ids: &BTreeSet<String>) -> Vec<Name> {
         let having = ids.iter().flat_map(|id| self.by_token.get(&(tenant.clone(), id.clone())));
         let without = self.without_token.get(tenant).filter(|_| !ids.is_empty());
         self.names(having.chain(without))
     }
 
     /// Those that go on when a token gets an owner.
-    pub fn awaiting_claim(&self) -> Vec<Name> {
+    pub(crate) fn awaiting_claim(&self) -> Vec<Name> {
         self.names(self.awaiting_claim.iter())
     }
 
     /// Those that may go on when a VppToken is deleted.
-    pub fn awaiting_deletion(&self) -> Vec<Name> {
+    pub(crate) fn awaiting_deletion(&self) -> Vec<Name> {
         self.names(self.awaiting_deletion.iter())
     }
 
     /// All of them.
-    pub fn all(&self) -> Vec<Name> {
+    pub(crate) fn all(&self) -> Vec<Name> {
         self.by_uid.values().map(|refers| refers.name.clone()).collect()
     }
 
     /// The tenant objects that they refer to.
-    pub fn tenants(&self) -> BTreeSet<TenantKey> {
+    pub(crate) fn tenants(&self) -> BTreeSet<TenantKey> {
         self.by_tenant.0.keys().cloned().collect()
     }
 
     /// Whether one that refers to a tenant object has our finalizer; `is_being_deleted` asks for one that is being deleted, too.
-    pub fn has_finalized(&self, tenant: &TenantKey, is_being_deleted: bool) -> bool {
+    pub(crate) fn has_finalized(&self, tenant: &TenantKey, is_being_deleted: bool) -> bool {
         let mut all = self.by_tenant.get(tenant).filter_map(|uid| self.by_uid.get(uid));
         all.any(|refers| refers.has_finalizer && (refers.is_being_deleted || !is_being_deleted))
     }

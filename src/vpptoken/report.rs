@@ -23,7 +23,7 @@ const MAX_CONFLICTS: usize = 5;
 ///
 /// # Errors
 /// When Kubernetes can't be written; the outcomes are then remembered.
-pub async fn report(
+pub(crate) async fn report(
     context: &Context,
     mut object: VppToken,
     mut observed: Observed,

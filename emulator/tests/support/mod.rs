@@ -2,7 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-pub mod in_process;
+pub(crate) mod in_process;
 
 use graph_emulator::{Emulator, Settings, TokenFile};
 use jiff::Timestamp;
@@ -10,14 +10,14 @@ use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-pub const TENANT: &str = "0a1b2c3d-0000-4000-8000-000000000001";
-pub const APP: &str = "0a1b2c3d-0000-4000-8000-00000000000a";
-pub const SECRET: &str = "a-secret-that-nobody-may-see";
+pub(crate) const TENANT: &str = "0a1b2c3d-0000-4000-8000-000000000001";
+pub(crate) const APP: &str = "0a1b2c3d-0000-4000-8000-00000000000a";
+pub(crate) const SECRET: &str = "a-secret-that-nobody-may-see";
 /// Longer than anything here takes, and short enough to fail within a person's patience.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An emulator, and a client that is signed in.
-pub struct World {
+pub(crate) struct World {
     pub emulator: Emulator,
     pub client: Client,
     pub token: String,
@@ -27,19 +27,19 @@ pub struct World {
 
 /// One answer.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: StatusCode,
     pub headers: reqwest::header::HeaderMap,
     pub text: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// `error.code` and the innermost sentence.
-    pub fn error(&self) -> (String, String) {
+    pub(crate) fn error(&self) -> (String, String) {
         let error = self.json()["error"].take();
         let message = error["message"].as_str().unwrap().to_owned();
         let nested = serde_json::from_str::<Value>(&message);
@@ -48,18 +48,18 @@ impl Answer {
     }
 }
 
-pub async fn send(request: RequestBuilder) -> reqwest::Result<Answer> {
+pub(crate) async fn send(request: RequestBuilder) -> reqwest::Result<Answer> {
     let response = request.send().await?;
     let (status, headers) = (response.status(), response.headers().clone());
     Ok(Answer { status, headers, text: response.text().await? })
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::default();
         change(&mut settings);
         let emulator = Emulator::start(settings).await.unwrap();
@@ -70,70 +70,70 @@ impl World {
         world
     }
 
-    pub async fn sign_in(&mut self) {
+    pub(crate) async fn sign_in(&mut self) {
         let answer = self.ask_token(TENANT, &good_form()).await;
         self.token = answer.json()["access_token"].as_str().unwrap().to_owned();
     }
 
-    pub async fn ask_token(&self, tenant: &str, form: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn ask_token(&self, tenant: &str, form: &[(&str, &str)]) -> Answer {
         let url = format!("{}/{tenant}/oauth2/v2.0/token", self.emulator.url());
         send(self.client.post(url).form(form)).await.unwrap()
     }
 
-    pub fn collection(&self) -> String {
+    pub(crate) fn collection(&self) -> String {
         format!("{}/{}/deviceAppManagement/vppTokens", self.emulator.url(), self.api)
     }
 
-    pub fn request(&self, method: Method, url: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, url: &str) -> RequestBuilder {
         self.client.request(method, url).bearer_auth(&self.token)
     }
 
-    pub fn list_request(&self) -> RequestBuilder {
+    pub(crate) fn list_request(&self) -> RequestBuilder {
         self.request(Method::GET, &self.collection())
     }
 
-    pub fn create_request(&self, body: &Value) -> RequestBuilder {
+    pub(crate) fn create_request(&self, body: &Value) -> RequestBuilder {
         self.request(Method::POST, &self.collection()).json(body)
     }
 
-    pub fn sync_request(&self, id: &str) -> RequestBuilder {
+    pub(crate) fn sync_request(&self, id: &str) -> RequestBuilder {
         let url = format!("{}/{id}/syncLicenses", self.collection());
         self.request(Method::POST, &url).header("content-length", "0")
     }
 
-    pub async fn list(&self) -> Answer {
+    pub(crate) async fn list(&self) -> Answer {
         send(self.list_request()).await.unwrap()
     }
 
-    pub async fn get(&self, id: &str) -> Answer {
+    pub(crate) async fn get(&self, id: &str) -> Answer {
         send(self.request(Method::GET, &format!("{}/{id}", self.collection()))).await.unwrap()
     }
 
-    pub async fn create(&self, body: &Value) -> Answer {
+    pub(crate) async fn create(&self, body: &Value) -> Answer {
         send(self.create_request(body)).await.unwrap()
     }
 
-    pub async fn patch(&self, id: &str, body: &Value) -> Answer {
+    pub(crate) async fn patch(&self, id: &str, body: &Value) -> Answer {
         send(self.request(Method::PATCH, &format!("{}/{id}", self.collection())).json(body)).await.unwrap()
     }
 
-    pub async fn delete(&self, id: &str) -> Answer {
+    pub(crate) async fn delete(&self, id: &str) -> Answer {
         send(self.request(Method::DELETE, &format!("{}/{id}", self.collection()))).await.unwrap()
     }
 
-    pub async fn sync(&self, id: &str) -> Answer {
+    pub(crate) async fn sync(&self, id: &str) -> Answer {
         send(self.sync_request(id)).await.unwrap()
     }
 
     /// Creates an entity and returns its id.
-    pub async fn created(&self, apple_id: &str) -> String {
+    pub(crate) async fn created(&self, apple_id: &str) -> String {
         let answer = self.create(&body(&file(), apple_id)).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         answer.json()["id"].as_str().unwrap().to_owned()
     }
 }
 
-pub fn good_form() -> Vec<(&'static str, &'static str)> {
+pub(crate) fn good_form() -> Vec<(&'static str, &'static str)> {
     vec![
         ("grant_type", "client_credentials"),
         ("client_id", APP),
@@ -143,19 +143,19 @@ pub fn good_form() -> Vec<(&'static str, &'static str)> {
 }
 
 /// A file that is good for years.
-pub fn file() -> TokenFile {
+pub(crate) fn file() -> TokenFile {
     TokenFile::new("Contoso", expiry())
 }
 
-pub fn expiry() -> Timestamp {
+pub(crate) fn expiry() -> Timestamp {
     "2047-01-22T17:32:07Z".parse().unwrap()
 }
 
-pub fn expired() -> Timestamp {
+pub(crate) fn expired() -> Timestamp {
     "2020-01-22T17:32:07Z".parse().unwrap()
 }
 
-pub fn body(file: &TokenFile, apple_id: &str) -> Value {
+pub(crate) fn body(file: &TokenFile, apple_id: &str) -> Value {
     json!({
         "@odata.type": "#microsoft.graph.vppToken",
         "token": file.text(),

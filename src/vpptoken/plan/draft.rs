@@ -17,7 +17,7 @@ const CREDENTIALS_GRACE_PERIOD: SignedDuration = SignedDuration::from_mins(10);
 
 /// Something that is blocked, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blocker {
+pub(crate) struct Blocker {
     /// Why.
     pub reason: Reason,
     /// What to do about it.

@@ -5,7 +5,7 @@ use crate::api::{Reason, VppTokenStatus};
 
 /// An event to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventNote {
+pub(crate) struct EventNote {
     /// Whether a person should worry.
     pub is_warning: bool,
     /// What, in one CamelCase word.
@@ -16,19 +16,19 @@ pub struct EventNote {
 
 impl EventNote {
     /// Something that went well.
-    pub fn normal(reason: &str, note: impl Into<String>) -> Self {
+    pub(crate) fn normal(reason: &str, note: impl Into<String>) -> Self {
         Self { is_warning: false, reason: reason.to_owned(), note: note.into() }
     }
 
     /// Something that a person should know.
-    pub fn warning(reason: &str, note: impl Into<String>) -> Self {
+    pub(crate) fn warning(reason: &str, note: impl Into<String>) -> Self {
         Self { is_warning: true, reason: reason.to_owned(), note: note.into() }
     }
 }
 
 /// What events of this process have reported of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reported {
+pub(crate) struct Reported {
     /// The cause of a stall since the object was last Ready.
     stall: Option<String>,
     /// The last sync that ended has failed.
@@ -37,7 +37,7 @@ pub struct Reported {
 
 impl Reported {
     /// The events for a status that has changed: one when the cause that a person should act on became another one.
-    pub fn changes(&mut self, before: &VppTokenStatus, after: &VppTokenStatus) -> Vec<EventNote> {
+    pub(crate) fn changes(&mut self, before: &VppTokenStatus, after: &VppTokenStatus) -> Vec<EventNote> {
         let vanished = before.token_id.as_ref().filter(|_| after.token_id.is_none());
         let vanished = vanished.map(|id| EventNote::warning("Vanished", format!("The token {id} is gone from Graph.")));
         let failed = self.begins_to_fail(after).then(|| EventNote::warning("SyncFailed", "The last sync failed."));

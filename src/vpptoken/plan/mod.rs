@@ -29,10 +29,10 @@ use jiff::{SignedDuration, Timestamp};
 use tenant::{tenant_was_read, usable_tenant};
 use vanishing::{forget_vanished, many_vanished, vanished};
 
-pub use draft::Blocker;
-pub use events::{EventNote, Reported};
+pub(crate) use draft::Blocker;
+pub(crate) use events::{EventNote, Reported};
 pub(crate) use messages::list_failure;
-pub use step::{NewToken, PermitKind, Step, Wanted, Write};
+pub(crate) use step::{NewToken, PermitKind, Step, Wanted, Write};
 
 use super::observed::{Observed, Permission, StepKind, TenantState};
 use crate::api::conditions::ConditionType;
@@ -45,7 +45,7 @@ const STALLED_REQUEUE: SignedDuration = SignedDuration::from_mins(10);
 const MAX_REQUEUE: SignedDuration = SignedDuration::from_hours(1);
 
 /// Whether a VppToken with this status may go on when an unclaimed token gets an owner.
-pub fn awaits_claim_of_another(status: Option<&VppTokenStatus>) -> bool {
+pub(crate) fn awaits_claim_of_another(status: Option<&VppTokenStatus>) -> bool {
     let stalled = status.and_then(|status| conditions::find(&status.conditions, ConditionType::Stalled));
     let reasons = [Reason::AmbiguousMatch, Reason::SimilarTokenExists];
     stalled.is_some_and(|stalled| reasons.iter().any(|reason| stalled.reason == reason.as_str()))
@@ -53,7 +53,7 @@ pub fn awaits_claim_of_another(status: Option<&VppTokenStatus>) -> bool {
 
 /// Whether a VppToken with this status may go on when another one is deleted. One without a token may report another reason
 /// first.
-pub fn awaits_deletion_of_another(status: Option<&VppTokenStatus>) -> bool {
+pub(crate) fn awaits_deletion_of_another(status: Option<&VppTokenStatus>) -> bool {
     status.is_none_or(|status| {
         status.token_id.is_none()
             || conditions::find(&status.conditions, ConditionType::Ready)
@@ -63,7 +63,7 @@ pub fn awaits_deletion_of_another(status: Option<&VppTokenStatus>) -> bool {
 
 /// Whether a VppToken with this status waits for its turn to create a token. It is triggered when that has come, and compares all
 /// tokens then.
-pub fn awaits_its_turn(status: Option<&VppTokenStatus>) -> bool {
+pub(crate) fn awaits_its_turn(status: Option<&VppTokenStatus>) -> bool {
     let ready = status.and_then(|status| conditions::find(&status.conditions, ConditionType::Ready));
     let reasons = [Reason::Creating, Reason::WaitingForCreate];
     ready.is_some_and(|ready| reasons.iter().any(|reason| ready.reason == reason.as_str()))
@@ -71,7 +71,7 @@ pub fn awaits_its_turn(status: Option<&VppTokenStatus>) -> bool {
 
 /// What to do and what to report.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The next step, if any.
     pub step: Option<Step>,
     /// When to requeue, if nothing triggers a reconcile before.
@@ -91,7 +91,7 @@ pub struct Plan {
 impl Plan {
     /// How long to wait for the next reconcile, if nothing triggers it before. It is bounded, because some changes
     /// trigger nothing, such as the last writes of a process that led before.
-    pub fn requeue_after(&self) -> SignedDuration {
+    pub(crate) fn requeue_after(&self) -> SignedDuration {
         match self.step {
             Some(_) => SignedDuration::ZERO,
             None => self.requeue_after.unwrap_or(MAX_REQUEUE).min(MAX_REQUEUE),
@@ -101,7 +101,7 @@ impl Plan {
     /// Whether its step is reported before it is taken: with a change that is due or in flight, an object is not ready,
     /// and when Kubernetes or Graph refuses it, the attempt was reported. A token is deleted only when the status names
     /// it, which may not have been written yet.
-    pub fn is_reported_first(&self, observed: &Observed) -> bool {
+    pub(crate) fn is_reported_first(&self, observed: &Observed) -> bool {
         match &self.step {
             Some(Step::Write(Write::Delete { .. })) => true,
             Some(
@@ -127,7 +127,7 @@ impl Plan {
 
     /// Whether its step is tried for the first time. A failure is reported until the step succeeds; the attempts are
     /// not.
-    pub fn is_first_try(&self, observed: &Observed) -> bool {
+    pub(crate) fn is_first_try(&self, observed: &Observed) -> bool {
         let Some(step) = &self.step else { return true };
         let is_upload = matches!(step, Step::ConfirmUpload { .. });
         let kinds = [step.kind(), is_upload.then_some(StepKind::Upload)];
@@ -136,7 +136,7 @@ impl Plan {
 }
 
 /// Decides.
-pub fn plan(observed: &Observed) -> Plan {
+pub(crate) fn plan(observed: &Observed) -> Plan {
     let mut draft = Draft::new(observed);
     if observed.object.deleting.is_some() {
         deleting::plan(&mut draft);

@@ -18,7 +18,7 @@ const TRANSIENT: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_s
 impl Attempts {
     /// A step failed: it is delayed, each time for longer, until it succeeds or its inputs change. `jitter` is from 0
     /// to 1.
-    pub fn record_failure(
+    pub(crate) fn record_failure(
         &mut self,
         kind: StepKind,
         error: &GraphError,

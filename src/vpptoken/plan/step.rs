@@ -11,7 +11,7 @@ use crate::vpptoken::observed::{FileFacts, StepKind};
 
 /// One step towards what the manifest asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Put our finalizer on the object, before there is anything to delete.
     AddFinalizer,
     /// Take our finalizer off.
@@ -68,7 +68,7 @@ pub enum Step {
 
 /// A write to Graph, with all that it sends but the token file: that is read when it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Write {
+pub(crate) enum Write {
     /// Create the token of the recorded intent.
     Create(Box<NewToken>),
     /// Upload a file onto the token.
@@ -107,7 +107,7 @@ pub enum Write {
 
 /// A token to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewToken {
+pub(crate) struct NewToken {
     /// Its intent.
     pub pending: PendingCreate,
     /// The file that it is decided for. If the Secret has another one by now, none is sent.
@@ -122,7 +122,7 @@ pub struct NewToken {
 
 impl Step {
     /// The kind, for steps whose failures are independent of each other.
-    pub fn kind(&self) -> Option<StepKind> {
+    pub(crate) fn kind(&self) -> Option<StepKind> {
         match self {
             Self::Write(write) => Some(write.kind()),
             Self::Confirm { .. } | Self::ConfirmUpload { .. } => Some(StepKind::Confirm),
@@ -139,7 +139,7 @@ impl Step {
     }
 
     /// What it needs before it is taken, if anything: it changes something in Graph, or is about to.
-    pub fn needed_permit(&self) -> Option<PermitKind> {
+    pub(crate) fn needed_permit(&self) -> Option<PermitKind> {
         match self {
             Self::Write(Write::Sync { priority, .. }) => Some(PermitKind::Write(*priority)),
             Self::Write(_) | Self::ConfirmUpload { .. } => Some(PermitKind::Write(Priority::Interactive)),
@@ -157,29 +157,29 @@ impl Step {
     }
 
     /// Whether Graph is asked for something.
-    pub fn is_at_graph(&self) -> bool {
+    pub(crate) fn is_at_graph(&self) -> bool {
         self.writes() || matches!(self, Self::Confirm { .. })
     }
 
     /// Whether it writes to Graph, or is about to.
-    pub fn writes(&self) -> bool {
+    pub(crate) fn writes(&self) -> bool {
         matches!(self.needed_permit(), Some(PermitKind::Write(_)))
     }
 
     /// Whether it is decided on live reads: it writes to Graph, announces that, or takes a token over.
-    pub fn needs_live_reads(&self) -> bool {
+    pub(crate) fn needs_live_reads(&self) -> bool {
         self.needed_permit().is_some() || matches!(self, Self::Adopt { .. } | Self::Bind { .. })
     }
 
     /// Whether the Secret is read live, too: a token is taken over because of its file. A file that is sent is read then.
-    pub fn needs_live_secret(&self) -> bool {
+    pub(crate) fn needs_live_secret(&self) -> bool {
         matches!(self, Self::Adopt { .. })
     }
 }
 
 impl Write {
     /// The kind, whose failures are independent of those of the others.
-    pub fn kind(&self) -> StepKind {
+    pub(crate) fn kind(&self) -> StepKind {
         match self {
             Self::Create(_) => StepKind::Create,
             Self::Upload { .. } => StepKind::Upload,
@@ -192,7 +192,7 @@ impl Write {
 
 /// What a step needs before it is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PermitKind {
+pub(crate) enum PermitKind {
     /// A permit to record the intent of a create.
     Intent,
     /// A permit to send a write.
@@ -201,7 +201,7 @@ pub enum PermitKind {
 
 /// A value to be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// What Graph has, in text.
     pub found: Option<String>,
     /// What the manifest asks for, in text.

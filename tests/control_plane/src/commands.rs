@@ -20,7 +20,7 @@ use tokio::{
 const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 
 /// `control-plane run`
-pub async fn run(command: Vec<OsString>) -> Result<ExitCode> {
+pub(crate) async fn run(command: Vec<OsString>) -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let started = signals.or(start()).await;
     let (tools, plane) = match started {
@@ -33,7 +33,7 @@ pub async fn run(command: Vec<OsString>) -> Result<ExitCode> {
 }
 
 /// `control-plane up`
-pub async fn up() -> Result<ExitCode> {
+pub(crate) async fn up() -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let (tools, plane) = match signals.or(start()).await {
         Ok(started) => started?,
@@ -55,7 +55,7 @@ pub async fn up() -> Result<ExitCode> {
 }
 
 /// `control-plane tools`
-pub async fn tools() -> Result<ExitCode> {
+pub(crate) async fn tools() -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let progress = Progress::stderr();
     let both = async { Ok::<_, Error>((tools::ensure(&progress).await?, tools::kstatus(&progress).await?)) };

@@ -11,7 +11,7 @@ const RULES_LEFT_OUT: &str = "some validation rules were not checked because the
 /// The UIDs in the answers of one side, and the versions of each object, in the order of their first appearance. The
 /// first UID is compared as `uid 1` on both sides, and so on: what is equal on one side has to be equal on the other.
 #[derive(Default)]
-pub struct Labels {
+pub(super) struct Labels {
     uids: Vec<String>,
     versions: BTreeMap<String, Vec<String>>,
 }
@@ -26,7 +26,7 @@ impl Labels {
     }
 
     /// The form of an answer that is compared.
-    pub fn comparable(&mut self, mut answer: Value) -> Value {
+    pub(super) fn comparable(&mut self, mut answer: Value) -> Value {
         match (answer["kind"].as_str().unwrap_or_default(), answer.get("items").is_some()) {
             ("Status", _) => self.status(&mut answer),
             (_, true) => self.list(&mut answer),
@@ -38,7 +38,7 @@ impl Labels {
     }
 
     /// The form of events that is compared. How often bookmarks come is up to the server.
-    pub fn comparable_events(&mut self, events: Vec<Value>) -> Value {
+    pub(super) fn comparable_events(&mut self, events: Vec<Value>) -> Value {
         let mut events: Vec<Value> = events.into_iter().map(|event| self.comparable_event(event)).collect();
         events.dedup_by(|later, earlier| later["type"] == "BOOKMARK" && later == earlier);
         events.into()
@@ -153,7 +153,7 @@ fn replace(object: &mut Map<String, Value>, field: &str, is_right: impl Fn(&str)
 }
 
 /// Where two answers differ: path, and both values.
-pub fn differences(real: &Value, in_memory: &Value) -> Vec<String> {
+pub(super) fn differences(real: &Value, in_memory: &Value) -> Vec<String> {
     let mut found = Vec::new();
     compare(Some(real), Some(in_memory), "", &mut found);
     found

@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(50);
 const TOO_MANY_REQUESTS: u16 = 429;
 
 /// The answer to a request.
-pub enum Answered {
+pub(super) enum Answered {
     /// A status and a body; text where it is no JSON.
     Once(u16, Value),
     /// A watch that goes on.
@@ -31,7 +31,7 @@ pub enum Answered {
 }
 
 /// A server, with its remembered answers and open watches.
-pub struct Side {
+pub(super) struct Side {
     server: Server,
     pub memory: Memory,
     pub watches: BTreeMap<&'static str, Events>,
@@ -44,7 +44,7 @@ enum Server {
 
 impl Side {
     /// The real API server. Its client does not retry.
-    pub async fn real(plane: Plane) -> Self {
+    pub(super) async fn real(plane: Plane) -> Self {
         let _ = plane.client().await; // installs the TLS provider
         let kubeconfig = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
@@ -54,7 +54,7 @@ impl Side {
     }
 
     /// The server in memory, with the CRDs that the control plane has.
-    pub fn in_memory() -> Self {
+    pub(super) fn in_memory() -> Self {
         let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/vpptoken-operator/crds");
         let manifests = std::fs::read_dir(crds).unwrap().map(|file| {
             let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
@@ -70,7 +70,7 @@ impl Side {
     }
 
     /// Sends a request, repeatedly if the script waits for something in its answer.
-    pub async fn ask(&mut self, request: &Request) -> Answered {
+    pub(super) async fn ask(&mut self, request: &Request) -> Answered {
         let end = tokio::time::Instant::now() + LIMIT;
         loop {
             if let (Server::InMemory(server), Some(_)) = (&self.server, &request.until) {
@@ -131,7 +131,7 @@ impl Side {
 
     /// Drops all versions but the current ones. The real API server serves watches from a cache of its own, which only a
     /// restart empties.
-    pub async fn compact(&self) {
+    pub(super) async fn compact(&self) {
         match &self.server {
             Server::Real(plane, _) => {
                 plane.stop_api_server().await;
@@ -148,7 +148,7 @@ fn read(body: &[u8]) -> Value {
 }
 
 /// The events of a watch.
-pub struct Events {
+pub(super) struct Events {
     source: Source,
     rest: Vec<u8>,
 }
@@ -160,7 +160,7 @@ enum Source {
 
 impl Events {
     /// The next event; none when the watch has ended, or when none comes.
-    pub async fn next(&mut self) -> Option<Value> {
+    pub(super) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 /// One request.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(super) struct Request {
     /// GET, POST, …
     pub method: &'static str,
     /// Path and query.
@@ -34,7 +34,7 @@ pub struct Request {
 
 /// An error of the real server that the server in memory does not have.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
+pub(super) struct Known {
     /// The status in memory.
     pub code: u16,
     /// The field that the real server refuses.
@@ -45,7 +45,7 @@ pub struct Known {
 
 /// The body of a request.
 #[derive(Clone, Debug)]
-pub enum Body {
+pub(super) enum Body {
     /// None.
     Nothing,
     /// JSON.
@@ -58,7 +58,7 @@ pub enum Body {
 
 /// One step of a script.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub(super) enum Step {
     /// A request that is answered as a whole.
     Ask(Request),
     /// Opens a watch, under a name.
@@ -72,7 +72,7 @@ pub enum Step {
 }
 
 /// Steps that belong together.
-pub struct Group {
+pub(super) struct Group {
     /// What they are about.
     pub name: &'static str,
     /// In their order.
@@ -80,13 +80,13 @@ pub struct Group {
 }
 
 /// The remembered answers of a side.
-pub type Memory = BTreeMap<&'static str, Value>;
+pub(super) type Memory = BTreeMap<&'static str, Value>;
 
-pub const JSON: &str = "application/json";
-pub const MERGE: &str = "application/merge-patch+json";
-pub const JSON_PATCH: &str = "application/json-patch+json";
-pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
-pub const APPLY: &str = "application/apply-patch+yaml";
+pub(super) const JSON: &str = "application/json";
+pub(super) const MERGE: &str = "application/merge-patch+json";
+pub(super) const JSON_PATCH: &str = "application/json-patch+json";
+pub(super) const STRATEGIC: &str = "application/strategic-merge-patch+json";
+pub(super) const APPLY: &str = "application/apply-patch+yaml";
 
 fn request(method: &'static str, path: impl Into<String>, content_type: &'static str, body: Body) -> Request {
     let code = if method == "POST" { 201 } else { 200 };
@@ -94,89 +94,89 @@ fn request(method: &'static str, path: impl Into<String>, content_type: &'static
     Request { method, path, content_type, body, accept, agent, name: None, code, known: None, until: None }
 }
 
-pub fn get(path: impl Into<String>) -> Request {
+pub(super) fn get(path: impl Into<String>) -> Request {
     request("GET", path, "", Body::Nothing)
 }
 
-pub fn post(path: impl Into<String>, body: Value) -> Request {
+pub(super) fn post(path: impl Into<String>, body: Value) -> Request {
     request("POST", path, JSON, Body::Json(body))
 }
 
 /// Sends a remembered answer back, changed by a JSON merge patch.
-pub fn put(path: impl Into<String>, of: &'static str, changes: Value) -> Request {
+pub(super) fn put(path: impl Into<String>, of: &'static str, changes: Value) -> Request {
     request("PUT", path, JSON, Body::Remembered(of, changes))
 }
 
 /// Sends an object as it is written here.
-pub fn put_new(path: impl Into<String>, body: Value) -> Request {
+pub(super) fn put_new(path: impl Into<String>, body: Value) -> Request {
     request("PUT", path, JSON, Body::Json(body))
 }
 
-pub fn patch(content_type: &'static str, path: impl Into<String>, body: Value) -> Request {
+pub(super) fn patch(content_type: &'static str, path: impl Into<String>, body: Value) -> Request {
     request("PATCH", path, content_type, Body::Json(body))
 }
 
-pub fn merge(path: impl Into<String>, body: Value) -> Request {
+pub(super) fn merge(path: impl Into<String>, body: Value) -> Request {
     patch(MERGE, path, body)
 }
 
 /// Server-side apply; the path says by whom.
-pub fn apply(path: impl Into<String>, body: Value) -> Request {
+pub(super) fn apply(path: impl Into<String>, body: Value) -> Request {
     patch(APPLY, path, body)
 }
 
-pub fn delete(path: impl Into<String>) -> Request {
+pub(super) fn delete(path: impl Into<String>) -> Request {
     request("DELETE", path, "", Body::Nothing)
 }
 
-pub fn delete_with(path: impl Into<String>, options: Value) -> Request {
+pub(super) fn delete_with(path: impl Into<String>, options: Value) -> Request {
     request("DELETE", path, JSON, Body::Json(options))
 }
 
 impl Request {
     /// Remembers the answer.
-    pub fn remembered(mut self, name: &'static str) -> Self {
+    pub(super) fn remembered(mut self, name: &'static str) -> Self {
         self.name = Some(name);
         self
     }
 
     /// Expects another status than success.
-    pub fn refused(mut self, code: u16) -> Self {
+    pub(super) fn refused(mut self, code: u16) -> Self {
         self.code = code;
         self
     }
 
     /// The server in memory is known to accept this field.
-    pub fn known(mut self, code: u16, field: &'static str, why: &'static str) -> Self {
+    pub(super) fn known(mut self, code: u16, field: &'static str, why: &'static str) -> Self {
         self.known = Some(Known { code, field, why });
         self
     }
 
     /// Asks for metadata only.
-    pub fn partial(mut self, kind: &'static str) -> Self {
+    pub(super) fn partial(mut self, kind: &'static str) -> Self {
         self.accept = kind;
         self
     }
 
-    pub fn agent(mut self, agent: &'static str) -> Self {
+    pub(super) fn agent(mut self, agent: &'static str) -> Self {
         self.agent = agent;
         self
     }
 
     /// Sends something that is no JSON.
-    pub fn text(mut self, text: &'static str) -> Self {
+    pub(super) fn text(mut self, text: &'static str) -> Self {
         self.body = Body::Text(text);
         self
     }
 
     /// Asks again until the answer has this at a JSON pointer, and the status that is expected.
-    pub fn until(mut self, pointer: &'static str, value: impl Into<Value>) -> Self {
+    pub(super) fn until(mut self, pointer: &'static str, value: impl Into<Value>) -> Self {
         self.until = Some((pointer, value.into()));
         self
     }
 
     /// The path, the query and the body for a side.
-    pub fn filled(&self, memory: &Memory) -> (String, Vec<u8>) {
+    pub(super) fn filled(&self, memory: &Memory) -> (String, Vec<u8>) {
         let body = match &self.body {
             Body::Nothing => Vec::new(),
             Body::Text(text) => text.as_bytes().to_vec(),

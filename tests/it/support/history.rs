@@ -14,7 +14,7 @@ use vpptoken_operator::api::{VppToken, VppTokenStatus};
 use super::LIMIT;
 
 /// The statuses of the VppTokens of a namespace, from its beginning on.
-pub struct History {
+pub(crate) struct History {
     api: Api<VppToken>,
     shared: Arc<Shared>,
     task: AbortHandle,
@@ -34,7 +34,7 @@ struct Version {
 
 impl History {
     /// Watches from now on.
-    pub async fn begin(api: Api<VppToken>) -> Self {
+    pub(crate) async fn begin(api: Api<VppToken>) -> Self {
         let shared = Arc::new(Shared::default());
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         let (writer, mut ready) = (Arc::clone(&shared), Some(ready));
@@ -60,14 +60,14 @@ impl History {
     }
 
     /// Every status of every VppToken until now, with its name, in the order in which they were written.
-    pub async fn all(&self) -> Vec<(String, VppTokenStatus)> {
+    pub(crate) async fn all(&self) -> Vec<(String, VppTokenStatus)> {
         self.catch_up().await;
         let versions = self.shared.versions();
         versions.iter().map(|version| (version.name.clone(), version.status.clone())).collect()
     }
 
     /// Every status of one VppToken until now.
-    pub async fn of(&self, name: &str) -> Vec<VppTokenStatus> {
+    pub(crate) async fn of(&self, name: &str) -> Vec<VppTokenStatus> {
         let all = self.all().await.into_iter();
         all.filter(|(of, _)| of == name).map(|(_, status)| status).collect()
     }
@@ -82,7 +82,7 @@ impl History {
     }
 
     /// Waits until some version of a VppToken had such a status.
-    pub async fn wait(&self, name: &str, holds: impl Fn(&VppTokenStatus) -> bool) -> bool {
+    pub(crate) async fn wait(&self, name: &str, holds: impl Fn(&VppTokenStatus) -> bool) -> bool {
         self.wait_version(|version| version.name == name && holds(&version.status)).await
     }
 

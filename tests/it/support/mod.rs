@@ -24,17 +24,17 @@ use vpptoken_operator::api::{
     FIELD_MANAGER, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken, VppTokenSpec, VppTokenStatus,
 };
 
-pub use history::History;
-pub use looking::{EXPIRES, READY, RECONCILING, RENEWED, STALLED, condition, in_days, row};
-pub use operator::Operator;
-pub use plane::Plane;
-pub use second::{Second, through};
+pub(crate) use history::History;
+pub(crate) use looking::{EXPIRES, READY, RECONCILING, RENEWED, STALLED, condition, in_days, row};
+pub(crate) use operator::Operator;
+pub(crate) use plane::Plane;
+pub(crate) use second::{Second, through};
 
 /// How long anything may take before a test fails.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// What differs from test to test.
-pub struct Setup {
+pub(crate) struct Setup {
     /// The emulator's switches.
     pub emulator: Settings,
     /// `pollInterval` of the tenant.
@@ -70,7 +70,7 @@ impl Default for Setup {
 }
 
 /// Everything that one test needs.
-pub struct World {
+pub(crate) struct World {
     /// The control plane, as an administrator sees it.
     pub plane: Plane,
     /// An administrator's client.
@@ -94,17 +94,17 @@ pub struct World {
 
 impl World {
     /// A world with the usual switches, on the shared control plane.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(Setup::default()).await
     }
 
     /// A world with other switches, on the shared control plane.
-    pub async fn with(setup: Setup) -> Self {
+    pub(crate) async fn with(setup: Setup) -> Self {
         Self::on(Plane::shared().await, setup).await
     }
 
     /// A world on a control plane of one's own.
-    pub async fn on(plane: Plane, setup: Setup) -> Self {
+    pub(crate) async fn on(plane: Plane, setup: Setup) -> Self {
         let emulator = Emulator::start(setup.emulator.clone()).await.unwrap();
         let tenant_id = uuid::Uuid::new_v4().to_string();
         let client_id = uuid::Uuid::new_v4().to_string();
@@ -115,7 +115,7 @@ impl World {
 
     /// The cluster is lost, and there is another one for the same Entra tenant: a fresh namespace, tenant object and
     /// operator.
-    pub async fn rebuilt(self, setup: Setup) -> Self {
+    pub(crate) async fn rebuilt(self, setup: Setup) -> Self {
         self.operator.kill();
         let Self { plane, emulator, tenant_id, client_id, secrets, .. } = self;
         let secrets = secrets.into_inner().unwrap();
@@ -182,7 +182,7 @@ impl World {
     }
 
     /// The namespace that a name belongs to, and the rest of the name.
-    pub fn place<'a>(&'a self, name: &'a str) -> (&'a str, &'a str) {
+    pub(crate) fn place<'a>(&'a self, name: &'a str) -> (&'a str, &'a str) {
         match name.strip_prefix("elsewhere/") {
             Some(name) => (&self.elsewhere, name),
             None => (&self.namespace, name),
@@ -190,13 +190,13 @@ impl World {
     }
 
     /// Where a VppToken is, and what it is called there.
-    pub fn at<'a>(&'a self, name: &'a str) -> (Api<VppToken>, &'a str) {
+    pub(crate) fn at<'a>(&'a self, name: &'a str) -> (Api<VppToken>, &'a str) {
         let (namespace, name) = self.place(name);
         (Api::namespaced(self.client.clone(), namespace), name)
     }
 
     /// A valid token file of an organization, whose content is searched for at the end.
-    pub fn token(&self, organization: &str, expires: &str) -> TokenFile {
+    pub(crate) fn token(&self, organization: &str, expires: &str) -> TokenFile {
         let file = TokenFile::new(organization, expires.parse::<Timestamp>().unwrap());
         let mut secrets = self.secrets.lock().unwrap();
         secrets.push(file.text());
@@ -205,12 +205,12 @@ impl World {
     }
 
     /// Something else that must not be seen anywhere.
-    pub fn must_not_leak(&self, secret: &str) {
+    pub(crate) fn must_not_leak(&self, secret: &str) {
         self.secrets.lock().unwrap().push(secret.to_owned());
     }
 
     /// Creates or replaces a Secret with one key.
-    pub async fn write_secret(&self, name: &str, key: &str, value: &str) {
+    pub(crate) async fn write_secret(&self, name: &str, key: &str, value: &str) {
         let (namespace, name) = self.place(name);
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let secret = Secret {
@@ -230,19 +230,19 @@ impl World {
     }
 
     /// Removes a Secret.
-    pub async fn remove_secret(&self, name: &str) {
+    pub(crate) async fn remove_secret(&self, name: &str) {
         let (namespace, name) = self.place(name);
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         api.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
     /// The VppTokens of the test.
-    pub fn tokens(&self) -> Api<VppToken> {
+    pub(crate) fn tokens(&self) -> Api<VppToken> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     /// The smallest spec: Secret NAME, and the Apple ID vpp.NAME@contoso.example.
-    pub fn spec(&self, name: &str) -> Value {
+    pub(crate) fn spec(&self, name: &str) -> Value {
         let (_, name) = self.place(name);
         json!({
             "tokenSecretRef": { "name": name },
@@ -252,13 +252,13 @@ impl World {
     }
 
     /// Writes the file into the Secret NAME and creates the VppToken NAME; `more` is merged into its spec.
-    pub async fn create(&self, name: &str, file: &TokenFile, more: Value) -> VppToken {
+    pub(crate) async fn create(&self, name: &str, file: &TokenFile, more: Value) -> VppToken {
         self.write_secret(name, "token", &file.text()).await;
         self.create_token(name, more).await
     }
 
     /// Creates the VppToken NAME alone; `more` is merged into its spec.
-    pub async fn create_token(&self, name: &str, more: Value) -> VppToken {
+    pub(crate) async fn create_token(&self, name: &str, more: Value) -> VppToken {
         let mut spec = self.spec(name);
         for (key, value) in more.as_object().cloned().unwrap_or_default() {
             spec[key] = value;
@@ -269,29 +269,34 @@ impl World {
     }
 
     /// Merges a patch into a VppToken.
-    pub async fn patch(&self, name: &str, patch: Value) {
+    pub(crate) async fn patch(&self, name: &str, patch: Value) {
         let (tokens, name) = self.at(name);
         tokens.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
     /// Asks for a sync with a value of the annotation.
-    pub async fn request_sync(&self, name: &str, value: &str) {
+    pub(crate) async fn request_sync(&self, name: &str, value: &str) {
         self.patch(name, json!({ "metadata": { "annotations": { SYNC_REQUESTED_AT: value } } })).await;
     }
 
     /// Asks for an upload with a value of the annotation.
-    pub async fn request_upload(&self, name: &str, value: &str) {
+    pub(crate) async fn request_upload(&self, name: &str, value: &str) {
         self.patch(name, json!({ "metadata": { "annotations": { UPLOAD_REQUESTED_AT: value } } })).await;
     }
 
     /// The status of a VppToken as it is now.
-    pub async fn status(&self, name: &str) -> VppTokenStatus {
+    pub(crate) async fn status(&self, name: &str) -> VppTokenStatus {
         let (tokens, name) = self.at(name);
         tokens.get_status(name).await.unwrap().status.unwrap_or_default()
     }
 
     /// Waits for a status, and returns it.
-    pub async fn wait_status(&self, name: &str, what: &str, holds: impl Fn(&VppTokenStatus) -> bool) -> VppTokenStatus {
+    pub(crate) async fn wait_status(
+        &self,
+        name: &str,
+        what: &str,
+        holds: impl Fn(&VppTokenStatus) -> bool,
+    ) -> VppTokenStatus {
         let last = std::sync::Mutex::new(VppTokenStatus::default());
         let (tokens, own_name) = self.at(name);
         let arrived = until(LIMIT, || async {
@@ -308,12 +313,12 @@ impl World {
     }
 
     /// Waits until a VppToken is ready.
-    pub async fn wait_ready(&self, name: &str) -> VppTokenStatus {
+    pub(crate) async fn wait_ready(&self, name: &str) -> VppTokenStatus {
         self.wait_status(name, "ready", is_ready).await
     }
 
     /// Waits until Ready has a reason.
-    pub async fn wait_reason(&self, name: &str, reason: &str) -> VppTokenStatus {
+    pub(crate) async fn wait_reason(&self, name: &str, reason: &str) -> VppTokenStatus {
         self.wait_status(name, reason, |status| {
             find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == reason)
         })
@@ -321,7 +326,7 @@ impl World {
     }
 
     /// Waits until a VppToken is ready and its last sync completed.
-    pub async fn wait_synced(&self, name: &str) -> VppTokenStatus {
+    pub(crate) async fn wait_synced(&self, name: &str) -> VppTokenStatus {
         self.wait_status(name, "ready and synced", |status| {
             is_ready(status) && status.last_sync_status.as_deref() == Some("completed")
         })
@@ -329,7 +334,7 @@ impl World {
     }
 
     /// Waits until a requested sync was started and has completed since.
-    pub async fn wait_requested_sync(&self, name: &str, request: &str) -> VppTokenStatus {
+    pub(crate) async fn wait_requested_sync(&self, name: &str, request: &str) -> VppTokenStatus {
         self.wait_status(name, "synced as requested", |status| {
             status.last_handled_sync_request.as_deref() == Some(request)
                 && status.last_sync_status.as_deref() == Some("completed")
@@ -339,17 +344,17 @@ impl World {
     }
 
     /// Waits for something in the emulator.
-    pub async fn wait_graph(&self, what: &str, holds: impl FnMut(&graph_emulator::View<'_>) -> bool) {
+    pub(crate) async fn wait_graph(&self, what: &str, holds: impl FnMut(&graph_emulator::View<'_>) -> bool) {
         assert!(self.emulator.wait_for(holds, LIMIT).await, "Graph never had {what}\n{}", self.operator.log_end());
     }
 
     /// The tokens that Graph has.
-    pub fn entities(&self) -> Vec<graph_emulator::Entity> {
+    pub(crate) fn entities(&self) -> Vec<graph_emulator::Entity> {
         self.emulator.entities(&self.tenant_id)
     }
 
     /// The events of the test's namespace that the operator wrote.
-    pub async fn events(&self) -> Vec<Event> {
+    pub(crate) async fn events(&self) -> Vec<Event> {
         self.events_in(&self.namespace).await
     }
 
@@ -360,7 +365,7 @@ impl World {
     }
 
     /// Ends the test: nothing secret was found in statuses, events or logs; the namespace is deleted.
-    pub async fn finish(self) {
+    pub(crate) async fn finish(self) {
         self.assert_nothing_leaked().await;
         self.operator.kill();
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
@@ -370,7 +375,7 @@ impl World {
     }
 
     /// Searches statuses, events, tenant objects, the operator's log and metrics for the content of Secrets.
-    pub async fn assert_nothing_leaked(&self) {
+    pub(crate) async fn assert_nothing_leaked(&self) {
         let mut seen = String::new();
         for namespace in [&self.namespace, &self.elsewhere].into_iter().filter(|namespace| !namespace.is_empty()) {
             let tokens: Api<VppToken> = Api::namespaced(self.client.clone(), namespace);
@@ -397,22 +402,22 @@ impl World {
 }
 
 /// The first full minute that leaves the operator 20 s to learn of a schedule.
-pub fn soon() -> Timestamp {
+pub(crate) fn soon() -> Timestamp {
     Timestamp::from_second(((Timestamp::now().as_second() + 20) / 60 + 1) * 60).unwrap()
 }
 
 /// `spec.sync` that is due at the minute of this time, every hour.
-pub fn hourly(time: Timestamp) -> Value {
+pub(crate) fn hourly(time: Timestamp) -> Value {
     json!({ "sync": { "schedule": format!("{} * * * *", time.in_tz("UTC").unwrap().minute()), "timeZone": "UTC" } })
 }
 
 /// Whether Ready is True.
-pub fn is_ready(status: &VppTokenStatus) -> bool {
+pub(crate) fn is_ready(status: &VppTokenStatus) -> bool {
     find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
 }
 
 /// Repeats a check until it succeeds, within a limit.
-pub async fn until<F: Future<Output = bool>>(limit: Duration, mut holds: impl FnMut() -> F) -> bool {
+pub(crate) async fn until<F: Future<Output = bool>>(limit: Duration, mut holds: impl FnMut() -> F) -> bool {
     let end = tokio::time::Instant::now() + limit;
     loop {
         if holds().await {

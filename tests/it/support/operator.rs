@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{LIMIT, Plane, until};
 
 /// The operator under test: can be killed and started again.
-pub struct Operator {
+pub(crate) struct Operator {
     arguments: Vec<String>,
     folder: tempfile::TempDir,
     child: Mutex<Option<Child>>,
@@ -17,7 +17,7 @@ pub struct Operator {
 
 impl Operator {
     /// Prepares its rights and arguments; does not start it.
-    pub async fn new(plane: &Plane, namespace: &str, graph: &str, flags: &[String]) -> Self {
+    pub(crate) async fn new(plane: &Plane, namespace: &str, graph: &str, flags: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let account = format!("serviceaccount/{namespace}-vpptoken-operator");
         let name = account.trim_start_matches("serviceaccount/");
@@ -52,7 +52,7 @@ impl Operator {
     }
 
     /// Starts it, and waits until it is ready.
-    pub async fn start(&self) {
+    pub(crate) async fn start(&self) {
         let starts = self.log().matches("vpptoken-operator starts").count();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_vpptoken-operator"))
@@ -76,7 +76,7 @@ impl Operator {
     }
 
     /// Kills it with SIGKILL, and waits for its end.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         if let Some(mut child) = self.child().take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -84,23 +84,23 @@ impl Operator {
     }
 
     /// Kills it and starts it again.
-    pub async fn restart(&self) {
+    pub(crate) async fn restart(&self) {
         self.kill();
         self.start().await;
     }
 
     /// Stops it with SIGTERM, as Kubernetes does.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         self.signal("-TERM");
     }
 
     /// Pauses it with SIGSTOP, until it is resumed.
-    pub fn pause(&self) {
+    pub(crate) fn pause(&self) {
         self.signal("-STOP");
     }
 
     /// Lets it go on.
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.signal("-CONT");
     }
 
@@ -110,41 +110,41 @@ impl Operator {
     }
 
     /// Waits until it has ended by itself, and returns its exit code.
-    pub async fn wait_end(&self) -> Option<i32> {
+    pub(crate) async fn wait_end(&self) -> Option<i32> {
         let ended = until(LIMIT, || async { !self.is_running() }).await;
         assert!(ended, "the operator never ended\n{}", self.log_end());
         self.child().take().unwrap().wait().unwrap().code()
     }
 
     /// The id of its process.
-    pub fn process(&self) -> u32 {
+    pub(crate) fn process(&self) -> u32 {
         self.child().as_ref().unwrap().id()
     }
 
     /// Whether it still runs.
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.child().as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
     }
 
     /// Everything that it logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
     /// The end of its log, for a failed test.
-    pub fn log_end(&self) -> String {
+    pub(crate) fn log_end(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
     /// Its metrics, if it runs.
-    pub async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         self.get("/metrics").await.map(|(_, body)| body).unwrap_or_default()
     }
 
     /// A request to its health server, whose address is in the log.
-    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+    pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
         let log = self.log();
         let health = log.rsplit_once("\"health\":\"")?.1.split('"').next()?.to_owned();
         let url = format!("{}{path}", health.strip_suffix("/healthz")?);

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, OnceCell};
 use super::{LIMIT, until};
 
 /// What a command printed.
-pub struct Output {
+pub(crate) struct Output {
     /// Whether it exited with 0.
     pub ok: bool,
     /// Standard output.
@@ -40,7 +40,7 @@ impl Output {
 
 /// A control plane with the CRDs applied.
 #[derive(Clone)]
-pub struct Plane {
+pub(crate) struct Plane {
     kubeconfig: PathBuf,
     kubectl: PathBuf,
     helm: PathBuf,
@@ -51,7 +51,7 @@ static SHARED: OnceCell<Plane> = OnceCell::const_new();
 
 impl Plane {
     /// The one that `control-plane run` started, or else one that lasts as long as this process.
-    pub async fn shared() -> Self {
+    pub(crate) async fn shared() -> Self {
         SHARED
             .get_or_init(|| async {
                 let inherited = std::env::var_os(tools::HANDED_DOWN).and(std::env::var_os("KUBECONFIG"));
@@ -75,7 +75,7 @@ impl Plane {
     }
 
     /// One of a test's own, for tests that stop its API server or count its requests.
-    pub async fn own() -> Self {
+    pub(crate) async fn own() -> Self {
         let plane = Self::start().await;
         plane.apply_crds().await;
         plane
@@ -93,18 +93,18 @@ impl Plane {
     }
 
     /// Stops the API server of a plane of one's own.
-    pub async fn stop_api_server(&self) {
+    pub(crate) async fn stop_api_server(&self) {
         self.own.as_ref().unwrap().lock().await.as_mut().unwrap().stop_api_server().await.unwrap();
     }
 
     /// Starts it again.
-    pub async fn start_api_server(&self) {
+    pub(crate) async fn start_api_server(&self) {
         self.own.as_ref().unwrap().lock().await.as_mut().unwrap().start_api_server().await.unwrap();
     }
 
     /// Makes a VppToken that is being deleted older by this much, on a plane of one's own: its deletion then began
     /// earlier, as its watchers see at once.
-    pub async fn grow_older(&self, namespace: &str, name: &str, by: SignedDuration) {
+    pub(crate) async fn grow_older(&self, namespace: &str, name: &str, by: SignedDuration) {
         let key = STANDARD.encode(format!("/registry/vpptoken.io/vpptokens/{namespace}/{name}"));
         // The operator may write its status meanwhile.
         let changed = until(LIMIT, || async {
@@ -122,7 +122,7 @@ impl Plane {
     }
 
     /// Has etcd forget all versions but the current ones, on a plane of one's own.
-    pub async fn compact(&self) {
+    pub(crate) async fn compact(&self) {
         let now = self.ask_etcd("range", json!({ "key": STANDARD.encode("/") })).await;
         self.ask_etcd("compaction", json!({ "revision": now["header"]["revision"], "physical": true })).await;
     }
@@ -135,19 +135,19 @@ impl Plane {
     }
 
     /// Shuts down a plane of one's own.
-    pub async fn shutdown(&self) {
+    pub(crate) async fn shutdown(&self) {
         if let Some(plane) = self.own.as_ref().unwrap().lock().await.take() {
             plane.shutdown().await.unwrap();
         }
     }
 
     /// The administrator's kubeconfig.
-    pub fn kubeconfig(&self) -> &Path {
+    pub(crate) fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
     /// A client with the administrator's rights.
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         // The provider can be installed once per process.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
@@ -156,12 +156,12 @@ impl Plane {
     }
 
     /// Runs kubectl as an administrator.
-    pub async fn kubectl(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn kubectl(&self, arguments: &[&str]) -> Output {
         self.kubectl_with(arguments, "").await
     }
 
     /// Runs kubectl as an administrator, with something on its standard input.
-    pub async fn kubectl_with(&self, arguments: &[&str], input: &str) -> Output {
+    pub(crate) async fn kubectl_with(&self, arguments: &[&str], input: &str) -> Output {
         let mut child = tokio::process::Command::new(&self.kubectl)
             .args(arguments)
             .env("KUBECONFIG", &self.kubeconfig)
@@ -179,7 +179,7 @@ impl Plane {
     }
 
     /// Runs helm as an administrator.
-    pub async fn helm(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn helm(&self, arguments: &[&str]) -> Output {
         let mut command = tokio::process::Command::new(&self.helm);
         command.args(arguments).env("KUBECONFIG", &self.kubeconfig).kill_on_drop(true);
         let output = command.output().await;
@@ -195,7 +195,7 @@ impl Plane {
     }
 
     /// Creates a namespace and waits for its ServiceAccount.
-    pub async fn create_namespace(&self, client: &Client, name: &str) {
+    pub(crate) async fn create_namespace(&self, client: &Client, name: &str) {
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
         namespaces.create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() }).await.unwrap();
@@ -206,7 +206,7 @@ impl Plane {
     }
 
     /// Applies what the chart renders for a release that is called like its namespace, or has helm install it.
-    pub async fn install_chart(&self, namespace: &str, values: &[String], by_helm: bool) {
+    pub(crate) async fn install_chart(&self, namespace: &str, values: &[String], by_helm: bool) {
         let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/vpptoken-operator");
         let command = if by_helm { "install" } else { "template" };
         let mut arguments = vec![command, namespace, chart, "--namespace", namespace];
@@ -222,7 +222,7 @@ impl Plane {
     }
 
     /// Has helm uninstall a release that it installed.
-    pub async fn uninstall_chart(&self, namespace: &str) {
+    pub(crate) async fn uninstall_chart(&self, namespace: &str) {
         let done = self.helm(&["uninstall", namespace, "--namespace", namespace]).await;
         assert!(done.ok, "{}", done.stderr);
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::World;
 
 /// A second Entra tenant with an app, reached by a GraphTenant.
-pub struct Second {
+pub(crate) struct Second {
     /// Its id.
     pub tenant_id: String,
     /// The app registration.
@@ -15,7 +15,7 @@ pub struct Second {
 
 impl Second {
     /// Makes the GraphTenant NAME with the Secret NAME, and the tenant behind it.
-    pub async fn make(world: &World, name: &str) -> Self {
+    pub(crate) async fn make(world: &World, name: &str) -> Self {
         let second = Self { tenant_id: uuid::Uuid::new_v4().to_string(), client_id: uuid::Uuid::new_v4().to_string() };
         let secret = format!("second-{}", uuid::Uuid::new_v4().simple());
         world.must_not_leak(&secret);
@@ -26,7 +26,7 @@ impl Second {
     }
 
     /// The manifest of the GraphTenant NAME with the Secret NAME.
-    pub fn manifest(&self, name: &str, poll_interval: &str) -> Value {
+    pub(crate) fn manifest(&self, name: &str, poll_interval: &str) -> Value {
         let name = name.trim_start_matches("elsewhere/");
         json!({
             "apiVersion": "vpptoken.io/v1alpha1", "kind": "GraphTenant", "metadata": { "name": name },
@@ -40,18 +40,18 @@ impl Second {
     }
 
     /// The tokens that it has.
-    pub fn entities(&self, world: &World) -> Vec<Entity> {
+    pub(crate) fn entities(&self, world: &World) -> Vec<Entity> {
         world.emulator.entities(&self.tenant_id)
     }
 
     /// How many requests concerned it.
-    pub fn requests(&self, world: &World) -> usize {
+    pub(crate) fn requests(&self, world: &World) -> usize {
         let requests = world.emulator.requests().into_iter();
         requests.filter(|record| record.tenant.as_deref() == Some(self.tenant_id.as_str())).count()
     }
 }
 
 /// The part of a spec that leads to a GraphTenant.
-pub fn through(name: &str) -> Value {
+pub(crate) fn through(name: &str) -> Value {
     json!({ "tenantRef": { "kind": "GraphTenant", "name": name } })
 }

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use jiff::SignedDuration;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
-use vpptoken_operator::graph::{GraphError, Received, Transport};
+use vpptoken_operator::operator::{GraphError, Received, Transport};
 
 use crate::fault::{CallKind, Fault};
 use crate::judge::Sent;

@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use vpptoken_operator::clock::{Clock, Random};
+use vpptoken_operator::operator::Timings;
 use vpptoken_operator::operator::{Environment, REQUEST_READ_TIMEOUT, Settings, WATCH_READ_TIMEOUT, run_with};
-use vpptoken_operator::tenant::Timings;
 
 use crate::world::{SYSTEM, World};
 use crate::{graph, kubernetes};

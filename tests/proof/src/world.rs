@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use vpptoken_operator::tenant::Limits;
+use vpptoken_operator::operator::Limits;
 
 use crate::fault::{Address, CallKind, Fault, Faults};
 use crate::judge::Judge;

@@ -8,9 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-pub const VPPTOKENS: &str = "/apis/vpptoken.io/v1alpha1/namespaces/devices/vpptokens";
-pub const WIDGETS: &str = "/apis/example.io/v1/namespaces/devices/widgets";
-pub const SECRETS: &str = "/api/v1/namespaces/devices/secrets";
+pub(crate) const VPPTOKENS: &str = "/apis/vpptoken.io/v1alpha1/namespaces/devices/vpptokens";
+pub(crate) const WIDGETS: &str = "/apis/example.io/v1/namespaces/devices/widgets";
+pub(crate) const SECRETS: &str = "/api/v1/namespaces/devices/secrets";
 
 static DEFINITIONS: LazyLock<Definitions> = LazyLock::new(|| {
     let files = ["vpptokens", "graphtenants", "clustergraphtenants"].map(|plural| {
@@ -21,12 +21,12 @@ static DEFINITIONS: LazyLock<Definitions> = LazyLock::new(|| {
 });
 
 /// A definition with a bit of everything.
-pub fn widgets() -> Value {
+pub(crate) fn widgets() -> Value {
     serde_yaml_ng::from_str(include_str!("widgets.yaml")).unwrap()
 }
 
 /// Virtual time where there is a runtime, and one moment where there is none.
-pub fn clock() -> Clock {
+pub(crate) fn clock() -> Clock {
     let epoch: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     let start = tokio::runtime::Handle::try_current().ok().map(|_| Instant::now());
     Arc::new(move || {
@@ -35,48 +35,48 @@ pub fn clock() -> Clock {
     })
 }
 
-pub fn server() -> ApiServer {
+pub(crate) fn server() -> ApiServer {
     server_with(Options::default())
 }
 
-pub fn server_with(options: Options) -> ApiServer {
+pub(crate) fn server_with(options: Options) -> ApiServer {
     let server = ApiServer::new(clock(), &DEFINITIONS, options);
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "devices" } });
     assert_eq!(server.create(&namespace).status(), 201);
     server
 }
 
-pub fn ask(server: &ApiServer, method: &str, uri: &str, content_type: &str, body: &Value) -> Answer {
+pub(crate) fn ask(server: &ApiServer, method: &str, uri: &str, content_type: &str, body: &Value) -> Answer {
     server.call(request(method, uri, content_type, body), "test")
 }
 
-pub fn request(method: &str, uri: &str, content_type: &str, body: &Value) -> Request<Vec<u8>> {
+pub(crate) fn request(method: &str, uri: &str, content_type: &str, body: &Value) -> Request<Vec<u8>> {
     let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
     Request::builder().method(method).uri(uri).header("content-type", content_type).body(body).unwrap()
 }
 
-pub fn get(server: &ApiServer, uri: &str) -> (u16, Value) {
+pub(crate) fn get(server: &ApiServer, uri: &str) -> (u16, Value) {
     message(&ask(server, "GET", uri, "", &Value::Null))
 }
 
-pub fn post(server: &ApiServer, uri: &str, body: &Value) -> (u16, Value) {
+pub(crate) fn post(server: &ApiServer, uri: &str, body: &Value) -> (u16, Value) {
     message(&ask(server, "POST", uri, "application/json", body))
 }
 
-pub fn put(server: &ApiServer, uri: &str, body: &Value) -> (u16, Value) {
+pub(crate) fn put(server: &ApiServer, uri: &str, body: &Value) -> (u16, Value) {
     message(&ask(server, "PUT", uri, "application/json", body))
 }
 
-pub fn merge(server: &ApiServer, uri: &str, body: &Value) -> (u16, Value) {
+pub(crate) fn merge(server: &ApiServer, uri: &str, body: &Value) -> (u16, Value) {
     message(&ask(server, "PATCH", uri, "application/merge-patch+json", body))
 }
 
 /// Server-side apply; the query has the field manager.
-pub fn apply(server: &ApiServer, uri: &str, body: &Value) -> (u16, Value) {
+pub(crate) fn apply(server: &ApiServer, uri: &str, body: &Value) -> (u16, Value) {
     message(&ask(server, "PATCH", uri, "application/apply-patch+yaml", body))
 }
 
-pub fn delete(server: &ApiServer, uri: &str, options: &Value) -> (u16, Value) {
+pub(crate) fn delete(server: &ApiServer, uri: &str, options: &Value) -> (u16, Value) {
     message(&ask(server, "DELETE", uri, "application/json", options))
 }
 
@@ -84,16 +84,16 @@ fn message(answer: &Answer) -> (u16, Value) {
     (answer.status().as_u16(), answer.json())
 }
 
-pub fn widget(name: &str, spec: Value) -> Value {
+pub(crate) fn widget(name: &str, spec: Value) -> Value {
     json!({ "apiVersion": "example.io/v1", "kind": "Widget", "metadata": { "name": name }, "spec": spec })
 }
 
-pub fn secret(name: &str) -> Value {
+pub(crate) fn secret(name: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": { "token": "abc" } })
 }
 
 /// The fields of one manager, as `fieldsV1` has them.
-pub fn owned(object: &Value, manager: &str) -> Value {
+pub(crate) fn owned(object: &Value, manager: &str) -> Value {
     let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
     entries
         .into_iter()
@@ -102,6 +102,6 @@ pub fn owned(object: &Value, manager: &str) -> Value {
         .unwrap_or_default()
 }
 
-pub fn version(object: &Value) -> u64 {
+pub(crate) fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
 }

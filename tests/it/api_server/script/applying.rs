@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::steps::{Group, Request, Step, apply, delete, get, merge, put};
 use super::{TENANTS, TOKENS, WIDGETS, token, widget, with};
 
-pub fn groups() -> Vec<Group> {
+pub(super) fn groups() -> Vec<Group> {
     vec![
         Group { name: "applying", steps: applying() },
         Group { name: "applying lists and maps", steps: lists() },

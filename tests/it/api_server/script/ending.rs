@@ -7,7 +7,7 @@ use super::{DEFINITIONS, NAMESPACES, SECRETS, TOKENS, WIDGETS, secret, token, wi
 
 const FINALIZER: &str = "vpptoken.io/finalizer";
 
-pub fn objects() -> Vec<Group> {
+pub(super) fn objects() -> Vec<Group> {
     vec![
         Group { name: "deleting", steps: deleting() },
         Group { name: "finalizers", steps: finalizers() },
@@ -15,7 +15,7 @@ pub fn objects() -> Vec<Group> {
     ]
 }
 
-pub fn containers() -> Vec<Group> {
+pub(super) fn containers() -> Vec<Group> {
     vec![
         Group { name: "ending namespaces", steps: namespaces() },
         Group { name: "ending definitions", steps: definitions() },

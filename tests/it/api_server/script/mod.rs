@@ -22,7 +22,7 @@ const CORE_EVENTS: &str = "/api/v1/namespaces/alike/events";
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/alike/events";
 
 /// All of it, in order.
-pub fn groups() -> Vec<Group> {
+pub(super) fn groups() -> Vec<Group> {
     let mut groups = vec![Group { name: "beginning", steps: beginning() }];
     groups.extend(objects::groups());
     groups.extend(applying::groups());

@@ -7,7 +7,7 @@ use super::{
     ALL_TOKENS, BINDINGS, CORE_EVENTS, EVENTS, SECRETS, TENANTS, TOKENS, WIDGETS, secret, token, widget, with,
 };
 
-pub fn groups() -> Vec<Group> {
+pub(super) fn groups() -> Vec<Group> {
     vec![
         Group { name: "creating", steps: creating() },
         Group { name: "schemas", steps: schemas() },

@@ -6,11 +6,11 @@ use super::super::steps::{Group, Step, get, merge, post};
 use super::{ALL_TOKENS, SECRETS, TOKENS, WIDGETS, token, with};
 
 /// Metadata of one object.
-pub const PARTIAL: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+pub(super) const PARTIAL: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 /// Metadata of a list.
-pub const PARTIAL_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+pub(super) const PARTIAL_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 
-pub fn groups() -> Vec<Group> {
+pub(super) fn groups() -> Vec<Group> {
     vec![
         Group { name: "lists", steps: lists() },
         Group { name: "selectors", steps: selectors() },

@@ -6,7 +6,7 @@ use super::super::steps::{Group, Step, delete, get, merge, post};
 use super::reading::{PARTIAL, PARTIAL_LIST};
 use super::{SECRETS, TOKENS, secret, token, with};
 
-pub fn groups() -> Vec<Group> {
+pub(super) fn groups() -> Vec<Group> {
     vec![
         Group { name: "watching", steps: watching() },
         Group { name: "watches of a part", steps: parts() },
@@ -16,7 +16,7 @@ pub fn groups() -> Vec<Group> {
 }
 
 /// Versions that are too old for the real server's cache and compacted in etcd.
-pub fn compacted() -> Vec<Group> {
+pub(super) fn compacted() -> Vec<Group> {
     vec![Group { name: "compacted versions", steps: compacted_versions() }]
 }
 
