@@ -22,7 +22,7 @@ use crate::api::FIELD_MANAGER;
 use crate::clock::{Clock, Random};
 use crate::graph::Endpoints;
 use crate::tenant::TenantRegistry;
-use crate::vpptoken::context::Context;
+use crate::vpptoken::context::{Context, LiveAccess};
 use crate::vpptoken::events::Events;
 use crate::vpptoken::local_state::LocalState;
 use metrics::Metrics;
@@ -188,6 +188,7 @@ pub async fn run_with(
         random,
         client: client.clone(),
         caches: caches.clone(),
+        live_access: LiveAccess::default(),
         registry: Arc::clone(&registry),
         tenant_wanted: Arc::clone(&sources.tenants_changed),
         local_state: local_state.clone(),

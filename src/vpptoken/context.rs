@@ -1,5 +1,6 @@
 //! What all reconciles work with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::{Api, Client, ResourceExt};
@@ -9,17 +10,18 @@ use super::caches::Caches;
 use super::creates::Name;
 use super::events::Events;
 use super::local_state::LocalState;
+use super::shared_reads::SharedReads;
 use crate::api::VppToken;
 use crate::clock::{Clock, Random};
-use crate::tenant::{TenantRegistry, Timings};
+use crate::tenant::{Access, TenantRegistry, Timings};
 
 /// What could not be read from or written to Kubernetes. Failures of Graph are not errors here but part of what is
 /// observed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The API server refused, or could not be reached.
     #[error("Kubernetes: {0}")]
-    Kubernetes(#[from] kube::Error),
+    Kubernetes(#[source] Arc<kube::Error>),
     /// The object has no UID or namespace, which no object from an API server lacks.
     #[error("the object has no {0}")]
     Incomplete(&'static str),
@@ -28,8 +30,23 @@ pub(crate) enum Error {
     Panicked,
 }
 
+impl From<kube::Error> for Error {
+    fn from(error: kube::Error) -> Self {
+        Self::Kubernetes(Arc::new(error))
+    }
+}
+
 /// Triggers a reconcile of the VppToken with a namespace and a name.
 pub(crate) type Trigger = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
+/// Reads of what decides whether VppTokens may use a ClusterGraphTenant. Many reconciles ask for the same one.
+#[derive(Debug, Default)]
+pub(crate) struct LiveAccess {
+    /// Whom ClusterGraphTenants allow what; none of one that does not exist.
+    pub(crate) tenants: SharedReads<Result<Option<Access>, Error>>,
+    /// The labels of namespaces; none of one that does not exist.
+    pub(crate) namespaces: SharedReads<Result<Option<BTreeMap<String, String>>, Error>>,
+}
 
 /// Everything that a reconcile works with.
 pub(crate) struct Context {
@@ -41,6 +58,8 @@ pub(crate) struct Context {
     pub client: Client,
     /// The caches.
     pub caches: Caches,
+    /// Reads of ClusterGraphTenants and namespaces past the caches.
+    pub live_access: LiveAccess,
     /// The tenants in use.
     pub registry: Arc<TenantRegistry>,
     /// Notified when a VppToken refers to a tenant object that was not looked up yet, or uses one in another way than before.

@@ -1,6 +1,24 @@
 //! The reconcile loop: observe, plan, act, report. One step and one status write at a time.
 //!
-//! A module uses only those above it in this list.
+//! The modules, each using only those above it:
+//!
+//! | module | purpose |
+//! |---|---|
+//! | [`claims`] | who has which token, file and intent |
+//! | [`creates`] | creates that go one after the other |
+//! | [`outcome`] | what was done, as a status keeps it |
+//! | [`observed`] | the one value that a decision is made from |
+//! | [`plan`] | decides, and says why |
+//! | [`references`] | whom a change concerns |
+//! | [`local_state`] | what this process remembers |
+//! | [`caches`] | what the watches keep |
+//! | [`events`] | publishes events |
+//! | [`shared_reads`] | reads that several reconciles share |
+//! | [`context`] | what all reconciles work with |
+//! | [`observe`] | gathers what a decision needs |
+//! | [`act`] | carries out one step |
+//! | [`report`] | writes one status, and the events |
+//! | [`reconcile`] | all of it, one after the other |
 
 pub(crate) mod act;
 pub(crate) mod caches;
@@ -16,3 +34,4 @@ pub(crate) mod plan;
 pub(crate) mod reconcile;
 pub(crate) mod references;
 pub(crate) mod report;
+pub(crate) mod shared_reads;

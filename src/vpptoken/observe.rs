@@ -78,12 +78,17 @@ async fn read_cluster(context: &Context, object: &VppToken) -> Result<Option<Liv
     if reference.kind != TenantKind::ClusterGraphTenant {
         return Ok(None);
     }
-    let tenants: Api<ClusterGraphTenant> = Api::all(context.client.clone());
-    let namespaces: Api<Namespace> = Api::all(context.client.clone());
-    let (tenant, namespace) =
-        futures::try_join!(tenants.get_opt(&reference.name), namespaces.get_metadata_opt(namespace(object)?))?;
-    let access = tenant.map(|tenant| Access::of(&tenant.spec));
-    let labels = namespace.map(|namespace| namespace.labels().clone()).unwrap_or_default();
+    let namespace = namespace(object)?;
+    let access = context.live_access.tenants.get(&reference.name, || async {
+        let tenants: Api<ClusterGraphTenant> = Api::all(context.client.clone());
+        Ok(tenants.get_opt(&reference.name).await?.map(|tenant| Access::of(&tenant.spec)))
+    });
+    let labels = context.live_access.namespaces.get(namespace, || async {
+        let namespaces: Api<Namespace> = Api::all(context.client.clone());
+        Ok(namespaces.get_metadata_opt(namespace).await?.map(|namespace| namespace.labels().clone()))
+    });
+    let (access, labels) = futures::try_join!(access, labels)?;
+    let labels = labels.unwrap_or_default();
     Ok(Some(LiveCluster { access, labels }))
 }
 

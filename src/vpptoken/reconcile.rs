@@ -186,6 +186,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::super::caches::Caches;
+    use super::super::context::LiveAccess;
     use super::super::events::Events;
     use super::super::local_state::LocalState;
     use super::*;
@@ -215,6 +216,7 @@ mod tests {
             random: Random::seeded(1),
             client: client.clone(),
             caches: Caches { tokens: Vec::new(), secrets: Vec::new(), namespaces: store },
+            live_access: LiveAccess::default(),
             registry: Arc::default(),
             tenant_wanted: Arc::default(),
             local_state: LocalState::default(),

@@ -2,6 +2,9 @@
 //!
 //! A blocker stops only what it concerns: a malformed file blocks the upload, while schedule, drift and deletion of the
 //! token that Graph already has go on.
+//!
+//! The modules, each using only those above it: `equality`, `messages`, `step`, `draft`, `file`, `ownership`, `retry`, `events`,
+//! `settings`, `tenant`, `vanishing`, `syncing`, `verdict`, `managing`, `creating`, `deleting`.
 
 mod creating;
 mod deleting;
