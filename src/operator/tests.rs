@@ -616,6 +616,45 @@ async fn what_was_done_is_shown_as_events() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_asked_of_a_token_that_is_only_observed_is_declined_in_events() {
+    let world = World::new(&["a"]);
+    let operator = world.operator(&[]);
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    let id = world.graph.entities(TENANT)[0].id.clone();
+    world.apply(&json!({
+        "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken",
+        "metadata": {
+            "name": "watched", "namespace": "a",
+            "annotations": { "vpptoken.io/sync-requested-at": "now", "vpptoken.io/upload-requested-at": "now" },
+        },
+        "spec": { "managementPolicy": "Observe", "tokenId": id },
+    }));
+    for reason in ["SyncNotStarted", "UploadNotDone"] {
+        let is_shown = || {
+            let events = world.kubernetes.objects("events.events.k8s.io");
+            events.iter().any(|event| event["reason"] == reason && event["regarding"]["name"] == "watched")
+        };
+        world.until(&format!("the event {reason}"), is_shown).await;
+    }
+    operator.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_graph_refuses_leaves_no_intent() {
+    let world = World::new(&["a"]);
+    let operator = world.operator(&[]);
+    world.graph.settings_mut(|settings| {
+        settings.required_on_create.insert("displayName".into());
+    });
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "GraphRefused").await;
+    let status = &world.kubernetes.get("VppToken", "a", "berlin").unwrap()["status"];
+    assert!(status["pendingCreate"].is_null(), "{status:#}");
+    operator.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn more_vpp_tokens_at_graph_than_workers_all_arrive() {
     let mut world = World::new(&["a", "b"]);
     world.latency = Duration::from_secs(2);

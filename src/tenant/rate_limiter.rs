@@ -256,6 +256,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_place_that_is_not_wanted_any_more_goes_to_the_next_one_at_once() {
+        let end: [fn(&WriteRateLimiter, &str); 3] =
+            [WriteRateLimiter::record_unwanted, WriteRateLimiter::release, WriteRateLimiter::withdraw];
+        for (n, end) in end.into_iter().enumerate() {
+            for kind in ["write", "intent"] {
+                let limits = if kind == "write" {
+                    Limits { at_a_time: 1, ..Limits::default() }
+                } else {
+                    Limits { writes: 1, ..Limits::default() }
+                };
+                let limiter = Arc::new(WriteRateLimiter::new(limits));
+                let (sender, mut triggered) = tokio::sync::mpsc::unbounded_channel();
+                let running = Arc::clone(&limiter);
+                let run = tokio::spawn(async move {
+                    running.run(&|object: &ObjectRef<VppToken>| sender.send(object.name.clone()).unwrap()).await;
+                });
+                let request = |n: usize| -> Option<Box<dyn Send>> {
+                    let (uid, object) = (n.to_string(), object(n));
+                    match kind {
+                        "write" => Some(Box::new(limiter.request(&uid, &object, Priority::Interactive)?)),
+                        _ => Some(Box::new(limiter.request_intent(&uid, &object)?)),
+                    }
+                };
+                let held = request(0).unwrap();
+                assert!(request(1).is_none() && request(2).is_none());
+                drop(held);
+                assert_eq!(triggered.recv().await.as_deref(), Some("1"));
+                let began = Instant::now();
+                end(&limiter, "1");
+                assert_eq!(triggered.recv().await.as_deref(), Some("2"), "{n} {kind}");
+                assert_eq!(began.elapsed(), Duration::ZERO, "{n} {kind}");
+                run.abort();
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn all_write_as_soon_as_the_window_allows() {
         let limiter = Arc::new(WriteRateLimiter::new(Limits::default()));
         let began = Instant::now();

@@ -280,20 +280,16 @@ impl Session {
         let mut state = self.state();
         let settling = state.settings.timings.settling;
         let merged = Arc::make_mut(&mut state.snapshot).merge(began, self.clock.now(), entities, settling);
-        if state.failures > 0 || state.next_regular.is_none() {
-            let (graph, tenant_id, client_id) = &self.limiter_key;
-            let limiter = self.limiters.of(graph, tenant_id, client_id);
-            if !Arc::ptr_eq(&limiter, &state.limiter) {
-                state.limiter = limiter;
-                self.limiter_changed.notify_one();
-            }
+        // Its credentials were accepted.
+        let (graph, tenant_id, client_id) = &self.limiter_key;
+        let limiter = self.limiters.of(graph, tenant_id, client_id);
+        if !Arc::ptr_eq(&limiter, &state.limiter) {
+            state.limiter = limiter;
+            self.limiter_changed.notify_one();
         }
         state.failures = 0;
         state.limiter.record_success(started);
         state.not_before = None;
-        if state.wanted_after.is_some_and(|time| began > time) {
-            state.wanted_after = None;
-        }
         let mut wait = state.settings.poll_interval;
         // A sync that runs for longer is stuck, and no reason to list more often.
         let an_hour_ago = began.saturating_sub(MAX_SYNC_DURATION).unwrap_or(Timestamp::MIN);
@@ -316,8 +312,6 @@ impl Session {
         self.slow_down(&state, &error, started);
         let wait = RETRY.delay(state.failures).max(error.retry_after.unwrap_or_default());
         state.not_before = Some(Instant::now() + wait);
-        let poll_interval = state.settings.poll_interval;
-        state.next_regular.get_or_insert(started + poll_interval);
         // A failed list is still wanted: as soon as it may be tried again.
         state.wanted_after = Some(
             state.wanted_after.unwrap_or(Timestamp::MIN).max(state.snapshot.last_list().unwrap_or(Timestamp::MIN)),
@@ -549,7 +543,7 @@ mod tests {
     use secrecy::SecretString;
     use serde_json::json;
 
-    use super::super::write_queue::Priority;
+    use super::super::write_queue::{Limits, Priority};
     use super::*;
     use crate::api::GraphApi;
     use crate::clock::Random;
@@ -564,6 +558,8 @@ mod tests {
     struct Graph {
         answers: Arc<Mutex<VecDeque<Answer>>>,
         requests: Arc<Mutex<Vec<String>>>,
+        /// The tokens that lists have.
+        tokens: Arc<Mutex<Vec<serde_json::Value>>>,
     }
 
     impl Graph {
@@ -575,6 +571,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             let path = request.url().path().to_owned();
             if path.ends_with("/oauth2/v2.0/token") {
+                self.requests.lock().unwrap().push("signs in".into());
                 let body = br#"{"access_token":"access","expires_in":3599}"#.to_vec();
                 return Received { status: StatusCode::OK, headers, body: Ok(body) };
             }
@@ -585,7 +582,11 @@ mod tests {
             if let Some(wait) = wait {
                 headers.insert("Retry-After", HeaderValue::from_static(wait));
             }
-            let body = if status == 200 { json!({ "id": "a", "value": [] }).to_string() } else { String::new() };
+            let body = if status == 200 {
+                json!({ "id": "a", "value": *self.tokens.lock().unwrap() }).to_string()
+            } else {
+                String::new()
+            };
             Received { status: StatusCode::from_u16(status).unwrap(), headers, body: Ok(body.into_bytes()) }
         }
 
@@ -594,8 +595,13 @@ mod tests {
         }
     }
 
-    /// Each request takes 20 ms.
     fn session(graph: &Graph) -> Session {
+        let callbacks = Callbacks { on_change: Box::new(|_| {}), on_reserved: Box::new(|_| {}) };
+        session_with(graph, Arc::default(), callbacks)
+    }
+
+    /// Each request takes 20 ms.
+    fn session_with(graph: &Graph, limiters: Arc<WriteRateLimiters>, callbacks: Callbacks) -> Session {
         static BUILDER: OnceLock<reqwest::Client> = OnceLock::new();
         let builder = BUILDER.get_or_init(|| {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -621,9 +627,7 @@ mod tests {
         let credential = Credential::ClientSecret(SecretString::from("secret"));
         let client = GraphClient::new(app, credential, transport, Random::seeded(1), Arc::new(|_, _, _| {}));
         let settings = SessionSettings { poll_interval: Duration::from_secs(300), timings: Timings::default() };
-        let limiters = Arc::new(WriteRateLimiters::default());
         let clock = Clock::system();
-        let callbacks = Callbacks { on_change: Box::new(|_| {}), on_reserved: Box::new(|_| {}) };
         Session::new("test".into(), client, settings, limiters, Default::default(), clock, callbacks)
     }
 
@@ -666,6 +670,8 @@ mod tests {
         graph.answers([(429, Some("30"))]);
         assert_eq!(session.confirm("a").await.unwrap_err().kind, ErrorKind::Throttled);
         assert_eq!(session.state().limiter.paused().map(|wait| wait.as_secs_f64().round() as u64), Some(30));
+        let until = session.view().paused_until.unwrap().duration_since(session.clock.now());
+        assert_eq!(until.as_secs_f64().round() as u64, 30);
         let error = session.confirm("a").await.unwrap_err();
         assert_eq!((error.kind, graph.asked("GET")), (ErrorKind::Throttled, 1), "nothing is sent during the pause");
         assert!(error.retry_after.is_some_and(|wait| wait > Duration::from_secs(29)), "{error:?}");
@@ -685,7 +691,9 @@ mod tests {
         assert!(session.record_list_failure(first.clone(), Instant::now()));
         assert!(!session.record_list_failure(refused("the time is 10:01", "AADSTS1"), Instant::now()));
         assert_eq!(session.view().problem.unwrap().error, first, "what is said stays the same");
-        assert!(session.record_list_failure(refused("the time is 10:02", "AADSTS2"), Instant::now()));
+        let other = refused("the time is 10:02", "AADSTS2");
+        assert!(session.record_list_failure(other.clone(), Instant::now()));
+        assert_eq!(session.view().problem.unwrap().error, other);
     }
 
     #[test]
@@ -739,5 +747,123 @@ mod tests {
         assert_eq!(since(), began);
         assert!(fail(ErrorKind::Credentials));
         assert_ne!(since(), began);
+    }
+
+    fn permit(session: &Session) -> WritePermit {
+        session.limiter().request("uid", &ObjectRef::new("berlin"), Priority::Interactive).unwrap()
+    }
+
+    /// When lists were asked for, in whole seconds since now, until so many have been.
+    async fn lists(graph: &Graph, count: usize) -> Vec<u64> {
+        let (began, mut seen, mut times) = (Instant::now(), graph.asked("GET"), Vec::new());
+        while times.len() < count {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(began.elapsed() < Duration::from_secs(3600), "{times:?}");
+            let asked = graph.asked("GET");
+            times.extend((seen..asked).map(|_| began.elapsed().as_secs_f64().round() as u64));
+            seen = asked;
+        }
+        times
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_a_sync_runs_lists_come_more_often_and_after_our_own_soon() {
+        let graph = Graph::default();
+        *graph.tokens.lock().unwrap() = vec![json!({ "id": "a", "lastSyncStatus": "inProgress" })];
+        let session = Arc::new(session(&graph));
+        let running = tokio::spawn(Arc::clone(&session).run());
+        assert_eq!(lists(&graph, 6).await, [0, 2, 6, 14, 30, 60]);
+        *graph.tokens.lock().unwrap() = vec![json!({ "id": "a", "lastSyncStatus": "completed" })];
+        assert_eq!(lists(&graph, 2).await, [30, 330]);
+        graph.answers([(200, None)]);
+        session.sync(permit(&session), "a").await.unwrap();
+        assert_eq!(lists(&graph, 2).await, [2, 302]);
+        running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_interval_holds_at_once() {
+        let graph = Graph::default();
+        let session = Arc::new(session(&graph));
+        let running = tokio::spawn(Arc::clone(&session).run());
+        assert_eq!(lists(&graph, 2).await, [0, 300]);
+        let settings = SessionSettings { poll_interval: Duration::from_secs(60), timings: Timings::default() };
+        session.set_settings(settings.clone());
+        session.set_settings(settings);
+        assert_eq!(lists(&graph, 3).await, [0, 60, 120]);
+        running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_began_at_the_wanted_time_is_not_later() {
+        let session = session(&Graph::default());
+        session.list().await;
+        let began = session.view().snapshot.last_list().unwrap();
+        let moment = SignedDuration::from_micros(1);
+        assert!(!session.want_list_after(began - moment));
+        assert!(session.want_list_after(began));
+        assert!(session.want_list_after(began + moment));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_of_one_app_registration_share_their_limiter_once_they_are_let_in() {
+        let (graph, limiters) = (Graph::default(), Arc::new(WriteRateLimiters::default()));
+        let one = || {
+            let callbacks = Callbacks { on_change: Box::new(|_| {}), on_reserved: Box::new(|_| {}) };
+            session_with(&graph, Arc::clone(&limiters), callbacks)
+        };
+        let (first, second) = (one(), one());
+        first.list().await;
+        graph.answers([(403, None)]);
+        second.list().await;
+        assert!(!Arc::ptr_eq(&first.limiter(), &second.limiter()), "anyone could name an app registration");
+        second.list().await;
+        assert!(Arc::ptr_eq(&first.limiter(), &second.limiter()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_a_permit_is_reserved_for_is_called() {
+        let (graph, called) = (Graph::default(), Arc::new(Mutex::new(Vec::new())));
+        let calls = Arc::clone(&called);
+        let on_reserved = Box::new(move |object: &ObjectRef<VppToken>| calls.lock().unwrap().push(object.name.clone()));
+        let limiters = Arc::new(WriteRateLimiters::new(Limits { at_a_time: 1, ..Limits::default() }));
+        let session = session_with(&graph, limiters, Callbacks { on_change: Box::new(|_| {}), on_reserved });
+        let session = Arc::new(session);
+        let running = tokio::spawn(Arc::clone(&session).run());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The limiter that came with the first list.
+        let held = permit(&session);
+        assert!(session.limiter().request("other", &ObjectRef::new("munich"), Priority::Interactive).is_none());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(called.lock().unwrap().is_empty());
+        drop(held);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(*called.lock().unwrap(), ["munich"]);
+        running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_is_cancelled_does_not_hide_its_token_from_lists_for_ever() {
+        let graph = Graph::default();
+        *graph.tokens.lock().unwrap() = vec![json!({ "id": "a", "countryOrRegion": "de" })];
+        let session = session(&graph);
+        session.list().await;
+        let sync = session.sync(permit(&session), "a");
+        assert!(tokio::time::timeout(Duration::from_millis(5), sync).await.is_err(), "it is cancelled");
+        *graph.tokens.lock().unwrap() = vec![json!({ "id": "a", "countryOrRegion": "fr" })];
+        session.list().await;
+        let view = session.view();
+        assert_eq!(view.snapshot.entry("a").unwrap().entity.country_or_region.as_deref(), Some("fr"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_missing_permission_a_new_access_token_is_asked_for() {
+        let graph = Graph::default();
+        let session = session(&graph);
+        for (answer, signed_in) in [(200, 1), (200, 1), (403, 1), (200, 2), (404, 2), (200, 2)] {
+            graph.answers([(answer, None)]);
+            let _ = session.sync(permit(&session), "a").await;
+            assert_eq!(graph.asked("signs in"), signed_in, "{answer}");
+        }
     }
 }

@@ -119,3 +119,30 @@ impl Creates {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kube::runtime::reflector::ObjectRef;
+
+    use super::*;
+    use crate::tenant::{Limits, WriteRateLimiter};
+
+    #[test]
+    fn the_permit_of_an_intent_is_kept_until_its_create_has_ended() {
+        let limits = Limits { writes: 1, ..Limits::default() };
+        let limiter = Arc::new(WriteRateLimiter::new(limits));
+        let request = |uid: &str| limiter.request_intent(uid, &ObjectRef::new(uid));
+        let (mut creates, keys) = (Creates::default(), [CreateKey::of_apple_id("vpp@contoso.example")]);
+        let who = ("devices".to_owned(), "berlin".to_owned());
+        assert!(!creates.has_permit("a"));
+        assert!(creates.lock("t", &keys, "a", &who, Timestamp::UNIX_EPOCH, request("a")));
+        assert!(creates.has_permit("a") && !creates.has_permit("b"));
+        assert!(creates.lock("t", &keys, "a", &who, Timestamp::UNIX_EPOCH, None), "the intent was not recorded");
+        assert!(creates.has_permit("a"));
+        assert!(request("b").is_none());
+        creates.unlock("a");
+        assert!(!creates.has_permit("a") && request("b").is_some());
+    }
+}

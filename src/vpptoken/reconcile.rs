@@ -188,51 +188,156 @@ mod tests {
     use super::super::caches::Caches;
     use super::super::context::LiveAccess;
     use super::super::events::Events;
-    use super::super::local_state::LocalState;
+    use super::super::local_state::{LocalState, ObjectState};
+    use super::super::outcome::Outcome;
     use super::*;
+    use crate::api::{Cloud, GraphApi, PendingCreate, VppTokenStatus, VppTokenTenant};
     use crate::clock::{Clock, Random};
     use crate::tenant::Timings;
 
+    /// Kubernetes with one VppToken, for which a finalizer is due.
+    struct World {
+        kubernetes: ApiServer,
+        tokens: Api<VppToken>,
+        context: Arc<Context>,
+        /// As the cache has it.
+        cached: Arc<VppToken>,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let definitions = crate::api::crds().into_iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
+            let definitions = Definitions::new(definitions).unwrap();
+            let kubernetes = ApiServer::new(Arc::new(Timestamp::now), &definitions, api_server::Options::default());
+            kubernetes.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "devices" } }));
+            // With this policy the finalizer is due, which is reported before it is written.
+            kubernetes.apply(&json!({
+                "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken",
+                "metadata": { "name": "berlin", "namespace": "devices" },
+                "spec": {
+                    "tokenSecretRef": { "name": "berlin" }, "appleId": "vpp@contoso.example",
+                    "deletionPolicy": "Delete",
+                },
+            }));
+            let client = Client::new(kubernetes.service("operator"), "devices");
+            let tokens: Api<VppToken> = Api::namespaced(client.clone(), "devices");
+            let cached = Arc::new(tokens.get("berlin").await.unwrap());
+            let (store, _) = reflector::store();
+            let context = Arc::new(Context {
+                clock: Clock::system(),
+                random: Random::seeded(1),
+                client: client.clone(),
+                caches: Caches { tokens: Vec::new(), secrets: Vec::new(), namespaces: store },
+                live_access: LiveAccess::default(),
+                registry: Arc::default(),
+                tenant_wanted: Arc::default(),
+                local_state: LocalState::default(),
+                timings: Timings::default(),
+                events: Events::new(client, Reporter { controller: "test".into(), instance: None }),
+                trigger: Arc::new(|_, _| {}),
+                workers: Arc::new(Semaphore::new(1)),
+            });
+            context.local_state.apply_listed(&cached);
+            Self { kubernetes, tokens, context, cached }
+        }
+
+        /// The object changes, and the cache does not show it.
+        fn change(&self) {
+            let change = json!({ "metadata": { "labels": { "a": "b" } } });
+            self.kubernetes.merge("VppToken", "devices", "berlin", &change);
+        }
+
+        async fn reconcile(&self) -> Action {
+            let slot = Arc::clone(&self.context.workers).acquire_owned().await.unwrap();
+            reconcile(Arc::clone(&self.cached), Arc::clone(&self.context), slot).await.unwrap()
+        }
+
+        /// Reports a step that had this outcome, on the object that the cache has.
+        async fn report(&self, outcome: Outcome) -> Option<Plan> {
+            let observed = observe::observe(&self.context, &self.cached, None).await.unwrap();
+            let result = StepResult { outcome: Some(outcome), ..StepResult::default() };
+            report::report(&self.context, VppToken::clone(&self.cached), observed, result).await.unwrap()
+        }
+
+        fn state(&self) -> ObjectState {
+            self.context.local_state.object_state(self.cached.metadata.uid.as_deref().unwrap())
+        }
+
+        async fn status(&self) -> VppTokenStatus {
+            self.tokens.get("berlin").await.unwrap().status.unwrap_or_default()
+        }
+    }
+
+    fn pending() -> PendingCreate {
+        PendingCreate {
+            sha256: "digest".into(),
+            since: Timestamp::UNIX_EPOCH,
+            apple_id: "vpp@contoso.example".into(),
+            organization_name: "Contoso".into(),
+            expiration_date_time: Timestamp::UNIX_EPOCH,
+            known_ids: Vec::new(),
+        }
+    }
+
     #[tokio::test]
     async fn a_status_that_conflicts_is_written_on_the_live_object_at_the_next_try() {
-        let definitions = crate::api::crds().into_iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
-        let definitions = Definitions::new(definitions).unwrap();
-        let kubernetes = ApiServer::new(Arc::new(Timestamp::now), &definitions, api_server::Options::default());
-        kubernetes.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "devices" } }));
-        // With this policy the finalizer is due, which is reported before it is written.
-        kubernetes.apply(&json!({
-            "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken",
-            "metadata": { "name": "berlin", "namespace": "devices" },
-            "spec": {
-                "tokenSecretRef": { "name": "berlin" }, "appleId": "vpp@contoso.example", "deletionPolicy": "Delete",
-            },
-        }));
-        let client = Client::new(kubernetes.service("operator"), "devices");
-        let tokens: Api<VppToken> = Api::namespaced(client.clone(), "devices");
-        let cached = Arc::new(tokens.get("berlin").await.unwrap());
-        let (store, _) = reflector::store();
-        let context = Arc::new(Context {
-            clock: Clock::system(),
-            random: Random::seeded(1),
-            client: client.clone(),
-            caches: Caches { tokens: Vec::new(), secrets: Vec::new(), namespaces: store },
-            live_access: LiveAccess::default(),
-            registry: Arc::default(),
-            tenant_wanted: Arc::default(),
-            local_state: LocalState::default(),
-            timings: Timings::default(),
-            events: Events::new(client, Reporter { controller: "test".into(), instance: None }),
-            trigger: Arc::new(|_, _| {}),
-            workers: Arc::new(Semaphore::new(1)),
-        });
-        context.local_state.apply_listed(&cached);
-        // The object changes, and the cache does not show it.
-        kubernetes.merge("VppToken", "devices", "berlin", &json!({ "metadata": { "labels": { "a": "b" } } }));
-        let slot = || async { Arc::clone(&context.workers).acquire_owned().await.unwrap() };
-        let action = reconcile(Arc::clone(&cached), Arc::clone(&context), slot().await).await.unwrap();
-        assert_eq!(action, Action::requeue(Duration::ZERO));
-        assert_eq!(tokens.get("berlin").await.unwrap().finalizers(), [""; 0]);
-        reconcile(cached, Arc::clone(&context), slot().await).await.unwrap();
-        assert_eq!(tokens.get("berlin").await.unwrap().finalizers(), [crate::api::FINALIZER]);
+        let world = World::new().await;
+        world.change();
+        assert_eq!(world.reconcile().await, Action::requeue(Duration::ZERO));
+        assert_eq!(world.tokens.get("berlin").await.unwrap().finalizers(), [""; 0]);
+        world.reconcile().await;
+        assert_eq!(world.tokens.get("berlin").await.unwrap().finalizers(), [crate::api::FINALIZER]);
+    }
+
+    #[tokio::test]
+    async fn what_was_done_in_graph_is_recorded_though_the_object_has_changed() {
+        let world = World::new().await;
+        world.change();
+        let at = Timestamp::UNIX_EPOCH;
+        let plan = world.report(Outcome::Synced { at, request: Some("now".into()) }).await.unwrap();
+        assert_eq!(plan.status.last_handled_sync_request.as_deref(), Some("now"));
+        assert_eq!(world.status().await.last_handled_sync_request.as_deref(), Some("now"));
+        assert!(world.state().unrecorded.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_intent_counts_only_on_the_status_that_it_was_decided_on() {
+        for has_changed in [false, true] {
+            let world = World::new().await;
+            if has_changed {
+                world.change();
+            }
+            let uid = world.cached.metadata.uid.clone().unwrap();
+            act::remember_intent(&world.context, &uid, &pending());
+            let tenant = VppTokenTenant { cloud: Cloud::Global, tenant_id: "tenant".into(), api: GraphApi::V1 };
+            let plan = world.report(Outcome::IntentRecorded(pending(), tenant)).await.unwrap();
+            assert_eq!(world.status().await.pending_create.is_some(), !has_changed);
+            assert_eq!(world.state().attempts.unsent_intent.is_some(), !has_changed);
+            if has_changed {
+                let next = (plan.step, plan.requeue_after, plan.list_after);
+                assert_eq!(next, (None, Some(jiff::SignedDuration::ZERO), None), "it is decided again at once");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_an_object_that_was_deleted_meanwhile() {
+        let world = World::new().await;
+        world.kubernetes.delete("VppToken", "devices", "berlin");
+        let at = Timestamp::UNIX_EPOCH;
+        assert!(world.report(Outcome::Synced { at, request: None }).await.is_none());
+        assert!(!world.context.local_state.is_known(world.cached.metadata.uid.as_deref().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_finalizer_for_an_object_that_was_deleted_meanwhile_is_no_failure() {
+        let world = World::new().await;
+        let observed = observe::observe(&world.context, &world.cached, None).await.unwrap();
+        let add = || act::act(&world.context, &world.cached, &observed, &Step::AddFinalizer, None);
+        assert!(add().await.unwrap().object_changed);
+        assert!(add().await.is_err(), "the object has changed");
+        world.kubernetes.merge("VppToken", "devices", "berlin", &json!({ "metadata": { "finalizers": [] } }));
+        world.kubernetes.delete("VppToken", "devices", "berlin");
+        assert!(add().await.unwrap().object_changed);
     }
 }
