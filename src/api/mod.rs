@@ -3,6 +3,8 @@
 
 pub mod conditions;
 mod crds;
+mod ids;
+mod names;
 mod rules;
 pub mod status_patch;
 mod tenant;
@@ -10,6 +12,8 @@ mod vpp_token;
 
 pub use conditions::{ConditionType, Reason};
 pub use crds::{crds, crds_as_files};
+pub(crate) use ids::{AppleId, EntraTenant};
+pub(crate) use names::NamespacedName;
 pub use tenant::{
     AllowedNamespaces, AllowedNamespacesFrom, AllowedOperation, ClientSecretRef, Cloud, ClusterGraphTenant,
     ClusterGraphTenantSpec, Credentials, GraphApi, GraphTenant, GraphTenantSpec, TenantConnection, TenantStatus,

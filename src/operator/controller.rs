@@ -17,11 +17,10 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use super::metrics::Metrics;
 use super::watch_state::{Kind, WatchState, is_read};
 use super::watches::Scope;
-use crate::api::{SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
+use crate::api::{NamespacedName, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
 use crate::backoff::Backoff;
 use crate::vpptoken::caches::TokenCache;
 use crate::vpptoken::context::{Context, Error, Trigger};
-use crate::vpptoken::creates::Name;
 use crate::vpptoken::reconcile::reconcile;
 use crate::vpptoken::references::References;
 
@@ -34,8 +33,8 @@ const GRACE_PERIOD: Duration = Duration::from_secs(20);
 
 /// Triggers from elsewhere than the watch of the VppTokens, one queue per scope.
 pub(super) struct Queue {
-    lines: Vec<(Scope, mpsc::UnboundedSender<Name>)>,
-    receivers: Mutex<HashMap<Scope, mpsc::UnboundedReceiver<Name>>>,
+    lines: Vec<(Scope, mpsc::UnboundedSender<NamespacedName>)>,
+    receivers: Mutex<HashMap<Scope, mpsc::UnboundedReceiver<NamespacedName>>>,
 }
 
 impl Queue {
@@ -52,16 +51,16 @@ impl Queue {
 
     pub(super) fn trigger(&self) -> Trigger {
         let lines = self.lines.clone();
-        Arc::new(move |namespace, name| {
-            for (_, line) in lines.iter().filter(|(scope, _)| scope.contains(namespace)) {
+        Arc::new(move |token: NamespacedName| {
+            for (_, line) in lines.iter().filter(|(scope, _)| scope.contains(&token.namespace)) {
                 // A closed queue means that the operator stops.
-                let _ = line.send((namespace.to_owned(), name.to_owned()));
+                let _ = line.send(token.clone());
             }
         })
     }
 
     /// The receiving end of a scope's queue: once.
-    pub(super) fn receiver(&self, scope: &Scope) -> Option<mpsc::UnboundedReceiver<Name>> {
+    pub(super) fn receiver(&self, scope: &Scope) -> Option<mpsc::UnboundedReceiver<NamespacedName>> {
         self.receivers.lock().unwrap_or_else(PoisonError::into_inner).remove(scope)
     }
 }
@@ -100,7 +99,7 @@ pub(super) struct Feed {
     /// The watch of the VppTokens.
     pub(super) events: BoxStream<'static, Event<VppToken>>,
     /// Triggers from elsewhere.
-    pub(super) triggers: Option<mpsc::UnboundedReceiver<Name>>,
+    pub(super) triggers: Option<mpsc::UnboundedReceiver<NamespacedName>>,
 }
 
 /// What the reconciles of all scopes share.
@@ -127,7 +126,7 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
     let store = cache.store().clone();
     let Some(triggers) = triggers else { return };
     let triggers = stream::unfold(triggers, |mut triggers| async move {
-        let (namespace, name) = triggers.recv().await?;
+        let NamespacedName { namespace, name } = triggers.recv().await?;
         Some((ObjectRef::new(&name).within(&namespace), triggers))
     });
     let changes = changed_objects(scope.clone(), events, cache, Arc::clone(&context), tenants_changed);
@@ -209,8 +208,8 @@ fn changed_objects(
     context: Arc<Context>,
     tenants_changed: Arc<Notify>,
 ) -> impl Stream<Item = ObjectRef<VppToken>> {
-    let mut seen: HashMap<Name, Version> = HashMap::new();
-    let mut listed: Vec<Name> = Vec::new();
+    let mut seen: HashMap<NamespacedName, Version> = HashMap::new();
+    let mut listed: Vec<NamespacedName> = Vec::new();
     events.filter_map(move |event| {
         let is_listed = matches!(event, Event::InitApply(_));
         let changed = match event {
@@ -223,7 +222,7 @@ fn changed_objects(
                 if is_used_otherwise {
                     tenants_changed.notify_one();
                 }
-                let name = (object.namespace().unwrap_or_default(), object.name_any());
+                let name = NamespacedName::of(&object);
                 let version = Version::of(&object);
                 let is_new = seen.get(&name) != Some(&version);
                 seen.insert(name.clone(), version);
@@ -234,7 +233,7 @@ fn changed_objects(
                 (is_new && !is_listed).then(|| ObjectRef::from_obj(&object))
             }
             Event::Delete(object) => {
-                seen.remove(&(object.namespace().unwrap_or_default(), object.name_any()));
+                seen.remove(&NamespacedName::of(&object));
                 let waited = object.uid().map(|uid| context.local_state.forget(&uid)).unwrap_or_default();
                 tenants_changed.notify_one();
                 context.trigger_all(waited);
@@ -270,7 +269,7 @@ fn trigger_blocked(context: &Context) {
 /// for ever.
 pub(super) async fn trigger_on_changes(
     context: Arc<Context>,
-    mut secrets: broadcast::Receiver<Name>,
+    mut secrets: broadcast::Receiver<NamespacedName>,
     mut namespaces: broadcast::Receiver<String>,
     tenants_changed: Arc<Notify>,
 ) -> &'static str {
@@ -279,11 +278,11 @@ pub(super) async fn trigger_on_changes(
         let concerned = tokio::select! {
             biased;
             changed = secrets.recv() => match changed {
-                Ok((namespace, name)) => {
-                    if context.registry.uses_secret(&namespace, &name) {
+                Ok(secret) => {
+                    if context.registry.uses_secret(&secret) {
                         tenants_changed.notify_one();
                     }
-                    context.local_state.references(|references| references.of_secret(&namespace, &name))
+                    context.local_state.references(|references| references.of_secret(&secret))
                 }
                 Err(_) => {
                     tenants_changed.notify_one();

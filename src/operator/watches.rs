@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use super::watch_state::{Kind, Watch, Watches};
 use crate::api::status_patch::is_of_other_manager;
-use crate::api::{ClusterGraphTenant, GraphTenant, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
+use crate::api::{ClusterGraphTenant, GraphTenant, NamespacedName, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
 use crate::vpptoken::caches::{Caches, SecretVersions, TokenCache, VersionsByNamespace, secret_version};
 
 /// Objects of one page of a list: a page is in memory as a whole, in text and parsed.
@@ -77,7 +77,7 @@ pub(super) struct Sources {
     /// Notified when something changed that the sessions depend on.
     pub(super) tenants_changed: Arc<Notify>,
     /// Secrets that changed: namespace and name.
-    pub(super) secrets_changed: broadcast::Sender<(String, String)>,
+    pub(super) secrets_changed: broadcast::Sender<NamespacedName>,
     /// Namespaces that changed.
     pub(super) namespaces_changed: broadcast::Sender<String>,
 }
@@ -124,8 +124,8 @@ pub(super) fn start(
     let watch = watches.add(Kind::Namespaces, &everywhere);
     let events = watcher::watcher(Api::<PartialObjectMeta<Namespace>>::all(observed(client, &watch)), config());
     let changed = namespaces_changed.clone();
-    tasks.spawn(follow("the watch of the namespaces", watch, events, writer, move |(_, namespace)| {
-        let _ = changed.send(namespace);
+    tasks.spawn(follow("the watch of the namespaces", watch, events, writer, move |namespace| {
+        let _ = changed.send(namespace.name);
     }));
 
     let graph = scopes
@@ -181,10 +181,6 @@ fn observed(client: &Client, watch: &Watch) -> Client {
     Client::new(service, client.default_namespace())
 }
 
-fn names(meta: &ObjectMeta) -> (String, String) {
-    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
-}
-
 /// Fills a cache for ever, and sends the namespace and name of every object that was added, changed or deleted. Those
 /// of a list are sent when the list is complete: only then does the cache have them.
 async fn follow<K>(
@@ -192,7 +188,7 @@ async fn follow<K>(
     watch: Watch,
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
     writer: Writer<K>,
-    changed: impl Fn((String, String)) + Send,
+    changed: impl Fn(NamespacedName) + Send,
 ) -> &'static str
 where
     K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + Send + Sync + 'static,
@@ -203,16 +199,16 @@ where
     while let Some(event) = events.next().await {
         match &event {
             Event::Apply(object) => {
-                known.insert(names(object.meta()));
-                changed(names(object.meta()));
+                known.insert(NamespacedName::of(object));
+                changed(NamespacedName::of(object));
             }
             Event::Delete(object) => {
-                known.remove(&names(object.meta()));
-                changed(names(object.meta()));
+                known.remove(&NamespacedName::of(object));
+                changed(NamespacedName::of(object));
             }
             Event::Init => listed.clear(),
             Event::InitApply(object) => {
-                listed.insert(names(object.meta()));
+                listed.insert(NamespacedName::of(object));
             }
             Event::InitDone => {
                 let before = std::mem::replace(&mut known, std::mem::take(&mut listed));
@@ -231,14 +227,14 @@ struct SecretRecorder<F> {
     changed: F,
 }
 
-impl<F: Fn((String, String))> SecretRecorder<F> {
+impl<F: Fn(NamespacedName)> SecretRecorder<F> {
     fn record(&mut self, event: &Event<PartialObjectMeta<Secret>>) {
         match event {
-            Event::Apply(object) => self.set(object.meta(), Some(secret_version(object.meta()))),
-            Event::Delete(object) => self.set(object.meta(), None),
+            Event::Apply(object) => self.set(object, Some(secret_version(object.meta()))),
+            Event::Delete(object) => self.set(object, None),
             Event::Init => self.listed.clear(),
             Event::InitApply(object) => {
-                let (namespace, name) = names(object.meta());
+                let NamespacedName { namespace, name } = NamespacedName::of(object);
                 self.listed.entry(namespace).or_default().insert(name, secret_version(object.meta()));
             }
             Event::InitDone => {
@@ -247,10 +243,10 @@ impl<F: Fn((String, String))> SecretRecorder<F> {
         }
     }
 
-    fn set(&self, meta: &ObjectMeta, version: Option<String>) {
-        let (namespace, name) = names(meta);
-        self.versions.set(&namespace, &name, version);
-        (self.changed)((namespace, name));
+    fn set(&self, object: &PartialObjectMeta<Secret>, version: Option<String>) {
+        let name = NamespacedName::of(object);
+        self.versions.set(&name.namespace, &name.name, version);
+        (self.changed)(name);
     }
 }
 
@@ -348,7 +344,7 @@ mod tests {
             serde_json::from_value::<PartialObjectMeta<Secret>>(serde_json::json!({ "metadata": metadata })).unwrap()
         };
         let told = std::cell::RefCell::new(Vec::new());
-        let changed = |(_, name): (String, String)| told.borrow_mut().push(name);
+        let changed = |secret: NamespacedName| told.borrow_mut().push(secret.name);
         let versions = SecretVersions::default();
         let mut recorder = SecretRecorder { versions: versions.clone(), listed: HashMap::new(), changed };
         let mut list = |all: &[(&str, &str)], is_whole: bool| {

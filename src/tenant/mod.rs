@@ -10,7 +10,7 @@ pub(crate) mod write_queue;
 
 use jiff::SignedDuration;
 
-pub(crate) use rate_limiter::{IntentPermit, WritePermit, WriteRateLimiter, WriteRateLimiters};
+pub(crate) use rate_limiter::{AppKey, IntentPermit, WritePermit, WriteRateLimiter, WriteRateLimiters};
 pub(crate) use registry::{Access, Lookup, Tenant, TenantKey, TenantRegistry, Unusable};
 pub(crate) use session::{Callbacks, Change, Problem, Session, SessionSettings, TenantView};
 #[cfg(test)]

@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use kube::runtime::reflector::ObjectRef;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::write_queue::{Limits, Priority, WriteQueue};
-use crate::api::VppToken;
+use crate::api::{EntraTenant, NamespacedName};
 
 /// The writes of one app registration in one tenant.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ impl WriteRateLimiter {
     pub(crate) fn request(
         self: &Arc<Self>,
         uid: &str,
-        object: &ObjectRef<VppToken>,
+        object: &NamespacedName,
         priority: Priority,
     ) -> Option<WritePermit> {
         let given = locked(&self.writes).request(uid, object, priority, Instant::now());
@@ -43,7 +42,7 @@ impl WriteRateLimiter {
     }
 
     /// The same for a permit to record the intent of a create. It is kept until the create has ended.
-    pub(crate) fn request_intent(self: &Arc<Self>, uid: &str, object: &ObjectRef<VppToken>) -> Option<IntentPermit> {
+    pub(crate) fn request_intent(self: &Arc<Self>, uid: &str, object: &NamespacedName) -> Option<IntentPermit> {
         let given = locked(&self.intents).request(uid, object, Priority::Interactive, Instant::now());
         self.changed.notify_waiters();
         given.map(|_| IntentPermit { limiter: Arc::clone(self), uid: uid.to_owned() })
@@ -79,7 +78,7 @@ impl WriteRateLimiter {
 
     /// Reserves permits as they become free, and calls `trigger` for the VppTokens that they are for. It may run several times
     /// for one limiter.
-    pub(crate) async fn run(&self, trigger: &(dyn Fn(&ObjectRef<VppToken>) + Send + Sync)) {
+    pub(crate) async fn run(&self, trigger: &(dyn Fn(NamespacedName) + Send + Sync)) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -90,7 +89,7 @@ impl WriteRateLimiter {
                     let (mut queue, now) = (locked(queue), Instant::now());
                     (queue.reserve(now), queue.next_change(now))
                 };
-                objects.iter().for_each(trigger);
+                objects.into_iter().for_each(trigger);
                 next = next.into_iter().chain(change).min();
             }
             let Some(next) = next else {
@@ -183,11 +182,22 @@ impl Drop for IntentPermit {
     }
 }
 
+/// An app registration in a tenant, at one Graph host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AppKey {
+    /// The host.
+    pub(crate) graph: String,
+    /// The tenant.
+    pub(crate) tenant: EntraTenant,
+    /// The client id, in lower case.
+    pub(crate) client_id: String,
+}
+
 /// The limiters that tenant objects share once their own credentials were accepted: Graph counts per app and tenant.
 #[derive(Debug, Default)]
 pub(crate) struct WriteRateLimiters {
     limits: Limits,
-    by_app: Mutex<HashMap<(String, String, String), Arc<WriteRateLimiter>>>,
+    by_app: Mutex<HashMap<AppKey, Arc<WriteRateLimiter>>>,
 }
 
 impl WriteRateLimiters {
@@ -201,11 +211,10 @@ impl WriteRateLimiters {
         Arc::new(WriteRateLimiter::new(self.limits))
     }
 
-    /// The limiter of an app registration in a tenant, at one Graph host.
-    pub(crate) fn of(&self, graph: &str, tenant_id: &str, client_id: &str) -> Arc<WriteRateLimiter> {
-        let key = (graph.to_owned(), tenant_id.to_lowercase(), client_id.to_lowercase());
+    /// The limiter of an app registration.
+    pub(crate) fn of(&self, app: &AppKey) -> Arc<WriteRateLimiter> {
         let mut by_app = self.by_app.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(by_app.entry(key).or_insert_with(|| self.unshared()))
+        Arc::clone(by_app.entry(app.clone()).or_insert_with(|| self.unshared()))
     }
 }
 
@@ -214,8 +223,8 @@ mod tests {
     use super::super::write_queue::WINDOW;
     use super::*;
 
-    fn object(n: usize) -> ObjectRef<VppToken> {
-        ObjectRef::new(&n.to_string()).within("devices")
+    fn object(n: usize) -> NamespacedName {
+        NamespacedName::new("devices", n.to_string())
     }
 
     /// VppTokens that write as soon as they may. Returns when each write was sent.
@@ -224,7 +233,7 @@ mod tests {
         let running = Arc::clone(limiter);
         let triggers = sender.clone();
         let run = tokio::spawn(async move {
-            let trigger = move |object: &ObjectRef<VppToken>| triggers.send(object.name.clone()).unwrap();
+            let trigger = move |object: NamespacedName| triggers.send(object.name).unwrap();
             running.run(&trigger).await;
         });
         for n in 0..tokens {
@@ -270,7 +279,7 @@ mod tests {
                 let (sender, mut triggered) = tokio::sync::mpsc::unbounded_channel();
                 let running = Arc::clone(&limiter);
                 let run = tokio::spawn(async move {
-                    running.run(&|object: &ObjectRef<VppToken>| sender.send(object.name.clone()).unwrap()).await;
+                    running.run(&|object: NamespacedName| sender.send(object.name).unwrap()).await;
                 });
                 let request = |n: usize| -> Option<Box<dyn Send>> {
                     let (uid, object) = (n.to_string(), object(n));

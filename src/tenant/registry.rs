@@ -8,8 +8,8 @@ use kube::core::{Selector, SelectorExt};
 
 use super::Session;
 use crate::api::{
-    AllowedNamespaces, AllowedNamespacesFrom, AllowedOperation, ClusterGraphTenantSpec, Reason, TenantKind, TenantRef,
-    TokenEncoding, VppToken, VppTokenTenant,
+    AllowedNamespaces, AllowedNamespacesFrom, AllowedOperation, ClusterGraphTenantSpec, NamespacedName, Reason,
+    TenantKind, TenantRef, TokenEncoding, VppToken, VppTokenTenant,
 };
 
 /// A tenant object.
@@ -134,7 +134,7 @@ impl Lookup {
 #[derive(Debug, Default)]
 pub(crate) struct TenantRegistry {
     tenants: Mutex<HashMap<TenantKey, Option<Arc<Tenant>>>>,
-    secrets: Mutex<BTreeSet<(String, String)>>,
+    secrets: Mutex<BTreeSet<NamespacedName>>,
 }
 
 impl TenantRegistry {
@@ -157,15 +157,14 @@ impl TenantRegistry {
         self.tenants().insert(key, tenant.map(Arc::new));
     }
 
-    /// Namespaces and names of the Secrets that hold the credentials.
-    pub(crate) fn set_secrets(&self, secrets: BTreeSet<(String, String)>) {
+    /// The Secrets that hold the credentials.
+    pub(crate) fn set_secrets(&self, secrets: BTreeSet<NamespacedName>) {
         *self.secrets.lock().unwrap_or_else(PoisonError::into_inner) = secrets;
     }
 
     /// Whether a Secret holds credentials.
-    pub(crate) fn uses_secret(&self, namespace: &str, name: &str) -> bool {
-        let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        secrets.contains(&(namespace.to_owned(), name.to_owned()))
+    pub(crate) fn uses_secret(&self, secret: &NamespacedName) -> bool {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).contains(secret)
     }
 
     /// Removes the tenant objects that are not in use any more, and returns them.

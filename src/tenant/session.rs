@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use futures::{StreamExt, future, stream};
 use jiff::{SignedDuration, Timestamp};
-use kube::runtime::reflector::ObjectRef;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use super::rate_limiter::{WritePermit, WriteRateLimiter, WriteRateLimiters};
+use super::rate_limiter::{AppKey, WritePermit, WriteRateLimiter, WriteRateLimiters};
 use super::snapshot::{Field, Snapshot};
 use super::{Merged, Timings};
-use crate::api::VppToken;
+use crate::api::NamespacedName;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::graph::{Credential, Entity, ErrorKind, GraphClient, GraphError, NewToken, TokenPatch};
@@ -73,7 +72,7 @@ pub(crate) struct Change {
 /// Called after every list, and for tokens that were asked for after it.
 pub(crate) type OnChange = Box<dyn Fn(Change) + Send + Sync>;
 /// Called for a VppToken that a permit is reserved for.
-pub(crate) type OnReserved = Box<dyn Fn(&ObjectRef<VppToken>) + Send + Sync>;
+pub(crate) type OnReserved = Arc<dyn Fn(NamespacedName) + Send + Sync>;
 
 /// Whom a session notifies.
 pub(crate) struct Callbacks {
@@ -105,7 +104,7 @@ pub(crate) struct Session {
     clock: Clock,
     callbacks: Callbacks,
     limiters: Arc<WriteRateLimiters>,
-    limiter_key: (String, String, String),
+    app_key: AppKey,
     /// Another limiter is used now.
     limiter_changed: Notify,
     gets: Semaphore,
@@ -118,14 +117,14 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// A session that has not listed yet; [`Session::run`] runs it. Logs contain `name`. `limiter_key` names the app
+    /// A session that has not listed yet; [`Session::run`] runs it. Logs contain `name`. `app_key` names the app
     /// registration (Graph host, tenant, client) whose limiter is shared once its credentials were accepted.
     pub(crate) fn new(
         name: String,
         client: GraphClient,
         settings: SessionSettings,
         limiters: Arc<WriteRateLimiters>,
-        limiter_key: (String, String, String),
+        app_key: AppKey,
         clock: Clock,
         callbacks: Callbacks,
     ) -> Self {
@@ -149,7 +148,7 @@ impl Session {
             clock,
             callbacks,
             limiters,
-            limiter_key,
+            app_key,
             limiter_changed: Notify::new(),
             gets: Semaphore::new(MAX_CONCURRENT_GETS),
         }
@@ -281,8 +280,7 @@ impl Session {
         let settling = state.settings.timings.settling;
         let merged = Arc::make_mut(&mut state.snapshot).merge(began, self.clock.now(), entities, settling);
         // Its credentials were accepted.
-        let (graph, tenant_id, client_id) = &self.limiter_key;
-        let limiter = self.limiters.of(graph, tenant_id, client_id);
+        let limiter = self.limiters.of(&self.app_key);
         if !Arc::ptr_eq(&limiter, &state.limiter) {
             state.limiter = limiter;
             self.limiter_changed.notify_one();
@@ -545,7 +543,7 @@ mod tests {
 
     use super::super::write_queue::{Limits, Priority};
     use super::*;
-    use crate::api::GraphApi;
+    use crate::api::{Cloud, EntraTenant, GraphApi};
     use crate::clock::Random;
     use crate::graph::{AppRegistration, Endpoints, Received, Transport};
 
@@ -596,7 +594,7 @@ mod tests {
     }
 
     fn session(graph: &Graph) -> Session {
-        let callbacks = Callbacks { on_change: Box::new(|_| {}), on_reserved: Box::new(|_| {}) };
+        let callbacks = Callbacks { on_change: Box::new(|_| {}), on_reserved: Arc::new(|_| {}) };
         session_with(graph, Arc::default(), callbacks)
     }
 
@@ -627,8 +625,13 @@ mod tests {
         let credential = Credential::ClientSecret(SecretString::from("secret"));
         let client = GraphClient::new(app, credential, transport, Random::seeded(1), Arc::new(|_, _, _| {}));
         let settings = SessionSettings { poll_interval: Duration::from_secs(300), timings: Timings::default() };
+        let app_key = AppKey {
+            graph: "https://graph.example".into(),
+            tenant: EntraTenant::new(Cloud::Global, "tenant"),
+            client_id: "client".into(),
+        };
         let clock = Clock::system();
-        Session::new("test".into(), client, settings, limiters, Default::default(), clock, callbacks)
+        Session::new("test".into(), client, settings, limiters, app_key, clock, callbacks)
     }
 
     /// Sends so many syncs at once, and returns for how long nothing is sent after that.
@@ -637,7 +640,7 @@ mod tests {
         tokio::time::sleep(limiter.paused().unwrap_or_default()).await;
         let mut permits = Vec::new();
         for n in 0..times {
-            let object = ObjectRef::new("berlin");
+            let object = NamespacedName::new("devices", "berlin");
             permits.push(limiter.request(&n.to_string(), &object, Priority::Interactive).unwrap());
         }
         let sent = permits.into_iter().map(|permit| session.sync(permit, "a"));
@@ -750,7 +753,7 @@ mod tests {
     }
 
     fn permit(session: &Session) -> WritePermit {
-        session.limiter().request("uid", &ObjectRef::new("berlin"), Priority::Interactive).unwrap()
+        session.limiter().request("uid", &NamespacedName::new("devices", "berlin"), Priority::Interactive).unwrap()
     }
 
     /// When lists were asked for, in whole seconds since now, until so many have been.
@@ -809,7 +812,7 @@ mod tests {
     async fn sessions_of_one_app_registration_share_their_limiter_once_they_are_let_in() {
         let (graph, limiters) = (Graph::default(), Arc::new(WriteRateLimiters::default()));
         let one = || {
-            let callbacks = Callbacks { on_change: Box::new(|_| {}), on_reserved: Box::new(|_| {}) };
+            let callbacks = Callbacks { on_change: Box::new(|_| {}), on_reserved: Arc::new(|_| {}) };
             session_with(&graph, Arc::clone(&limiters), callbacks)
         };
         let (first, second) = (one(), one());
@@ -825,7 +828,7 @@ mod tests {
     async fn whoever_a_permit_is_reserved_for_is_called() {
         let (graph, called) = (Graph::default(), Arc::new(Mutex::new(Vec::new())));
         let calls = Arc::clone(&called);
-        let on_reserved = Box::new(move |object: &ObjectRef<VppToken>| calls.lock().unwrap().push(object.name.clone()));
+        let on_reserved = Arc::new(move |object: NamespacedName| calls.lock().unwrap().push(object.name));
         let limiters = Arc::new(WriteRateLimiters::new(Limits { at_a_time: 1, ..Limits::default() }));
         let session = session_with(&graph, limiters, Callbacks { on_change: Box::new(|_| {}), on_reserved });
         let session = Arc::new(session);
@@ -833,7 +836,12 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         // The limiter that came with the first list.
         let held = permit(&session);
-        assert!(session.limiter().request("other", &ObjectRef::new("munich"), Priority::Interactive).is_none());
+        assert!(
+            session
+                .limiter()
+                .request("other", &NamespacedName::new("devices", "munich"), Priority::Interactive)
+                .is_none()
+        );
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(called.lock().unwrap().is_empty());
         drop(held);

@@ -8,11 +8,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
 use super::turns::Turns;
-use crate::api::VppToken;
+use crate::api::NamespacedName;
 use crate::backoff::Backoff;
 
 /// How long a write counts.
@@ -68,7 +67,7 @@ type Place = (Instant, u64);
 
 #[derive(Clone, Debug)]
 struct Ticket {
-    object: ObjectRef<VppToken>,
+    object: NamespacedName,
     priority: Priority,
     place: Place,
     stage: Stage,
@@ -76,7 +75,7 @@ struct Ticket {
 
 impl Ticket {
     fn namespace(&self) -> &str {
-        self.object.namespace.as_deref().unwrap_or_default()
+        &self.object.namespace
     }
 }
 
@@ -137,7 +136,7 @@ impl WriteQueue {
     pub(crate) fn request(
         &mut self,
         uid: &str,
-        object: &ObjectRef<VppToken>,
+        object: &NamespacedName,
         priority: Priority,
         now: Instant,
     ) -> Option<Priority> {
@@ -234,7 +233,7 @@ impl WriteQueue {
     }
 
     /// Reserves the permits that are free. Returns the VppTokens that they are for.
-    pub(crate) fn reserve(&mut self, now: Instant) -> Vec<ObjectRef<VppToken>> {
+    pub(crate) fn reserve(&mut self, now: Instant) -> Vec<NamespacedName> {
         self.expire(now);
         let mut objects = Vec::new();
         if self.is_paused(now) {
@@ -403,8 +402,8 @@ mod tests {
     }
 
     /// Every third one lives in another namespace.
-    fn object(n: usize) -> ObjectRef<VppToken> {
-        ObjectRef::new(&n.to_string()).within(if n.is_multiple_of(3) { "other" } else { "devices" })
+    fn object(n: usize) -> NamespacedName {
+        NamespacedName::new(if n.is_multiple_of(3) { "other" } else { "devices" }, n.to_string())
     }
 
     impl World {

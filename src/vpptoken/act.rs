@@ -9,15 +9,15 @@ use kube::{Api, ResourceExt};
 use secrecy::SecretString;
 use serde_json::json;
 
-use super::claims::{CreateKey, tenant_name};
-use super::context::{Context, Error, namespace, uid};
+use super::claims::CreateKey;
+use super::context::{Context, Error, uid};
 use super::local_state::ReadFile;
 use super::observe::{VersionedFile, read_file};
 use super::observed::{FileFacts, FileProblem, Observed, StepKind, TenantState, TryStart, UnsentIntent};
 use super::outcome::Outcome;
 use super::plan::{self, EventNote, Step, Wanted, Write};
 use super::references::References;
-use crate::api::{FINALIZER, PendingCreate, Uploaded, VppToken};
+use crate::api::{FINALIZER, NamespacedName, PendingCreate, Uploaded, VppToken};
 use crate::graph::{GraphError, NewToken, TokenPatch, TokenSettings};
 use crate::tenant::{Field, IntentPermit, Session, Tenant, WritePermit};
 use crate::token_file::TokenFile;
@@ -143,7 +143,7 @@ impl<'a> Actor<'a> {
     async fn act(&self, step: &Step, permit: Option<Permit>) -> Result<StepResult, Error> {
         match step {
             Step::RecordIntent(pending) => match permit {
-                Some(Permit::Intent(permit)) => self.record_intent(permit, pending),
+                Some(Permit::Intent(permit)) => Ok(self.record_intent(permit, pending)),
                 Some(Permit::Write(_)) | None => Ok(StepResult::default()),
             },
             Step::Write(write) => match permit {
@@ -202,23 +202,20 @@ impl<'a> Actor<'a> {
     }
 
     /// The intent is remembered as unsent before the status is written: that write may take effect without an answer.
-    fn record_intent(&self, permit: Option<IntentPermit>, pending: &PendingCreate) -> Result<StepResult, Error> {
-        let tenant = &self.tenant.identity;
-        if !self.lock_create(pending, permit)? {
-            return Ok(StepResult::default());
+    fn record_intent(&self, permit: Option<IntentPermit>, pending: &PendingCreate) -> StepResult {
+        if !self.lock_create(pending, permit) {
+            return StepResult::default();
         }
         remember_intent(self.context, self.uid, pending);
-        Ok(StepResult {
-            outcome: Some(Outcome::IntentRecorded(pending.clone(), tenant.clone())),
-            ..StepResult::default()
-        })
+        let outcome = Outcome::IntentRecorded(pending.clone(), self.tenant.identity.clone());
+        StepResult { outcome: Some(outcome), ..StepResult::default() }
     }
 
-    fn lock_create(&self, pending: &PendingCreate, permit: Option<IntentPermit>) -> Result<bool, Error> {
-        let who = (namespace(self.object)?.to_owned(), self.object.name_any());
-        let tenant = tenant_name(&self.tenant.identity);
+    fn lock_create(&self, pending: &PendingCreate, permit: Option<IntentPermit>) -> bool {
+        let who = NamespacedName::of(self.object);
+        let tenant = self.tenant.identity.entra_tenant();
         let keys = CreateKey::of_pending(pending);
-        Ok(self.context.local_state.lock_create(&tenant, &keys, self.uid, &who, self.context.clock.now(), permit))
+        self.context.local_state.lock_create(&tenant, &keys, self.uid, &who, self.context.clock.now(), permit)
     }
 
     /// The token belongs to this object from now on, unless another object has taken it meanwhile.
@@ -229,7 +226,7 @@ impl<'a> Actor<'a> {
         upload_request: Option<String>,
         event: Option<EventNote>,
     ) -> StepResult {
-        if !self.context.local_state.claim(&tenant_name(&self.tenant.identity), id, self.uid) {
+        if !self.context.local_state.claim(&self.tenant.identity.entra_tenant(), id, self.uid) {
             return StepResult::default();
         }
         unlock_create(self.context, self.uid);
@@ -245,7 +242,7 @@ impl<'a> Actor<'a> {
         let token = NewToken { token: self.to_send(file), sensitive: file.sensitive(), settings: new.settings.clone() };
         let pending = &new.pending;
         // A lock that has expired is taken again, unless another object has it.
-        if !self.lock_create(pending, None)? || !self.context.local_state.set_create_in_flight(self.uid, true) {
+        if !self.lock_create(pending, None) || !self.context.local_state.set_create_in_flight(self.uid, true) {
             // The object was deleted meanwhile, or another object has the lock: the next reconcile sees that.
             return Ok(StepResult::default());
         }

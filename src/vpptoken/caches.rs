@@ -9,7 +9,7 @@ use kube::api::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 
-use crate::api::VppToken;
+use crate::api::{NamespacedName, VppToken};
 
 /// The VppTokens of one watched namespace, or of all.
 #[derive(Clone)]
@@ -114,7 +114,7 @@ impl SecretVersions {
     }
 
     /// Replaces all of them, and returns namespace and name of those that were added, changed or deleted.
-    pub(crate) fn replace(&self, now: VersionsByNamespace) -> BTreeSet<(String, String)> {
+    pub(crate) fn replace(&self, now: VersionsByNamespace) -> BTreeSet<NamespacedName> {
         let mut versions = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let mut differing = BTreeSet::new();
         for (one, other) in [(&*versions, &now), (&now, &*versions)] {
@@ -122,7 +122,7 @@ impl SecretVersions {
                 let other = other.get(namespace);
                 let is_new = |name: &String, version| other.and_then(|other| other.get(name)) != Some(version);
                 let new = of_namespace.iter().filter(|(name, version)| is_new(name, version));
-                differing.extend(new.map(|(name, _)| (namespace.clone(), name.clone())));
+                differing.extend(new.map(|(name, _)| NamespacedName::new(namespace, name)));
             }
         }
         *versions = now;

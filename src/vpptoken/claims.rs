@@ -8,16 +8,8 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use rpds::RedBlackTreeMapSync;
 
-use crate::api::{PendingCreate, VppToken, VppTokenTenant};
+use crate::api::{AppleId, EntraTenant, PendingCreate, VppToken};
 use crate::tenant::TenantKey;
-
-/// A tenant, apart from how it is reached: cloud and tenant id, however many tenant objects stand for it.
-pub(crate) type TenantName = String;
-
-/// A tenant's name in claims and locks.
-pub(crate) fn tenant_name(identity: &VppTokenTenant) -> TenantName {
-    format!("{:?}/{}", identity.cloud, identity.tenant_id.to_lowercase())
-}
 
 /// A VppToken. Of two that have one token, the lesser takes precedence: the elder, then the one with the lower UID. The order
 /// of the first two fields says so.
@@ -203,7 +195,7 @@ impl OthersClaims {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum CreateKey {
     /// The Apple ID.
-    AppleId(String),
+    AppleId(AppleId),
     /// The file, as far as Graph shows it: its organization, and the second in which it expires.
     File(String, i64),
 }
@@ -211,7 +203,7 @@ pub(crate) enum CreateKey {
 impl CreateKey {
     /// An Apple ID, however it is written.
     pub(crate) fn of_apple_id(apple_id: &str) -> Self {
-        Self::AppleId(apple_id.trim().to_lowercase())
+        Self::AppleId(AppleId::new(apple_id))
     }
 
     /// What a file names, however it is written.
@@ -242,14 +234,14 @@ struct IndexEntry {
     /// The resource version that showed it.
     version: Option<u64>,
     /// By its status: the token, and the file that was uploaded to it.
-    shown: Option<(TenantName, String, Option<String>)>,
+    shown: Option<(EntraTenant, String, Option<String>)>,
     intent: Option<Intent>,
     /// What this process has claimed for it. The token that its status has is among them: a list that is late may not show it.
-    claimed: BTreeSet<(TenantName, String)>,
+    claimed: BTreeSet<(EntraTenant, String)>,
 }
 
 impl IndexEntry {
-    fn tokens(&self) -> BTreeSet<(&TenantName, &String)> {
+    fn tokens(&self) -> BTreeSet<(&EntraTenant, &String)> {
         let shown = self.shown.iter().map(|(tenant, id, _)| (tenant, id));
         shown.chain(self.claimed.iter().map(|(tenant, id)| (tenant, id))).collect()
     }
@@ -263,7 +255,7 @@ pub(super) fn version(object: &VppToken) -> Option<u64> {
 /// What all VppTokens have, as their watches show it, and as this process knows before they do.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
-    tenants: HashMap<TenantName, Claims>,
+    tenants: HashMap<EntraTenant, Claims>,
     intents: HashMap<CreateKey, BTreeSet<String>>,
     objects: BTreeMap<String, IndexEntry>,
 }
@@ -276,7 +268,7 @@ impl Index {
         let status = object.status.as_ref();
         let shown = status.and_then(|status| {
             let sha256 = status.uploaded.as_ref().map(|uploaded| uploaded.sha256.clone());
-            Some((tenant_name(status.tenant.as_ref()?), status.token_id.clone()?, sha256))
+            Some((status.tenant.as_ref()?.entra_tenant(), status.token_id.clone()?, sha256))
         });
         let intent = status.and_then(|status| status.pending_create.as_ref()).map(|pending| {
             let keys = CreateKey::of_pending(pending);
@@ -302,14 +294,14 @@ impl Index {
     }
 
     /// Claims a token for a VppToken that is known. False when another one has it.
-    pub(crate) fn claim(&mut self, uid: &str, tenant: &str, id: &str) -> bool {
+    pub(crate) fn claim(&mut self, uid: &str, tenant: &EntraTenant, id: &str) -> bool {
         let holders = self.tenants.get(tenant).and_then(|claims| claims.holders.get(id));
         let has_another = holders.is_some_and(|holders| holders.iter().any(|holder| holder.uid != uid));
         if has_another || !self.objects.contains_key(uid) {
             return false;
         }
         self.change(uid, |known| {
-            known.claimed.insert((tenant.to_owned(), id.to_owned()));
+            known.claimed.insert((tenant.clone(), id.to_owned()));
         });
         true
     }
@@ -335,12 +327,12 @@ impl Index {
     }
 
     /// The claims in a tenant.
-    pub(crate) fn claims(&self, tenant: &str) -> Claims {
+    pub(crate) fn claims(&self, tenant: &EntraTenant) -> Claims {
         self.tenants.get(tenant).cloned().unwrap_or_default()
     }
 
     /// The claims in a tenant of all VppTokens but one.
-    pub(crate) fn others_claims(&self, tenant: &str, uid: &str, namespace: &str) -> OthersClaims {
+    pub(crate) fn others_claims(&self, tenant: &EntraTenant, uid: &str, namespace: &str) -> OthersClaims {
         OthersClaims { all: self.claims(tenant), ..OthersClaims::none(uid, namespace) }
     }
 
@@ -392,7 +384,7 @@ impl Index {
         }
     }
 
-    fn of_tenant(&mut self, tenant: &str, change: impl FnOnce(&mut Claims)) {
+    fn of_tenant(&mut self, tenant: &EntraTenant, change: impl FnOnce(&mut Claims)) {
         let claims = self.tenants.entry(tenant.to_owned()).or_default();
         change(claims);
         if claims.is_empty() {
@@ -408,7 +400,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{Cloud, GraphApi, Uploaded, VppTokenStatus};
+    use crate::api::{Cloud, GraphApi, Uploaded, VppTokenStatus, VppTokenTenant};
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -453,7 +445,7 @@ mod tests {
     }
 
     fn others_of(index: &Index, uid: &str) -> OthersClaims {
-        index.others_claims(&tenant_name(&tenant("8d3f")), uid, "devices")
+        index.others_claims(&tenant("8d3f").entra_tenant(), uid, "devices")
     }
 
     #[test]
@@ -472,7 +464,10 @@ mod tests {
         assert_eq!((others.token_with_file("digest-1"), others.ids().count()), (Some("t0"), 2));
         let others = others_of(&index, "d");
         assert_eq!((others.contains("t0"), others.token_with_file("digest-1")), (false, Some("t1")), "its own");
-        assert!(!index.others_claims("Global/other", "a", "devices").contains("t1"), "in another tenant");
+        assert!(
+            !index.others_claims(&tenant("other").entra_tenant(), "a", "devices").contains("t1"),
+            "in another tenant"
+        );
     }
 
     #[test]
@@ -560,7 +555,7 @@ mod tests {
         #[test]
         fn the_index_is_what_a_scan_of_all_objects_would_find(events in proptest::collection::vec(event(), 1..40)) {
             const UIDS: [&str; 3] = ["b", "c", "d"];
-            let name = tenant_name(&tenant("8d3f"));
+            let name = tenant("8d3f").entra_tenant();
             let mut index = Index::default();
             // None of those that are not there.
             let mut objects: [Option<Has>; 3] = Default::default();

@@ -7,11 +7,10 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::Semaphore;
 
 use super::caches::Caches;
-use super::creates::Name;
 use super::events::Events;
 use super::local_state::LocalState;
 use super::shared_reads::SharedReads;
-use crate::api::VppToken;
+use crate::api::{NamespacedName, VppToken};
 use crate::clock::{Clock, Random};
 use crate::tenant::{Access, TenantRegistry, Timings};
 
@@ -36,8 +35,8 @@ impl From<kube::Error> for Error {
     }
 }
 
-/// Triggers a reconcile of the VppToken with a namespace and a name.
-pub(crate) type Trigger = Arc<dyn Fn(&str, &str) + Send + Sync>;
+/// Triggers the reconcile of a VppToken.
+pub(crate) type Trigger = Arc<dyn Fn(NamespacedName) + Send + Sync>;
 
 /// Reads of what decides whether VppTokens may use a ClusterGraphTenant. Many reconciles ask for the same one.
 #[derive(Debug, Default)]
@@ -85,10 +84,8 @@ impl Context {
     }
 
     /// Triggers the reconciles of several VppTokens.
-    pub(crate) fn trigger_all(&self, names: impl IntoIterator<Item = Name>) {
-        for (namespace, name) in names {
-            (self.trigger)(&namespace, &name);
-        }
+    pub(crate) fn trigger_all(&self, names: impl IntoIterator<Item = NamespacedName>) {
+        names.into_iter().for_each(&*self.trigger);
     }
 
     /// The VppTokens of an object's namespace.

@@ -6,13 +6,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::claims::{CreateKey, TenantName};
+use super::claims::CreateKey;
+use crate::api::{EntraTenant, NamespacedName};
 use crate::tenant::IntentPermit;
 
-/// Namespace and name of a VppToken.
-pub(crate) type Name = (String, String);
-
-type LockName = (TenantName, CreateKey);
+type LockName = (EntraTenant, CreateKey);
 
 #[derive(Clone, Debug)]
 struct Create {
@@ -29,7 +27,7 @@ struct Create {
 #[derive(Clone, Debug)]
 struct Lock {
     holder: String,
-    waiting: BTreeSet<Name>,
+    waiting: BTreeSet<NamespacedName>,
 }
 
 /// The creates of all VppTokens, by their UIDs.
@@ -42,10 +40,16 @@ pub(crate) struct Creates {
 
 impl Creates {
     /// Whether another object has a lock that a create needs; `who` is then triggered when it is released.
-    pub(crate) fn is_locked_by_other(&mut self, tenant: &str, keys: &[CreateKey], uid: &str, who: &Name) -> bool {
+    pub(crate) fn is_locked_by_other(
+        &mut self,
+        tenant: &EntraTenant,
+        keys: &[CreateKey],
+        uid: &str,
+        who: &NamespacedName,
+    ) -> bool {
         let mut is_locked = false;
         for key in keys {
-            let lock = self.locks.get_mut(&(tenant.to_owned(), key.clone()));
+            let lock = self.locks.get_mut(&(tenant.clone(), key.clone()));
             if let Some(lock) = lock.filter(|lock| lock.holder != uid) {
                 lock.waiting.insert(who.clone());
                 is_locked = true;
@@ -58,10 +62,10 @@ impl Creates {
     /// when it is released. The permit is kept until the create has ended.
     pub(crate) fn lock(
         &mut self,
-        tenant: &str,
+        tenant: &EntraTenant,
         keys: &[CreateKey],
         uid: &str,
-        who: &Name,
+        who: &NamespacedName,
         now: Timestamp,
         permit: Option<IntentPermit>,
     ) -> bool {
@@ -74,7 +78,7 @@ impl Creates {
             Create { locks, taken: now, is_sending: false, was_sent: false, intent_permit }
         });
         for key in keys {
-            let name = (tenant.to_owned(), key.clone());
+            let name = (tenant.clone(), key.clone());
             let lock = || Lock { holder: uid.to_owned(), waiting: BTreeSet::new() };
             self.locks.entry(name.clone()).or_insert_with(lock);
             create.locks.insert(name);
@@ -96,7 +100,7 @@ impl Creates {
     }
 
     /// Releases the locks of an object, unless its create is in flight. Returns who waited for them.
-    pub(crate) fn unlock(&mut self, uid: &str) -> Vec<Name> {
+    pub(crate) fn unlock(&mut self, uid: &str) -> Vec<NamespacedName> {
         let Some(create) = self.by_uid.get(uid).filter(|create| !create.is_sending) else { return Vec::new() };
         let (locks, taken) = (create.locks.clone(), create.taken);
         self.by_uid.remove(uid);
@@ -105,14 +109,14 @@ impl Creates {
     }
 
     /// Releases the locks that were taken before a time. Returns who waited for them.
-    pub(crate) fn unlock_before(&mut self, time: Timestamp) -> Vec<Name> {
+    pub(crate) fn unlock_before(&mut self, time: Timestamp) -> Vec<NamespacedName> {
         let old = self.by_age.iter().take_while(|(taken, _)| *taken < time).map(|(_, uid)| uid.clone());
         old.collect::<Vec<_>>().iter().flat_map(|uid| self.unlock(uid)).collect()
     }
 
     /// An object was deleted. Its locks are released, unless they must last until the outcome of its create is known. Returns
     /// who waited for them.
-    pub(crate) fn forget(&mut self, uid: &str) -> Vec<Name> {
+    pub(crate) fn forget(&mut self, uid: &str) -> Vec<NamespacedName> {
         match self.by_uid.get(uid) {
             Some(create) if !create.was_sent => self.unlock(uid),
             _ => Vec::new(),
@@ -124,8 +128,6 @@ impl Creates {
 mod tests {
     use std::sync::Arc;
 
-    use kube::runtime::reflector::ObjectRef;
-
     use super::*;
     use crate::tenant::{Limits, WriteRateLimiter};
 
@@ -133,13 +135,14 @@ mod tests {
     fn the_permit_of_an_intent_is_kept_until_its_create_has_ended() {
         let limits = Limits { writes: 1, ..Limits::default() };
         let limiter = Arc::new(WriteRateLimiter::new(limits));
-        let request = |uid: &str| limiter.request_intent(uid, &ObjectRef::new(uid));
+        let request = |uid: &str| limiter.request_intent(uid, &NamespacedName::new("devices", uid));
         let (mut creates, keys) = (Creates::default(), [CreateKey::of_apple_id("vpp@contoso.example")]);
-        let who = ("devices".to_owned(), "berlin".to_owned());
+        let tenant = EntraTenant::new(crate::api::Cloud::Global, "t");
+        let who = NamespacedName::new("devices", "berlin");
         assert!(!creates.has_permit("a"));
-        assert!(creates.lock("t", &keys, "a", &who, Timestamp::UNIX_EPOCH, request("a")));
+        assert!(creates.lock(&tenant, &keys, "a", &who, Timestamp::UNIX_EPOCH, request("a")));
         assert!(creates.has_permit("a") && !creates.has_permit("b"));
-        assert!(creates.lock("t", &keys, "a", &who, Timestamp::UNIX_EPOCH, None), "the intent was not recorded");
+        assert!(creates.lock(&tenant, &keys, "a", &who, Timestamp::UNIX_EPOCH, None), "the intent was not recorded");
         assert!(creates.has_permit("a"));
         assert!(request("b").is_none());
         creates.unlock("a");

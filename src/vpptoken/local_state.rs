@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 use super::claims::{Claims, CreateKey, Index, OthersClaims, version};
-use super::creates::{Creates, Name};
+use super::creates::Creates;
 use super::observed::{Attempts, FileFacts, FileProblem, Inputs};
 use super::outcome::Outcome;
 use super::plan::{Plan, Reported};
 use super::references::References;
 use crate::api::status_patch::Status;
-use crate::api::{TokenEncoding, VppToken, VppTokenStatus};
+use crate::api::{EntraTenant, NamespacedName, TokenEncoding, VppToken, VppTokenStatus};
 use crate::tenant::{IntentPermit, TenantKey, WriteRateLimiter};
 
 /// The file of one version of a Secret, read once.
@@ -163,7 +163,7 @@ impl LocalState {
 
     /// The objects that news of a tenant concerns: those that have one of these tokens, that may get one, or that wait for a
     /// list.
-    pub(crate) fn concerned_by(&self, tenant: &TenantKey, ids: &BTreeSet<String>) -> BTreeSet<Name> {
+    pub(crate) fn concerned_by(&self, tenant: &TenantKey, ids: &BTreeSet<String>) -> BTreeSet<NamespacedName> {
         let state = self.state();
         let awaits_list = |uid: &str| state.objects.get(uid).is_some_and(|object| object.awaits_list);
         let awaiting = state.references.of_tenant(tenant).filter(|(uid, _)| awaits_list(uid)).map(|(_, name)| name);
@@ -171,15 +171,15 @@ impl LocalState {
     }
 
     /// The claims in a tenant.
-    pub(crate) fn claims(&self, tenant: &str) -> Claims {
+    pub(crate) fn claims(&self, tenant: &EntraTenant) -> Claims {
         self.state().index.claims(tenant)
     }
 
     /// What one object sees of the others of its tenant. If one of them has a lock to create that it needs, it is triggered when
     /// that is released. All at one moment: a create that ends is either still seen, or its token is.
-    pub(crate) fn others_of(&self, tenant: &str, own: &Own<'_>, decided: Timestamp) -> OthersSeen {
+    pub(crate) fn others_of(&self, tenant: &EntraTenant, own: &Own<'_>, decided: Timestamp) -> OthersSeen {
         let mut state = self.state();
-        let who = (own.namespace.to_owned(), own.name.clone());
+        let who = NamespacedName::new(own.namespace, &own.name);
         OthersSeen {
             is_create_locked: state.creates.is_locked_by_other(tenant, &own.keys, own.uid, &who),
             intents: state.index.tenants_of_intents(&own.keys, own.uid, decided),
@@ -224,7 +224,7 @@ impl LocalState {
     }
 
     /// Claims a token for an object. False when another object has it, or when the object was deleted.
-    pub(crate) fn claim(&self, tenant: &str, id: &str, uid: &str) -> bool {
+    pub(crate) fn claim(&self, tenant: &EntraTenant, id: &str, uid: &str) -> bool {
         let mut state = self.state();
         state.objects.contains_key(uid) && state.index.claim(uid, tenant, id)
     }
@@ -237,10 +237,10 @@ impl LocalState {
     /// Takes the locks to create in a tenant: see [`Creates::lock`]. Never for an object that was deleted.
     pub(crate) fn lock_create(
         &self,
-        tenant: &str,
+        tenant: &EntraTenant,
         keys: &[CreateKey],
         uid: &str,
-        who: &Name,
+        who: &NamespacedName,
         now: Timestamp,
         permit: Option<IntentPermit>,
     ) -> bool {
@@ -255,19 +255,19 @@ impl LocalState {
     }
 
     /// Releases the locks of an object, unless its create is in flight. Returns who waited for them.
-    pub(crate) fn unlock_create(&self, uid: &str) -> Vec<Name> {
+    pub(crate) fn unlock_create(&self, uid: &str) -> Vec<NamespacedName> {
         self.state().creates.unlock(uid)
     }
 
     /// Releases the locks that were taken before a time: a create of unknown outcome must not block others for ever.
     /// `knownIds` and the claims distinguish its result from other tokens. Returns who waited.
-    pub(crate) fn unlock_creates_before(&self, time: Timestamp) -> Vec<Name> {
+    pub(crate) fn unlock_creates_before(&self, time: Timestamp) -> Vec<NamespacedName> {
         self.state().creates.unlock_before(time)
     }
 
     /// Forgets an object that was deleted, and releases its locks, unless they must last until the outcome of its
     /// create is known. Returns who waited for them.
-    pub(crate) fn forget(&self, uid: &str) -> Vec<Name> {
+    pub(crate) fn forget(&self, uid: &str) -> Vec<NamespacedName> {
         let mut state = self.state();
         state.objects.remove(uid);
         state.index.forget(uid);
@@ -280,7 +280,7 @@ impl LocalState {
 
     /// Of the namespaces for which a function returns true, forgets all objects but these. Returns who waited for the locks of
     /// the others.
-    pub(crate) fn keep_only(&self, uids: &BTreeSet<String>, is_in: impl Fn(&str) -> bool) -> Vec<Name> {
+    pub(crate) fn keep_only(&self, uids: &BTreeSet<String>, is_in: impl Fn(&str) -> bool) -> Vec<NamespacedName> {
         let known = self.state().index.uids_in(is_in);
         known.iter().filter(|uid| !uids.contains(*uid)).flat_map(|uid| self.forget(uid)).collect()
     }
@@ -293,9 +293,14 @@ impl LocalState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Cloud;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    fn tenant(id: &str) -> EntraTenant {
+        EntraTenant::new(Cloud::Global, id)
     }
 
     fn local_state() -> LocalState {
@@ -316,7 +321,7 @@ mod tests {
 
     fn is_locked_by_other(local_state: &LocalState, keys: &[CreateKey], uid: &str) -> bool {
         let own = Own { namespace: "ns", name: uid.into(), uid, keys: keys.to_vec() };
-        local_state.others_of("t", &own, Timestamp::MIN).is_create_locked
+        local_state.others_of(&tenant("t"), &own, Timestamp::MIN).is_create_locked
     }
 
     #[test]
@@ -355,48 +360,95 @@ mod tests {
     #[test]
     fn a_list_of_one_namespace_forgets_nothing_of_another() {
         let local_state = local_state();
-        assert!(local_state.claim("t", "id", "c") && local_state.claim("t", "id-b", "b"));
+        assert!(local_state.claim(&tenant("t"), "id", "c") && local_state.claim(&tenant("t"), "id-b", "b"));
         let listed = BTreeSet::from(["a".to_owned()]);
         local_state.keep_only(&listed, |namespace| namespace == "ns");
-        assert!(local_state.claims("t").contains("id"));
-        assert!(!local_state.claims("t").contains("id-b"), "it is not listed");
-        assert!(!local_state.claim("t", "id-b", "b"));
+        assert!(local_state.claims(&tenant("t")).contains("id"));
+        assert!(!local_state.claims(&tenant("t")).contains("id-b"), "it is not listed");
+        assert!(!local_state.claim(&tenant("t"), "id-b", "b"));
     }
 
     #[test]
     fn a_lock_lasts_until_the_answer_though_its_object_is_deleted() {
         let local_state = local_state();
-        let who = |name: &str| ("ns".to_owned(), name.to_owned());
+        let who = |name: &str| NamespacedName::new("ns", name);
         assert!(
-            local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "a", &who("a"), at(0), None)
-                && local_state.set_create_in_flight("a", true)
+            local_state.lock_create(
+                &tenant("t"),
+                &[CreateKey::of_apple_id("a@b.example")],
+                "a",
+                &who("a"),
+                at(0),
+                None
+            ) && local_state.set_create_in_flight("a", true)
         );
         assert!(local_state.forget("a").is_empty());
-        assert!(!local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(0), None));
+        assert!(!local_state.lock_create(
+            &tenant("t"),
+            &[CreateKey::of_apple_id("a@b.example")],
+            "b",
+            &who("b"),
+            at(0),
+            None
+        ));
         assert!(!local_state.set_create_in_flight("a", false));
         assert_eq!(local_state.unlock_create("a"), [who("b")]);
-        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(0), None));
+        assert!(local_state.lock_create(
+            &tenant("t"),
+            &[CreateKey::of_apple_id("a@b.example")],
+            "b",
+            &who("b"),
+            at(0),
+            None
+        ));
     }
 
     #[test]
     fn a_lock_whose_create_got_no_answer_outlasts_its_object_for_a_while() {
         let local_state = local_state();
-        let who = |name: &str| ("ns".to_owned(), name.to_owned());
+        let who = |name: &str| NamespacedName::new("ns", name);
         assert!(
-            local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "a", &who("a"), at(0), None)
-                && local_state.set_create_in_flight("a", true)
+            local_state.lock_create(
+                &tenant("t"),
+                &[CreateKey::of_apple_id("a@b.example")],
+                "a",
+                &who("a"),
+                at(0),
+                None
+            ) && local_state.set_create_in_flight("a", true)
         );
         assert!(local_state.set_create_in_flight("a", false));
         assert!(local_state.forget("a").is_empty());
         assert!(
-            !local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(1), None),
+            !local_state.lock_create(
+                &tenant("t"),
+                &[CreateKey::of_apple_id("a@b.example")],
+                "b",
+                &who("b"),
+                at(1),
+                None
+            ),
             "there may be a token"
         );
         assert_eq!(local_state.unlock_creates_before(at(100)), [who("b")]);
-        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(101), None));
+        assert!(local_state.lock_create(
+            &tenant("t"),
+            &[CreateKey::of_apple_id("a@b.example")],
+            "b",
+            &who("b"),
+            at(101),
+            None
+        ));
         assert!(local_state.forget("b").is_empty());
         assert!(
-            local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "c", &who("c"), at(102), None),
+            local_state.lock_create(
+                &tenant("t"),
+                &[CreateKey::of_apple_id("a@b.example")],
+                "c",
+                &who("c"),
+                at(102),
+                None
+            ),
             "nothing was sent"
         );
     }
@@ -404,43 +456,77 @@ mod tests {
     #[test]
     fn a_lock_that_nobody_releases_expires_but_not_while_its_create_is_in_flight() {
         let local_state = local_state();
-        let who = |name: &str| ("ns".to_owned(), name.to_owned());
+        let who = |name: &str| NamespacedName::new("ns", name);
         assert!(
-            local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "a", &who("a"), at(0), None)
-                && local_state.set_create_in_flight("a", true)
+            local_state.lock_create(
+                &tenant("t"),
+                &[CreateKey::of_apple_id("a@b.example")],
+                "a",
+                &who("a"),
+                at(0),
+                None
+            ) && local_state.set_create_in_flight("a", true)
         );
-        assert!(!local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(1), None));
+        assert!(!local_state.lock_create(
+            &tenant("t"),
+            &[CreateKey::of_apple_id("a@b.example")],
+            "b",
+            &who("b"),
+            at(1),
+            None
+        ));
         assert!(local_state.unlock_creates_before(at(100)).is_empty(), "it is in flight");
         assert!(local_state.set_create_in_flight("a", false));
         assert!(local_state.unlock_creates_before(at(0)).is_empty(), "it is young");
         assert_eq!(local_state.unlock_creates_before(at(100)), [who("b")]);
-        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(101), None));
+        assert!(local_state.lock_create(
+            &tenant("t"),
+            &[CreateKey::of_apple_id("a@b.example")],
+            "b",
+            &who("b"),
+            at(101),
+            None
+        ));
     }
 
     #[test]
     fn a_token_has_one_claimant() {
         let local_state = local_state();
         assert!(
-            local_state.claim("t", "id", "a")
-                && local_state.claim("t", "id", "a")
-                && !local_state.claim("t", "id", "b")
+            local_state.claim(&tenant("t"), "id", "a")
+                && local_state.claim(&tenant("t"), "id", "a")
+                && !local_state.claim(&tenant("t"), "id", "b")
         );
-        assert!(local_state.claim("other", "id", "b"));
-        assert!(local_state.claims("t").contains("id"));
+        assert!(local_state.claim(&tenant("other"), "id", "b"));
+        assert!(local_state.claims(&tenant("t")).contains("id"));
         local_state.forget("a");
-        assert!(!local_state.claim("t", "id", "a"), "it was deleted");
-        assert!(local_state.claim("t", "id", "b"));
+        assert!(!local_state.claim(&tenant("t"), "id", "a"), "it was deleted");
+        assert!(local_state.claim(&tenant("t"), "id", "b"));
     }
 
     #[test]
     fn creates_with_one_apple_id_go_one_after_the_other() {
         let local_state = local_state();
-        let who = |name: &str| ("ns".to_owned(), name.to_owned());
-        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("A@b.example")], "a", &who("a"), at(0), None));
-        assert!(!local_state.lock_create("t", &[CreateKey::of_apple_id("a@B.example")], "b", &who("b"), at(0), None));
+        let who = |name: &str| NamespacedName::new("ns", name);
+        assert!(local_state.lock_create(
+            &tenant("t"),
+            &[CreateKey::of_apple_id("A@b.example")],
+            "a",
+            &who("a"),
+            at(0),
+            None
+        ));
+        assert!(!local_state.lock_create(
+            &tenant("t"),
+            &[CreateKey::of_apple_id("a@B.example")],
+            "b",
+            &who("b"),
+            at(0),
+            None
+        ));
         assert!(is_locked_by_other(&local_state, &[CreateKey::of_apple_id("a@b.example")], "c"));
         assert!(local_state.lock_create(
-            "t",
+            &tenant("t"),
             &[CreateKey::of_apple_id("other@b.example")],
             "b",
             &who("b"),
@@ -448,17 +534,25 @@ mod tests {
             None
         ));
         assert_eq!(local_state.unlock_create("a"), [who("b"), who("c")]);
-        assert!(local_state.lock_create("t", &[CreateKey::of_apple_id("a@b.example")], "b", &who("b"), at(0), None));
+        assert!(local_state.lock_create(
+            &tenant("t"),
+            &[CreateKey::of_apple_id("a@b.example")],
+            "b",
+            &who("b"),
+            at(0),
+            None
+        ));
     }
 
     #[test]
     fn creates_of_one_file_go_one_after_the_other_whatever_their_apple_ids() {
         let local_state = local_state();
-        let who = |name: &str| ("ns".to_owned(), name.to_owned());
+        let who = |name: &str| NamespacedName::new("ns", name);
         let keys = |apple_id: &str, organization: &str, second: i64| {
             [CreateKey::of_apple_id(apple_id), CreateKey::of_file(organization, at(second))]
         };
-        let lock = |uid: &str, keys: &[CreateKey]| local_state.lock_create("t", keys, uid, &who(uid), at(0), None);
+        let lock =
+            |uid: &str, keys: &[CreateKey]| local_state.lock_create(&tenant("t"), keys, uid, &who(uid), at(0), None);
         assert!(lock("a", &keys("a@b.example", "Contoso", 5)));
         assert!(lock("a", &keys("a@b.example", "Contoso", 5)), "it has them already");
         assert!(!lock("b", &keys("b@b.example", " CONTOSO", 5)));

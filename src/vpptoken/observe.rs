@@ -12,7 +12,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, CustomResourceExt, ResourceExt};
 
 use super::caches::secret_version;
-use super::claims::{CreateKey, tenant_name};
+use super::claims::CreateKey;
 use super::context::{Context, Error, namespace, uid};
 use super::local_state::{ObjectState, Own, ReadFile};
 use super::observed::{
@@ -212,7 +212,7 @@ fn namespace_of(context: &Context, object: &VppToken) -> Result<Option<Arc<Parti
 
 /// The other VppTokens of this tenant: their statuses, and what this process knows before these show it.
 fn others(context: &Context, object: &VppToken, tenant: &Tenant, file: Option<&FileFacts>) -> Result<Others, Error> {
-    let name = tenant_name(&tenant.identity);
+    let entra_tenant = tenant.identity.entra_tenant();
     let overdue = context.clock.now().checked_sub(context.timings.unknown_outcome).unwrap_or(Timestamp::MIN);
     // Another process may have sent a create long after its intent, and until it ended, just before this one began.
     let is_new = tenant.session.as_ref().is_ok_and(|session| session.opened() > overdue) || tenant.session.is_err();
@@ -222,13 +222,13 @@ fn others(context: &Context, object: &VppToken, tenant: &Tenant, file: Option<&F
     let unread = context.caches.has_unread_namespace();
     let keys = create_keys(object, file);
     let own = Own { namespace: namespace(object)?, name: object.name_any(), uid: uid(object)?, keys };
-    let seen = context.local_state.others_of(&name, &own, decided);
+    let seen = context.local_state.others_of(&entra_tenant, &own, decided);
     // Neither of two intents goes first, because each object may have recorded its own before it saw the other's, as in two
     // processes: each object that sees the other's intent abandons its own. What became of intents recorded until `decided`
     // is known: `knownIds` and the claims show their results.
     let leads_here = |key: &TenantKey| {
         let tenant = context.registry.find(key).found();
-        tenant.is_some_and(|tenant| tenant_name(&tenant.identity) == name)
+        tenant.is_some_and(|tenant| tenant.identity.entra_tenant() == entra_tenant)
     };
     let creating = seen.is_create_locked || seen.intents.iter().any(leads_here);
     Ok(Others { claims: seen.claims, creating, unread })

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::ObjectRef;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::act::{self, Permit, StepResult};
@@ -13,7 +12,7 @@ use super::observe::{self, LiveReads};
 use super::observed::Observed;
 use super::plan::{self, PermitKind, Plan, Step};
 use super::report;
-use crate::api::VppToken;
+use crate::api::{NamespacedName, VppToken};
 use crate::tenant::Session;
 
 /// A decision, and what it was made on.
@@ -94,15 +93,15 @@ fn request_permit(context: &Context, Decision { object, plan, .. }: &Decision) -
     let limiter = session(context, object).map(|session| session.limiter());
     let is_known = context.local_state.set_limiter(uid, limiter.as_ref());
     let Some(limiter) = limiter.filter(|_| is_known) else { return Requested::Nothing };
-    let reference = ObjectRef::from_obj(object);
+    let name = NamespacedName::of(object);
     let permit = match plan.step.as_ref().and_then(Step::needed_permit) {
         None => {
             limiter.record_unwanted(uid);
             return Requested::Nothing;
         }
         Some(PermitKind::Intent) if context.local_state.has_intent_permit(uid) => Some(Permit::Intent(None)),
-        Some(PermitKind::Intent) => limiter.request_intent(uid, &reference).map(|permit| Permit::Intent(Some(permit))),
-        Some(PermitKind::Write(priority)) => limiter.request(uid, &reference, priority).map(Permit::Write),
+        Some(PermitKind::Intent) => limiter.request_intent(uid, &name).map(|permit| Permit::Intent(Some(permit))),
+        Some(PermitKind::Write(priority)) => limiter.request(uid, &name, priority).map(Permit::Write),
     };
     if !context.local_state.is_known(uid) {
         // It was deleted meanwhile, and nobody else would withdraw its ticket.
@@ -234,7 +233,7 @@ mod tests {
                 local_state: LocalState::default(),
                 timings: Timings::default(),
                 events: Events::new(client, Reporter { controller: "test".into(), instance: None }),
-                trigger: Arc::new(|_, _| {}),
+                trigger: Arc::new(|_| {}),
                 workers: Arc::new(Semaphore::new(1)),
             });
             context.local_state.apply_listed(&cached);

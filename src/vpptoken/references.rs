@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 
-use super::creates::Name;
 use super::plan;
-use crate::api::{FINALIZER, VppToken};
+use crate::api::{FINALIZER, NamespacedName, VppToken};
 use crate::tenant::TenantKey;
 
 type Uid = Arc<str>;
@@ -16,7 +15,7 @@ type Uid = Arc<str>;
 /// What one VppToken refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Refers {
-    name: Name,
+    name: NamespacedName,
     tenant: TenantKey,
     secret: Option<String>,
     token_id: Option<String>,
@@ -30,7 +29,7 @@ struct Refers {
 impl Refers {
     fn of(object: &VppToken) -> Option<Self> {
         Some(Self {
-            name: (object.namespace()?, object.name_any()),
+            name: NamespacedName::of(object),
             tenant: TenantKey::of_token(object)?,
             secret: object.spec.token_secret_ref.as_ref().map(|reference| reference.name.clone()),
             token_id: object.status.as_ref().and_then(|status| status.token_id.clone()),
@@ -82,7 +81,7 @@ impl<K: Hash + Eq> Many<K> {
 pub(crate) struct References {
     by_uid: BTreeMap<Uid, Refers>,
     by_namespace: Many<String>,
-    by_secret: Many<Name>,
+    by_secret: Many<NamespacedName>,
     by_tenant: Many<TenantKey>,
     /// By the id of the token that the status has.
     by_token: Many<(TenantKey, String)>,
@@ -108,9 +107,9 @@ impl References {
             None => now.has_finalizer || !self.by_tenant.0.contains_key(&now.tenant),
         };
         self.forget(&uid);
-        self.by_namespace.add(now.name.0.clone(), &uid);
+        self.by_namespace.add(now.name.namespace.clone(), &uid);
         if let Some(secret) = &now.secret {
-            self.by_secret.add((now.name.0.clone(), secret.clone()), &uid);
+            self.by_secret.add(NamespacedName::new(&now.name.namespace, secret), &uid);
         }
         self.by_tenant.add(now.tenant.clone(), &uid);
         match &now.token_id {
@@ -131,9 +130,9 @@ impl References {
     /// A VppToken was deleted.
     pub(crate) fn forget(&mut self, uid: &str) {
         let Some(before) = self.by_uid.remove(uid) else { return };
-        self.by_namespace.remove(&before.name.0, uid);
+        self.by_namespace.remove(&before.name.namespace, uid);
         if let Some(secret) = before.secret {
-            self.by_secret.remove(&(before.name.0, secret), uid);
+            self.by_secret.remove(&NamespacedName::new(before.name.namespace, secret), uid);
         }
         self.by_tenant.remove(&before.tenant, uid);
         match before.token_id {
@@ -145,40 +144,40 @@ impl References {
     }
 
     /// Those of a namespace.
-    pub(crate) fn of_namespace(&self, namespace: &str) -> Vec<Name> {
+    pub(crate) fn of_namespace(&self, namespace: &str) -> Vec<NamespacedName> {
         self.names(self.by_namespace.get(&namespace.to_owned()))
     }
 
     /// Those whose file is in a Secret.
-    pub(crate) fn of_secret(&self, namespace: &str, secret: &str) -> Vec<Name> {
-        self.names(self.by_secret.get(&(namespace.to_owned(), secret.to_owned())))
+    pub(crate) fn of_secret(&self, secret: &NamespacedName) -> Vec<NamespacedName> {
+        self.names(self.by_secret.get(secret))
     }
 
     /// Those whose tenant object is this one, with their UIDs.
-    pub(crate) fn of_tenant(&self, tenant: &TenantKey) -> impl Iterator<Item = (&Uid, &Name)> {
+    pub(crate) fn of_tenant(&self, tenant: &TenantKey) -> impl Iterator<Item = (&Uid, &NamespacedName)> {
         self.by_tenant.get(tenant).filter_map(|uid| Some((uid, &self.by_uid.get(uid)?.name)))
     }
 
     /// Those that have one of these tokens, and those that may get one of them because they have none; of these, not those that
     /// wait for their turn.
-    pub(crate) fn of_tokens(&self, tenant: &TenantKey, ids: &BTreeSet<String>) -> Vec<Name> {
+    pub(crate) fn of_tokens(&self, tenant: &TenantKey, ids: &BTreeSet<String>) -> Vec<NamespacedName> {
         let having = ids.iter().flat_map(|id| self.by_token.get(&(tenant.clone(), id.clone())));
         let without = self.without_token.get(tenant).filter(|_| !ids.is_empty());
         self.names(having.chain(without))
     }
 
     /// Those that go on when a token gets an owner.
-    pub(crate) fn awaiting_claim(&self) -> Vec<Name> {
+    pub(crate) fn awaiting_claim(&self) -> Vec<NamespacedName> {
         self.names(self.awaiting_claim.iter())
     }
 
     /// Those that may go on when a VppToken is deleted.
-    pub(crate) fn awaiting_deletion(&self) -> Vec<Name> {
+    pub(crate) fn awaiting_deletion(&self) -> Vec<NamespacedName> {
         self.names(self.awaiting_deletion.iter())
     }
 
     /// All of them.
-    pub(crate) fn all(&self) -> Vec<Name> {
+    pub(crate) fn all(&self) -> Vec<NamespacedName> {
         self.by_uid.values().map(|refers| refers.name.clone()).collect()
     }
 
@@ -193,7 +192,7 @@ impl References {
         all.any(|refers| refers.has_finalizer && (refers.is_being_deleted || !is_being_deleted))
     }
 
-    fn names<'a>(&self, uids: impl Iterator<Item = &'a Uid>) -> Vec<Name> {
+    fn names<'a>(&self, uids: impl Iterator<Item = &'a Uid>) -> Vec<NamespacedName> {
         uids.filter_map(|uid| Some(self.by_uid.get(uid)?.name.clone())).collect()
     }
 }
@@ -222,8 +221,8 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
-    fn names(found: Vec<Name>) -> Vec<String> {
-        found.into_iter().map(|(_, name)| name).collect()
+    fn names(found: Vec<NamespacedName>) -> Vec<String> {
+        found.into_iter().map(|found| found.name).collect()
     }
 
     #[test]
@@ -236,8 +235,8 @@ mod tests {
         let of_tokens = |references: &References, ids: &[&str]| {
             names(references.of_tokens(&tenant, &ids.iter().map(|id| (*id).to_owned()).collect()))
         };
-        assert_eq!(names(references.of_secret("ns", "secret-b")), ["b"]);
-        assert_eq!(names(references.of_secret("other", "secret-b")), [""; 0]);
+        assert_eq!(names(references.of_secret(&NamespacedName::new("ns", "secret-b"))), ["b"]);
+        assert_eq!(names(references.of_secret(&NamespacedName::new("other", "secret-b"))), [""; 0]);
         assert_eq!(names(references.of_namespace("ns")), ["a", "b", "c"]);
         assert_eq!(of_tokens(&references, &["1"]), ["a", "c"], "c may get it");
         assert_eq!(of_tokens(&references, &[]), [""; 0]);
@@ -278,8 +277,8 @@ mod tests {
             }),
         );
         assert!(!references.apply(&now), "its tenant object is used as before");
-        assert_eq!(names(references.of_secret("ns", "secret-a")), [""; 0]);
-        assert_eq!(names(references.of_secret("ns", "new")), ["a"]);
+        assert_eq!(names(references.of_secret(&NamespacedName::new("ns", "secret-a"))), [""; 0]);
+        assert_eq!(names(references.of_secret(&NamespacedName::new("ns", "new"))), ["a"]);
         assert_eq!(names(references.awaiting_deletion()), ["a"], "another one has its token");
         assert_eq!(names(references.awaiting_claim()), ["a"]);
         assert!(!references.apply(&now));

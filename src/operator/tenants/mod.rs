@@ -12,7 +12,6 @@ use std::time::Duration;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::runtime::reflector::ObjectRef;
 use secrecy::SecretString;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -22,14 +21,14 @@ use super::Settings;
 use super::metrics::Metrics;
 use super::watch_state::{Kind, Watches};
 use super::watches::TenantCaches;
-use crate::api::{Credentials, Reason, TenantConnection, VppToken, VppTokenTenant};
+use crate::api::{Credentials, EntraTenant, NamespacedName, Reason, TenantConnection, VppTokenTenant};
 use crate::graph::{AppRegistration, Credential, GraphClient, Transport};
 use crate::schedule::duration;
 use crate::tenant::{
-    Callbacks, Change, Lookup, Session, SessionSettings, Tenant, TenantKey, TenantRegistry, Unusable, WriteRateLimiters,
+    AppKey, Callbacks, Change, Lookup, Session, SessionSettings, Tenant, TenantKey, TenantRegistry, Unusable,
+    WriteRateLimiters,
 };
 use crate::vpptoken::caches::TokenCache;
-use crate::vpptoken::claims::tenant_name;
 use crate::vpptoken::context::Context;
 use crate::vpptoken::references::References;
 use objects::TenantObject;
@@ -207,12 +206,12 @@ impl SessionManager {
         }
     }
 
-    /// Namespaces and names of the Secrets with the credentials of tenant objects.
-    fn secrets_of(&self, used: &BTreeSet<TenantKey>) -> BTreeSet<(String, String)> {
+    /// The Secrets with the credentials of tenant objects.
+    fn secrets_of(&self, used: &BTreeSet<TenantKey>) -> BTreeSet<NamespacedName> {
         let secret = |key: &TenantKey| {
             let found = objects::find(&self.caches, key)?;
             let name = found.connection.credentials.client_secret_ref.name;
-            Some((self.secret_namespace(key).to_owned(), name))
+            Some(NamespacedName::new(self.secret_namespace(key), name))
         };
         used.iter().filter_map(secret).collect()
     }
@@ -293,7 +292,11 @@ impl SessionManager {
         let endpoints = self.settings.endpoints(connection.cloud);
         let metrics = Arc::clone(&self.metrics);
         let meter = Arc::new(move |operation, status, took| metrics.requested(operation, status, took));
-        let limiter_key = (endpoints.graph.clone(), connection.tenant_id.clone(), connection.client_id.clone());
+        let app_key = AppKey {
+            graph: endpoints.graph.clone(),
+            tenant: EntraTenant::new(connection.cloud, &connection.tenant_id),
+            client_id: connection.client_id.to_lowercase(),
+        };
         let app = AppRegistration {
             endpoints,
             api: connection.api,
@@ -307,16 +310,13 @@ impl SessionManager {
             // A closed channel means that the operator stops.
             let _ = sender.send((key_of_change.clone(), change));
         });
-        let trigger = Arc::clone(&self.context.trigger);
-        let on_reserved = Box::new(move |object: &ObjectRef<VppToken>| {
-            trigger(object.namespace.as_deref().unwrap_or_default(), &object.name)
-        });
+        let on_reserved = Arc::clone(&self.context.trigger);
         let session = Arc::new(Session::new(
             key.to_string(),
             client,
             settings,
             Arc::clone(&self.limiters),
-            limiter_key,
+            app_key,
             self.context.clock.clone(),
             Callbacks { on_change, on_reserved },
         ));
@@ -434,7 +434,7 @@ impl SessionManager {
             if let (Some(object), Some(tenant)) =
                 (objects::find(&self.caches, &key), self.registry().find(&key).found())
             {
-                let claims = self.context.local_state.claims(&tenant_name(&tenant.identity));
+                let claims = self.context.local_state.claims(&tenant.identity.entra_tenant());
                 let session = tenant.session.as_ref().map(|session| session.view()).map_err(Clone::clone);
                 let warning = self.open_sessions.get(&key).and_then(|open| open.warning.as_deref());
                 let written = status::write(&self.context, &key, &object, session, warning, &claims).await;

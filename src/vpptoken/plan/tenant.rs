@@ -46,8 +46,7 @@ pub(super) fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Option<&'a KnownTenant
         TenantState::Known(tenant) => {
             if (draft.status.token_id.is_some() || draft.status.pending_create.is_some())
                 && let Some(before) = &draft.status.tenant
-                && (before.cloud, before.tenant_id.to_lowercase())
-                    != (tenant.identity.cloud, tenant.identity.tenant_id.to_lowercase())
+                && before.entra_tenant() != tenant.identity.entra_tenant()
             {
                 draft.stall(
                     Reason::TenantChanged,
