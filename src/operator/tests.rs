@@ -641,6 +641,33 @@ async fn what_is_asked_of_a_token_that_is_only_observed_is_declined_in_events() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_that_is_replaced_while_its_upload_is_decided_is_not_sent_undecided() {
+    let mut world = World::new(&["a"]);
+    world.latency = Duration::from_secs(2);
+    let operator = world.operator(&[]);
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    let is_asked = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let asked = Arc::clone(&is_asked);
+    // Nothing hangs: a request is seen when it is sent, and arrives two seconds later.
+    *world.hangs.lock().unwrap() = Some(Box::new(move |request| {
+        let is_single = request.method() == "GET" && !request.url().path().ends_with("vppTokens");
+        asked.fetch_or(is_single, std::sync::atomic::Ordering::SeqCst);
+        false
+    }));
+    world.put_file("a", "berlin", 400);
+    world.until("what Graph has is asked", || is_asked.load(std::sync::atomic::Ordering::SeqCst)).await;
+    // Before the answer arrives, there is a newer file, of another organization.
+    let expires = Timestamp::from_second(EPOCH + 500 * 86_400).unwrap();
+    let other = TokenFile::with_inner("Fabrikam", expires, "inner-of-another".to_owned());
+    world.put_secret("a", "berlin", "token", &other.text());
+    world.wait_reason("a", "berlin", "OrganizationMismatch").await;
+    let entity = &world.graph.entities(TENANT)[0];
+    assert_eq!(entity.organization_name.as_deref(), Some("Contoso"), "{entity:?}");
+    operator.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_create_that_graph_refuses_leaves_no_intent() {
     let world = World::new(&["a"]);
     let operator = world.operator(&[]);

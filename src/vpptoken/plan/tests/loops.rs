@@ -563,6 +563,10 @@ fn what_is_due_is_reported_first_when_it_makes_the_object_unready() {
         request: None
     }))));
     assert!(!is_first(Some(create())), "its intent has reported it");
+    let mut failing = deleting();
+    failing.failed(StepKind::Delete, ErrorKind::Unavailable);
+    let retried = Plan { step: Some(delete()), ..base.clone() };
+    assert!(retried.is_reported_first(&failing.observe()), "a token is deleted only when the status names it");
     assert!(!is_first(None));
 }
 
