@@ -2,7 +2,7 @@
 //! new, idle, after a restart, and due for a sync at the same minute. Real API server, the operator's own process, emulated Graph
 //! with the real limits. Figures are printed, never asserted.
 //!
-//! `make scale` runs the sizes of `SIZES`, each TOKENSxTENANTS, or TOKENSx1a for one Apple ID.
+//! `make bench` runs the sizes of `SIZES`, each TOKENSxTENANTS, or TOKENSx1a for one Apple ID.
 #![allow(missing_docs, dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../tests/it/support/mod.rs"]
@@ -20,7 +20,7 @@ use kube::api::{ObjectMeta, PostParams};
 use serde_json::{Value, json};
 use support::{Plane, Second, Setup, World, through, until};
 
-const SIZES: &str = "100x1 100x1a 1000x1 2000x20";
+const SIZES: &str = "2000x20 1000x1 10000x100 100x1a";
 /// Longer than anything takes.
 const LIMIT: Duration = Duration::from_secs(1800);
 /// The costs of an idle operator are measured for so long.

@@ -241,7 +241,9 @@ fn changed_objects(
                 None
             }
             Event::InitDone => {
-                let uids: BTreeSet<String> = context.caches.all_tokens().filter_map(|object| object.uid()).collect();
+                let cached: Vec<Arc<VppToken>> = context.caches.all_tokens().collect();
+                context.local_state.record_shown(&cached);
+                let uids: BTreeSet<String> = cached.iter().filter_map(|object| object.uid()).collect();
                 seen.retain(|_, version| version.uid.as_ref().is_some_and(|uid| uids.contains(uid)));
                 context.trigger_all(context.local_state.keep_only(&uids, |namespace| scope.contains(namespace)));
                 // Not before: what it has would seem to be nobody's.

@@ -185,12 +185,16 @@ impl Drop for IntentPermit {
 /// An app registration in a tenant, at one Graph host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct AppKey {
-    /// The host.
-    pub(crate) graph: String,
-    /// The tenant.
-    pub(crate) tenant: EntraTenant,
-    /// The client id, in lower case.
-    pub(crate) client_id: String,
+    graph: String,
+    tenant: EntraTenant,
+    client_id: String,
+}
+
+impl AppKey {
+    /// By the host, the tenant, and the client id in any case.
+    pub(crate) fn new(graph: &str, tenant: EntraTenant, client_id: &str) -> Self {
+        Self { graph: graph.to_owned(), tenant, client_id: client_id.to_lowercase() }
+    }
 }
 
 /// The limiters that tenant objects share once their own credentials were accepted: Graph counts per app and tenant.

@@ -625,11 +625,8 @@ mod tests {
         let credential = Credential::ClientSecret(SecretString::from("secret"));
         let client = GraphClient::new(app, credential, transport, Random::seeded(1), Arc::new(|_, _, _| {}));
         let settings = SessionSettings { poll_interval: Duration::from_secs(300), timings: Timings::default() };
-        let app_key = AppKey {
-            graph: "https://graph.example".into(),
-            tenant: EntraTenant::new(Cloud::Global, "tenant"),
-            client_id: "client".into(),
-        };
+        let tenant = EntraTenant::new(Cloud::Global, "tenant");
+        let app_key = AppKey::new("https://graph.example", tenant, "client");
         let clock = Clock::system();
         Session::new("test".into(), client, settings, limiters, app_key, clock, callbacks)
     }

@@ -53,6 +53,7 @@ pub(crate) async fn act(
     step: &Step,
     permit: Option<Permit>,
 ) -> Result<StepResult, Error> {
+    let actor = || Actor::new(context, object, observed);
     match step {
         Step::AbandonIntent { since } => {
             unlock_create(context, uid(object)?);
@@ -84,16 +85,46 @@ pub(crate) async fn act(
             result.event = warning.as_ref().map(|note| EventNote::warning("TokenRetained", note));
             Ok(result)
         }
-        Step::RecordIntent(_)
-        | Step::Adopt { .. }
-        | Step::Bind { .. }
-        | Step::Confirm { .. }
-        | Step::ConfirmUpload { .. }
-        | Step::Write(_) => match Actor::new(context, object, observed)? {
-            Some(actor) => actor.act(step, permit).await,
-            // The tenant object now stands for another tenant than the one that the decision was made for.
-            None => Ok(StepResult::default()),
-        },
+        Step::RecordIntent(pending) => {
+            let Some(Permit::Intent(permit)) = permit else { return Ok(StepResult::default()) };
+            Ok(actor()?.map_or_else(StepResult::default, |actor| actor.record_intent(permit, pending)))
+        }
+        Step::Adopt { id, uploaded, is_own_create } => {
+            let event = if *is_own_create {
+                let note = format!("Found the token {id}, which a create whose answer was lost has made.");
+                EventNote::normal("Created", note)
+            } else {
+                EventNote::normal("Adopted", format!("Took over the token {id}, which Graph already had."))
+            };
+            let adopt = |actor: Actor<'_>| actor.take_ownership(id, Some(uploaded.clone()), None, event);
+            Ok(actor()?.map_or_else(StepResult::default, adopt))
+        }
+        Step::Bind { id } => {
+            let event = EventNote::normal("Bound", format!("Took over the token {id} by its id."));
+            let bind = |actor: Actor<'_>| actor.take_ownership(id, None, None, event);
+            Ok(actor()?.map_or_else(StepResult::default, bind))
+        }
+        Step::Confirm { id } => {
+            let Some(actor) = actor()? else { return Ok(StepResult::default()) };
+            let began = context.clock.now();
+            let outcome = actor.session.confirm(id).await;
+            actor.record_result(StepKind::Confirm, &outcome, began, None);
+            Ok(StepResult::default())
+        }
+        Step::ConfirmUpload { id } => {
+            let Some(actor) = actor()? else { return Ok(StepResult::default()) };
+            let began = context.clock.now();
+            let outcome = actor.session.confirm_before_write(id).await;
+            actor.record_result(StepKind::Confirm, &outcome, began, None);
+            Ok(StepResult::default())
+        }
+        Step::Write(write) => {
+            let Some(Permit::Write(permit)) = permit else { return Ok(StepResult::default()) };
+            match actor()? {
+                Some(actor) => actor.write(write, permit).await,
+                None => Ok(StepResult::default()),
+            }
+        }
     }
 }
 
@@ -129,7 +160,7 @@ struct Actor<'a> {
 }
 
 impl<'a> Actor<'a> {
-    /// None when the tenant is not the one that the decision was made for any more.
+    /// None when there is no session with the tenant that the decision was made for any more.
     fn new(context: &'a Context, object: &'a VppToken, observed: &'a Observed) -> Result<Option<Self>, Error> {
         let Some(tenant) = context.registry.tenant_of(object) else { return Ok(None) };
         let (Ok(session), TenantState::Known(known)) = (&tenant.session, &observed.tenant) else { return Ok(None) };
@@ -138,49 +169,6 @@ impl<'a> Actor<'a> {
         }
         let session = Arc::clone(session);
         Ok(Some(Self { context, object, observed, uid: uid(object)?, tenant, session }))
-    }
-
-    async fn act(&self, step: &Step, permit: Option<Permit>) -> Result<StepResult, Error> {
-        match step {
-            Step::RecordIntent(pending) => match permit {
-                Some(Permit::Intent(permit)) => Ok(self.record_intent(permit, pending)),
-                Some(Permit::Write(_)) | None => Ok(StepResult::default()),
-            },
-            Step::Write(write) => match permit {
-                Some(Permit::Write(permit)) => self.write(write, permit).await,
-                Some(Permit::Intent(_)) | None => Ok(StepResult::default()),
-            },
-            Step::Adopt { id, uploaded, is_own_create: true } => {
-                let note = format!("Found the token {id}, which a create whose answer was lost has made.");
-                Ok(self.take_ownership(id, Some(uploaded.clone()), None, Some(EventNote::normal("Created", note))))
-            }
-            Step::Adopt { id, uploaded, is_own_create: false } => {
-                let note = format!("Took over the token {id}, which Graph already had.");
-                Ok(self.take_ownership(id, Some(uploaded.clone()), None, Some(EventNote::normal("Adopted", note))))
-            }
-            Step::Bind { id } => {
-                let event = Some(EventNote::normal("Bound", format!("Took over the token {id} by its id.")));
-                Ok(self.take_ownership(id, None, None, event))
-            }
-            Step::Confirm { id } => {
-                let began = self.context.clock.now();
-                let outcome = self.session.confirm(id).await;
-                self.record_result(StepKind::Confirm, &outcome, began, None);
-                Ok(StepResult::default())
-            }
-            Step::ConfirmUpload { id } => {
-                let began = self.context.clock.now();
-                let outcome = self.session.confirm_before_write(id).await;
-                self.record_result(StepKind::Confirm, &outcome, began, None);
-                Ok(StepResult::default())
-            }
-            Step::AddFinalizer
-            | Step::RemoveFinalizer { .. }
-            | Step::AbandonIntent { .. }
-            | Step::Note(_)
-            | Step::DeclineSync { .. }
-            | Step::DeclineUpload { .. } => Ok(StepResult::default()),
-        }
     }
 
     async fn write(&self, write: &Write, permit: WritePermit) -> Result<StepResult, Error> {
@@ -224,7 +212,7 @@ impl<'a> Actor<'a> {
         id: &str,
         uploaded: Option<Uploaded>,
         upload_request: Option<String>,
-        event: Option<EventNote>,
+        event: EventNote,
     ) -> StepResult {
         if !self.context.local_state.claim(&self.tenant.identity.entra_tenant(), id, self.uid) {
             return StepResult::default();
@@ -233,7 +221,7 @@ impl<'a> Actor<'a> {
         trigger_stalled(self.context);
         let tenant = self.tenant.identity.clone();
         let outcome = Outcome::Owned { id: id.to_owned(), tenant, uploaded, upload_request };
-        StepResult { outcome: Some(outcome), event, ..StepResult::default() }
+        StepResult { outcome: Some(outcome), event: Some(event), ..StepResult::default() }
     }
 
     async fn create(&self, permit: WritePermit, new: &plan::NewToken) -> Result<StepResult, Error> {
@@ -258,8 +246,7 @@ impl<'a> Actor<'a> {
                 let note = format!("Created the token {} in Graph.", entity.id);
                 let uploaded = Some(self.uploaded(&read));
                 let request = new.request.clone();
-                let result =
-                    self.take_ownership(&entity.id, uploaded, request, Some(EventNote::normal("Created", note)));
+                let result = self.take_ownership(&entity.id, uploaded, request, EventNote::normal("Created", note));
                 // Also if the object was deleted meanwhile: the outcome is known.
                 unlock_create(self.context, self.uid);
                 Ok(result)

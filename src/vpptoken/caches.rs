@@ -58,6 +58,12 @@ impl Caches {
         self.tokens.iter().flat_map(|cache| cache.store.state())
     }
 
+    /// The VppToken with the names of another one.
+    pub(crate) fn token(&self, object: &VppToken) -> Option<Arc<VppToken>> {
+        let reference = ObjectRef::from_obj(object);
+        self.tokens.iter().find_map(|cache| cache.store.get(&reference))
+    }
+
     /// Whether this process has never read the VppTokens of a watched namespace that exists: their tokens and their
     /// creates are not known.
     pub(crate) fn has_unread_namespace(&self) -> bool {

@@ -83,6 +83,13 @@ impl Context {
         }
     }
 
+    /// The newest state of an object that this process knows: a reconcile may have waited for a worker, and the cache may be
+    /// behind what was written.
+    pub(crate) fn newest(&self, object: Arc<VppToken>) -> Arc<VppToken> {
+        let cached = self.caches.token(&object).filter(|cached| cached.metadata.uid == object.metadata.uid);
+        self.local_state.newest(cached.unwrap_or(object))
+    }
+
     /// Triggers the reconciles of several VppTokens.
     pub(crate) fn trigger_all(&self, names: impl IntoIterator<Item = NamespacedName>) {
         names.into_iter().for_each(&*self.trigger);

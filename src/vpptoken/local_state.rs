@@ -38,7 +38,7 @@ pub(crate) struct ObjectState {
     pub awaits_list: bool,
     /// The object as this process wrote it last, or read it past the cache, until the watch shows it.
     pub newest: Option<Arc<VppToken>>,
-    /// The version that the watch's last event has shown, which the cache has.
+    /// The version that the watch has shown last, which the cache has.
     pub shown: Option<u64>,
     /// What events have reported.
     pub reported: Reported,
@@ -54,6 +54,12 @@ impl ObjectState {
             outcome.apply(&mut status);
         }
         status
+    }
+
+    /// The cache has an object in this state.
+    fn record_shown(&mut self, object: &VppToken) {
+        self.shown = version(object);
+        self.newest.take_if(|newest| version(newest) <= version(object));
     }
 
     /// The status of a plan that was made on these inputs has been written.
@@ -129,10 +135,19 @@ impl LocalState {
     pub(crate) fn apply_if_newer(&self, object: &VppToken) -> bool {
         let Some(uid) = object.metadata.uid.as_ref() else { return false };
         let mut state = self.state();
-        let known = state.objects.entry(uid.clone()).or_default();
-        known.shown = version(object);
-        known.newest.take_if(|newest| version(newest) <= version(object));
+        state.objects.entry(uid.clone()).or_default().record_shown(object);
         state.index.apply_if_newer(object) && state.references.apply(object)
+    }
+
+    /// A list is complete: the cache has these objects now.
+    pub(crate) fn record_shown<'a>(&self, objects: impl IntoIterator<Item = &'a Arc<VppToken>>) {
+        let mut state = self.state();
+        for object in objects {
+            let known = object.metadata.uid.as_ref().and_then(|uid| state.objects.get_mut(uid));
+            if let Some(known) = known {
+                known.record_shown(object);
+            }
+        }
     }
 
     /// An object as this process has written it, or read it past the cache: others see that before a watch brings it.
@@ -141,9 +156,7 @@ impl LocalState {
         let Some(uid) = object.metadata.uid.as_deref() else { return false };
         let mut state = self.state();
         let Some(known) = state.objects.get_mut(uid) else { return false };
-        if version(object) > known.shown {
-            known.newest = Some(Arc::new(object.clone()));
-        }
+        known.newest = (version(object) > known.shown).then(|| Arc::new(object.clone()));
         state.index.apply_if_newer(object) && state.references.apply(object)
     }
 
@@ -350,7 +363,17 @@ mod tests {
         local_state.apply_newest(&at_version("103"));
         local_state.apply_listed(&at_version("103"));
         assert_eq!(version_of_newest("102").as_deref(), Some("103"));
+        local_state.record_shown([&at_version("103")]);
+        assert!(!keeps());
         assert_eq!(version_of_newest("103").as_deref(), Some("103"));
+        local_state.apply_newest(&at_version("103"));
+        assert!(!keeps());
+        // The API server was restored to an earlier state.
+        local_state.apply_newest(&at_version("110"));
+        local_state.record_shown([&at_version("50")]);
+        local_state.apply_newest(&at_version("51"));
+        assert_eq!(version_of_newest("50").as_deref(), Some("51"));
+        local_state.apply_if_newer(&at_version("51"));
         assert!(!keeps());
         local_state.forget("a");
         local_state.apply_newest(&at_version("104"));

@@ -1,5 +1,5 @@
-//! Gathers everything that a decision needs into one value. It only reads: the caches, and, when a write to Graph is
-//! due, the Secret and what the tenant allows from the API server.
+//! Gathers everything that a decision needs into one value. It only reads: the caches, a Secret whose version is not known,
+//! and, when a write to Graph is due or announced, or a token is about to be taken over, what decides that from the API server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::api::{
 use crate::tenant::{Access, Lookup, Tenant, TenantKey};
 use crate::token_file::TokenFile;
 
-/// What decides whether a VppToken may use its tenant, read past the caches. The Secret is read when its file is sent.
+/// What decides whether a VppToken may use its tenant, read past the caches.
 #[derive(Clone, Debug)]
 pub(crate) struct LiveReads {
     /// When the reads began.
@@ -47,8 +47,8 @@ struct LiveCluster {
 /// The Secret as it is now.
 #[derive(Clone, Debug)]
 struct LiveSecret {
-    /// Its version; none when it does not exist.
-    version: Option<String>,
+    name: String,
+    version: Result<String, FileProblem>,
 }
 
 /// Reads what decides whether a VppToken may use its tenant and, if that is asked for, the version of its Secret.
@@ -69,8 +69,13 @@ pub(crate) async fn read_live(context: &Context, object: &VppToken, with_secret:
 
 async fn read_version(context: &Context, object: &VppToken, name: &str) -> Result<LiveSecret, Error> {
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace(object)?);
-    let secret = secrets.get_metadata_opt(name).await?;
-    Ok(LiveSecret { version: secret.map(|secret| secret_version(&secret.metadata)) })
+    let version = match secrets.get_metadata_opt(name).await {
+        Ok(Some(secret)) => Ok(secret_version(&secret.metadata)),
+        Ok(None) => Err(FileProblem::SecretNotFound),
+        Err(kube::Error::Api(status)) if status.code == 403 => Err(FileProblem::NotReadable),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(LiveSecret { name: name.to_owned(), version })
 }
 
 async fn read_cluster(context: &Context, object: &VppToken) -> Result<Option<LiveCluster>, Error> {
@@ -252,12 +257,17 @@ async fn file(
     let Some(reference) = object.spec.token_secret_ref.as_ref().filter(|_| !object.spec.only_observes()) else {
         return Ok(Err(FileProblem::NotNamed));
     };
-    let version = match live {
+    // The manifest may name another Secret by now.
+    let version = match live.filter(|live| live.name == reference.name) {
         Some(live) => live.version,
-        None => context.caches.secret_version(namespace(object)?, &reference.name),
+        None => {
+            let cached = context.caches.secret_version(namespace(object)?, &reference.name);
+            cached.ok_or(FileProblem::SecretNotFound)
+        }
     };
-    let Some(version) = version else {
-        return Ok(Err(FileProblem::SecretNotFound));
+    let version = match version {
+        Ok(version) => version,
+        Err(problem) => return Ok(Err(problem)),
     };
     let of = (file_version(&version, &reference.key), encoding);
     if let Some(read) = state.file.as_ref().filter(|read| read.of == of) {

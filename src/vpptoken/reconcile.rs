@@ -32,7 +32,7 @@ pub(crate) async fn reconcile(
     context: Arc<Context>,
     slot: OwnedSemaphorePermit,
 ) -> Result<Action, Error> {
-    let object = context.local_state.newest(object);
+    let object = context.newest(object);
     let decision = decide(&context, Arc::unwrap_or_clone(object), None).await?;
     let permit = match request_permit(&context, &decision) {
         Requested::Nothing => None,
@@ -67,14 +67,21 @@ async fn decide(context: &Context, object: VppToken, live: Option<LiveReads>) ->
 /// The same decision on what the API server has now, if it is one that must not be made on caches; none when the object was
 /// deleted.
 async fn decide_on_live_reads(context: &Context, decision: Decision) -> Result<Option<Decision>, Error> {
-    let Some(step) = decision.plan.step.as_ref().filter(|step| step.needs_live_reads()) else {
+    let needs = |decision: &Decision, needs: fn(&Step) -> bool| decision.plan.step.as_ref().is_some_and(needs);
+    if !needs(&decision, Step::needs_live_reads) {
         return Ok(Some(decision));
-    };
-    let reads = observe::read_live(context, &decision.object, step.needs_live_secret());
-    let (object, reads) = futures::try_join!(live(context, &decision.object), reads)?;
-    match object {
-        Some(object) => decide(context, object, Some(reads)).await.map(Some),
-        None => Ok(None),
+    }
+    let mut with_secret = needs(&decision, Step::needs_live_secret);
+    loop {
+        let reads = observe::read_live(context, &decision.object, with_secret);
+        let (object, reads) = futures::try_join!(live(context, &decision.object), reads)?;
+        let Some(object) = object else { return Ok(None) };
+        let live = decide(context, object, Some(reads)).await?;
+        if with_secret || !needs(&live, Step::needs_live_secret) {
+            return Ok(Some(live));
+        }
+        // What is there now leads to another step than the caches did.
+        with_secret = true;
     }
 }
 

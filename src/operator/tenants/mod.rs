@@ -292,11 +292,8 @@ impl SessionManager {
         let endpoints = self.settings.endpoints(connection.cloud);
         let metrics = Arc::clone(&self.metrics);
         let meter = Arc::new(move |operation, status, took| metrics.requested(operation, status, took));
-        let app_key = AppKey {
-            graph: endpoints.graph.clone(),
-            tenant: EntraTenant::new(connection.cloud, &connection.tenant_id),
-            client_id: connection.client_id.to_lowercase(),
-        };
+        let tenant = EntraTenant::new(connection.cloud, &connection.tenant_id);
+        let app_key = AppKey::new(&endpoints.graph, tenant, &connection.client_id);
         let app = AppRegistration {
             endpoints,
             api: connection.api,

@@ -36,9 +36,9 @@ pub(super) fn stall_on_owner(draft: &mut Draft, id: &str) {
 
 /// The other VppToken that has a token. Objects of other namespaces are not named.
 fn owner_of(draft: &Draft, id: &str) -> String {
-    match draft.observed.others.claims.owner(id).map(|owner| owner.name) {
-        Some(Some(name)) => format!("VppToken \"{name}\" in this namespace"),
-        Some(None) => "a VppToken in another namespace".to_owned(),
-        None => "another VppToken".to_owned(),
+    let Some(owner) = draft.observed.others.claims.owner(id) else { return "another VppToken".to_owned() };
+    match owner.name {
+        Some(name) => format!("VppToken \"{name}\" in this namespace"),
+        None => "a VppToken in another namespace".to_owned(),
     }
 }

@@ -21,7 +21,7 @@ pub(crate) enum Step {
     },
     /// Record the intent of a create in the status.
     RecordIntent(PendingCreate),
-    /// Abandon an intent whose create was not sent.
+    /// Abandon an intent whose create was not sent, or not carried out.
     AbandonIntent {
         /// When it was recorded.
         since: Timestamp,
@@ -141,8 +141,8 @@ impl Step {
     /// What it needs before it is taken, if anything: it changes something in Graph, or is about to.
     pub(crate) fn needed_permit(&self) -> Option<PermitKind> {
         match self {
-            Self::Write(Write::Sync { priority, .. }) => Some(PermitKind::Write(*priority)),
-            Self::Write(_) | Self::ConfirmUpload { .. } => Some(PermitKind::Write(Priority::Interactive)),
+            Self::Write(write) => Some(PermitKind::Write(write.priority())),
+            Self::ConfirmUpload { .. } => Some(PermitKind::Write(Priority::Interactive)),
             Self::RecordIntent(_) => Some(PermitKind::Intent),
             Self::AddFinalizer
             | Self::RemoveFinalizer { .. }
@@ -168,16 +168,50 @@ impl Step {
 
     /// Whether it is decided on live reads: it writes to Graph, announces that, or takes a token over.
     pub(crate) fn needs_live_reads(&self) -> bool {
-        self.needed_permit().is_some() || matches!(self, Self::Adopt { .. } | Self::Bind { .. })
+        match self {
+            Self::Write(_)
+            | Self::ConfirmUpload { .. }
+            | Self::RecordIntent(_)
+            | Self::Adopt { .. }
+            | Self::Bind { .. } => true,
+            Self::AddFinalizer
+            | Self::RemoveFinalizer { .. }
+            | Self::AbandonIntent { .. }
+            | Self::Note(_)
+            | Self::DeclineSync { .. }
+            | Self::DeclineUpload { .. }
+            | Self::Confirm { .. } => false,
+        }
     }
 
     /// Whether the Secret is read live, too: a token is taken over because of its file. A file that is sent is read then.
     pub(crate) fn needs_live_secret(&self) -> bool {
-        matches!(self, Self::Adopt { .. })
+        match self {
+            Self::Adopt { is_own_create, .. } => !is_own_create,
+            Self::AddFinalizer
+            | Self::RemoveFinalizer { .. }
+            | Self::RecordIntent(_)
+            | Self::AbandonIntent { .. }
+            | Self::Bind { .. }
+            | Self::Note(_)
+            | Self::ConfirmUpload { .. }
+            | Self::DeclineSync { .. }
+            | Self::DeclineUpload { .. }
+            | Self::Confirm { .. }
+            | Self::Write(_) => false,
+        }
     }
 }
 
 impl Write {
+    /// How urgent it is.
+    pub(crate) fn priority(&self) -> Priority {
+        match self {
+            Self::Sync { priority, .. } => *priority,
+            Self::Create(_) | Self::Upload { .. } | Self::Update { .. } | Self::Delete { .. } => Priority::Interactive,
+        }
+    }
+
     /// The kind, whose failures are independent of those of the others.
     pub(crate) fn kind(&self) -> StepKind {
         match self {

@@ -17,6 +17,7 @@ fn what_is_sent_to_graph_fails_by_its_kind_and_what_changes_something_there_need
         (record_intent(&[]), None, Some(PermitKind::Intent)),
         (abandon(), None, None),
         (adopt(OURS, now()), None, None),
+        (adopt_created(OURS, now()), None, None),
         (Step::Bind { id: OURS.into() }, None, None),
         (Step::Note(uploaded(now())), None, None),
         (decline(), None, None),
@@ -27,6 +28,7 @@ fn what_is_sent_to_graph_fails_by_its_kind_and_what_changes_something_there_need
         assert_eq!((step.kind(), step.needed_permit()), (kind, permit), "{step:?}");
         let takes_over = matches!(step, Step::Adopt { .. } | Step::Bind { .. });
         assert_eq!(step.needs_live_reads(), permit.is_some() || takes_over, "{step:?}");
-        assert_eq!(step.needs_live_secret(), matches!(step, Step::Adopt { .. }), "{step:?}");
+        let is_match = matches!(step, Step::Adopt { is_own_create: false, .. });
+        assert_eq!(step.needs_live_secret(), is_match, "{step:?}");
     }
 }
