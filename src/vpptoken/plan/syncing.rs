@@ -90,7 +90,9 @@ fn acknowledge_lost_answer(draft: &mut Draft, entry: &Entry) {
     let ended = entry.entity.last_sync > failure.last_sync;
     let runs = entry.syncing_since.is_some_and(|since| since >= failure.began);
     if ended || runs {
-        draft.status.last_sync_trigger_time = draft.status.last_sync_trigger_time.max(Some(failure.began_wall));
+        // The wall clock may have been wrong then: a time in the future would block the schedule until it has passed.
+        let began = failure.began_wall.min(draft.observed.wall_at(failure.began));
+        draft.status.last_sync_trigger_time = draft.status.last_sync_trigger_time.max(Some(began));
         if failure.inputs.sync_request.is_some() {
             draft.status.last_handled_sync_request = failure.inputs.sync_request;
         }

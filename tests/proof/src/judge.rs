@@ -231,6 +231,12 @@ impl Judge {
         self.throttled.insert(process, at);
     }
 
+    /// A tenant object is deleted. A session that was not let in yet shares its pause with nobody, and ends with its tenant
+    /// object.
+    pub fn tenant_deleted(&mut self) {
+        self.throttled.clear();
+    }
+
     /// Graph answers a GET with 404.
     pub fn not_found(&mut self, id: &str) {
         self.not_found.insert(id.to_lowercase());

@@ -92,10 +92,17 @@ async fn done_as(world: &World, name: &str, file: &TokenFile) -> Result<(), Stri
             let is_forgotten = || world.has_struck(Fault::Restored);
             world.is_done(name, file)
                 || world.was_renewed_outside() && (is_ready(world, name) || needs_a_person(world, name))
-                || world.condition(name, "Stalled").1 == "SimilarTokenExists" && (is_forgotten() || world.has_twin())
-                || world.condition(name, "Stalled").1 == "AmbiguousMatch" && (was_hidden(world) || world.has_twin())
+                || world.condition(name, "Stalled").1 == "SimilarTokenExists" && is_forgotten()
+                || world.condition(name, "Stalled").1 == "AmbiguousMatch" && was_hidden(world)
+                || has_met_twin(world, name)
         })
         .await
+}
+
+/// Somebody created a token in the portal that may be of the same location: a person has to decide.
+pub(crate) fn has_met_twin(world: &World, name: &str) -> bool {
+    let stalled = world.condition(name, "Stalled").1;
+    world.has_twin() && ["SimilarTokenExists", "AmbiguousMatch"].contains(&stalled.as_str())
 }
 
 pub(crate) fn is_ready(world: &World, name: &str) -> bool {
@@ -343,6 +350,9 @@ async fn schedule(world: &World) -> Result<(), String> {
 /// A person uploads a file in the portal and puts it into the Secret, too: it is noted, and not uploaded again.
 async fn noted(world: &World) -> Result<(), String> {
     create(world, "t0").await?;
+    if has_met_twin(world, "t0") {
+        return Ok(());
+    }
     let id = world.token_id("t0");
     let newer = file("t0", 400);
     world.judge().file_seen(&newer);

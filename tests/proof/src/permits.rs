@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::life::{done, still_cares};
+use crate::life::{done, has_met_twin, still_cares};
 use crate::world::{DEVICES, World, file};
 
 /// A step of a life has to arrive within this time, whatever struck before.
@@ -61,7 +61,7 @@ pub(crate) async fn many_due(world: &World) -> Result<(), String> {
     for (name, before) in NAMES.into_iter().zip(before) {
         world
             .until(&format!("{name} is synced"), LIMIT, |world| {
-                world.syncs_of(name) > before || world.was_renewed_outside()
+                world.syncs_of(name) > before || world.was_renewed_outside() || has_met_twin(world, name)
             })
             .await?;
     }

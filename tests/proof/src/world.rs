@@ -487,6 +487,9 @@ impl World {
 
     /// `kubectl delete`.
     pub fn delete(&self, kind: &str, namespace: &str, name: &str) {
+        if kind == "ClusterGraphTenant" {
+            self.judge().tenant_deleted();
+        }
         self.request("DELETE", &path(kind, namespace, name), "application/json", &json!({}));
     }
 

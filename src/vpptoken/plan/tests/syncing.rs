@@ -376,6 +376,22 @@ fn a_lost_answer_of_a_sync_that_runs_counts_as_carried_out() {
 }
 
 #[test]
+fn a_lost_sync_that_was_sent_while_the_clock_was_ahead_blocks_no_schedule() {
+    let mut world = World::ready();
+    world.schedule("59 * * * *");
+    world.token().last_sync = Some(ago(HOUR * 3));
+    let failure = world.failed(StepKind::Sync, ErrorKind::OutcomeUnknown);
+    (failure.began, failure.began_wall, failure.at) = (ago(HOUR * 2), in_(DAY), ago(HOUR * 2));
+    world.token().last_sync = Some(ago(HOUR * 2));
+    let first = plan(&world.observe());
+    assert_eq!(first.status.last_sync_trigger_time, Some(ago(HOUR * 2)));
+    world.status = first.status;
+    world.status.next_sync_time = Some(ago(MINUTE));
+    let due = plan(&world.observe());
+    assert!(matches!(due.step, Some(Step::Write(Write::Sync { .. }))), "{:?}", due.step);
+}
+
+#[test]
 fn a_sync_whose_answer_was_lost_is_not_sent_again_when_graph_shows_it_whatever_its_clock() {
     // Graph's clock, compared with ours.
     for ahead in [SignedDuration::ZERO, HOUR, -HOUR] {
