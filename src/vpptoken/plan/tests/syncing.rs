@@ -382,6 +382,7 @@ fn a_lost_sync_that_was_sent_while_the_clock_was_ahead_blocks_no_schedule() {
     world.token().last_sync = Some(ago(HOUR * 3));
     let failure = world.failed(StepKind::Sync, ErrorKind::OutcomeUnknown);
     (failure.began, failure.began_wall, failure.at) = (ago(HOUR * 2), in_(DAY), ago(HOUR * 2));
+    failure.not_before = ago(HOUR);
     world.token().last_sync = Some(ago(HOUR * 2));
     let first = plan(&world.observe());
     assert_eq!(first.status.last_sync_trigger_time, Some(ago(HOUR * 2)));
