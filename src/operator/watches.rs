@@ -23,9 +23,8 @@ use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 
 use super::watch_state::{Kind, Watch, Watches};
-use crate::api::status_patch::is_of_other_manager;
-use crate::api::{ClusterGraphTenant, GraphTenant, NamespacedName, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
-use crate::vpptoken::caches::{Caches, SecretVersions, TokenCache, VersionsByNamespace, secret_version};
+use crate::api::{ClusterGraphTenant, GraphTenant, NamespacedName, VppToken};
+use crate::vpptoken::caches::{Caches, SecretVersions, TokenCache, VersionsByNamespace, secret_version, strip};
 
 /// Objects of one page of a list: a page is in memory as a whole, in text and parsed.
 const PAGE_SIZE: u32 = 100;
@@ -286,19 +285,6 @@ where
     K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
     retried(watch, events, move |events| events.modify(|object| strip(object.meta_mut())).reflect(writer))
-}
-
-/// Of the managed fields, only that others wrote the status is used; of the annotations, only our own are.
-fn strip(meta: &mut ObjectMeta) {
-    meta.managed_fields.take_if(|entries| {
-        entries.retain(is_of_other_manager);
-        entries.iter_mut().for_each(|entry| entry.fields_v1 = None);
-        entries.is_empty()
-    });
-    meta.annotations.take_if(|annotations| {
-        annotations.retain(|name, _| [SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT].contains(&name.as_str()));
-        annotations.is_empty()
-    });
 }
 
 /// Retries a watch with growing delays, and reports its state. `keep` stores what the events bring: it has to be there when the

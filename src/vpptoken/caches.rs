@@ -9,7 +9,8 @@ use kube::api::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 
-use crate::api::{NamespacedName, VppToken};
+use crate::api::status_patch::is_of_other_manager;
+use crate::api::{NamespacedName, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
 
 /// The VppTokens of one watched namespace, or of all.
 #[derive(Clone)]
@@ -140,4 +141,17 @@ impl SecretVersions {
 pub(crate) fn secret_version(metadata: &ObjectMeta) -> String {
     let [uid, version] = [&metadata.uid, &metadata.resource_version].map(|text| text.as_deref().unwrap_or_default());
     format!("{uid}/{version}")
+}
+
+/// Of the managed fields, only that others wrote the status is used; of the annotations, only our own are.
+pub(crate) fn strip(meta: &mut ObjectMeta) {
+    meta.managed_fields.take_if(|entries| {
+        entries.retain(is_of_other_manager);
+        entries.iter_mut().for_each(|entry| entry.fields_v1 = None);
+        entries.is_empty()
+    });
+    meta.annotations.take_if(|annotations| {
+        annotations.retain(|name, _| [SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT].contains(&name.as_str()));
+        annotations.is_empty()
+    });
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use super::caches::strip;
 use super::claims::{Claims, CreateKey, Index, OthersClaims, version};
 use super::creates::Creates;
 use super::observed::{Attempts, FileFacts, FileProblem, Inputs};
@@ -156,7 +157,11 @@ impl LocalState {
         let Some(uid) = object.metadata.uid.as_deref() else { return false };
         let mut state = self.state();
         let Some(known) = state.objects.get_mut(uid) else { return false };
-        known.newest = (version(object) > known.shown).then(|| Arc::new(object.clone()));
+        known.newest = (version(object) > known.shown).then(|| {
+            let mut newest = object.clone();
+            strip(&mut newest.metadata);
+            Arc::new(newest)
+        });
         state.index.apply_if_newer(object) && state.references.apply(object)
     }
 

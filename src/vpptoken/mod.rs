@@ -10,8 +10,8 @@
 //! | [`observed`] | the one value that a decision is made from |
 //! | [`plan`] | decides, and says why |
 //! | [`references`] | whom a change concerns |
-//! | [`local_state`] | what this process remembers |
 //! | [`caches`] | what the watches keep |
+//! | [`local_state`] | what this process remembers |
 //! | [`events`] | publishes events |
 //! | [`shared_reads`] | reads that several reconciles share |
 //! | [`context`] | what all reconciles work with |
