@@ -10,7 +10,6 @@ use axum::http::Request;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::api::ObjectMeta;
 use kube::client::Body;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
