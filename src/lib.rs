@@ -6,13 +6,13 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`clock`] | time and randomness, passed in |
-//! | [`backoff`] | delays that grow |
+//! | `backoff` | delays that grow |
 //! | [`api`] | what users write and read |
-//! | [`token_file`] | the `.vpptoken` file |
+//! | `token_file` | the `.vpptoken` file |
 //! | [`schedule`] | when the next sync is due |
-//! | [`graph`] | the only module that sends requests to Microsoft |
-//! | [`tenant`] | a live session per tenant: rate limiter and snapshot |
-//! | [`vpptoken`] | observe, plan, act, report: the reconcile loop |
+//! | `graph` | the only module that sends requests to Microsoft |
+//! | `tenant` | a live session per tenant: rate limiter and snapshot |
+//! | `vpptoken` | observe, plan, act, report: the reconcile loop |
 //! | [`operator`] | start-up, watches, health, metrics |
 //! | [`cli`] | the command line |
 

@@ -35,7 +35,7 @@ pub(crate) enum Priority {
 /// How much may be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Writes in any [`WINDOW`].
+    /// Writes in any 20 s.
     pub writes: usize,
     /// Those of them that may be scheduled syncs, so that a person finds a permit although many are due.
     pub scheduled: usize,
