@@ -25,6 +25,8 @@ struct Decision {
 /// Brings one VppToken one step nearer to what it asks for. It never waits for a permit: when none is free, it ends, and the
 /// VppToken is triggered when one is reserved for it. The worker slot is given up while Graph is asked.
 ///
+/// Very many may be at Graph: what each of them keeps is the decision, and what its present part needs, which is boxed.
+///
 /// # Errors
 /// When Kubernetes can't be read or written.
 pub(crate) async fn reconcile(
@@ -33,40 +35,42 @@ pub(crate) async fn reconcile(
     slot: OwnedSemaphorePermit,
 ) -> Result<Action, Error> {
     let object = context.newest(object);
-    let decision = decide(&context, Arc::unwrap_or_clone(object), None).await?;
+    let decision = Box::pin(decide(&context, Arc::unwrap_or_clone(object), None)).await?;
     let permit = match request_permit(&context, &decision) {
         Requested::Nothing => None,
         Requested::Permit(permit) => Some(permit),
-        Requested::Ticket => return report_queued(&context, decision).await,
+        Requested::Ticket => return Box::pin(report_queued(&context, decision)).await,
     };
-    let Some(decision) = decide_on_live_reads(&context, decision).await? else { return Ok(Action::await_change()) };
-    let decision = match report_first(&context, decision).await? {
+    let Some(decision) = Box::pin(decide_on_live_reads(&context, decision)).await? else {
+        return Ok(Action::await_change());
+    };
+    let decision = match Box::pin(report_first(&context, decision)).await? {
         Ok(decision) => decision,
         Err(action) => return Ok(action),
     };
     let mut slot = Some(slot);
     slot.take_if(|_| decision.plan.step.as_ref().is_some_and(Step::is_at_graph));
-    let decision = confirm_upload(&context, decision).await?;
-    let result = carry_out(&context, &decision, permit).await?;
+    let decision = Box::pin(confirm_upload(&context, decision)).await?;
+    let result = Box::pin(carry_out(&context, &decision, permit)).await?;
     let _slot = match slot {
         Some(slot) => Some(slot),
         None => Arc::clone(&context.workers).acquire_owned().await.ok(),
     };
-    report_result(&context, decision, result).await
+    Box::pin(report_result(&context, decision, result)).await
 }
 
 /// A VppToken that waits for a permit is reconciled after this at the latest, even if nothing triggers it.
 const QUEUED_REQUEUE: Duration = Duration::from_secs(60);
 
-async fn decide(context: &Context, object: VppToken, live: Option<LiveReads>) -> Result<Decision, Error> {
+async fn decide(context: &Context, object: VppToken, live: Option<LiveReads>) -> Result<Box<Decision>, Error> {
     let observed = observe::observe(context, &object, live).await?;
     let plan = plan::plan(&observed);
-    Ok(Decision { object, observed, plan })
+    Ok(Box::new(Decision { object, observed, plan }))
 }
 
 /// The same decision on what the API server has now, if it is one that must not be made on caches; none when the object was
 /// deleted.
-async fn decide_on_live_reads(context: &Context, decision: Decision) -> Result<Option<Decision>, Error> {
+async fn decide_on_live_reads(context: &Context, decision: Box<Decision>) -> Result<Option<Box<Decision>>, Error> {
     let needs = |decision: &Decision, needs: fn(&Step) -> bool| decision.plan.step.as_ref().is_some_and(needs);
     if !needs(&decision, Step::needs_live_reads) {
         return Ok(Some(decision));
@@ -118,7 +122,7 @@ fn request_permit(context: &Context, Decision { object, plan, .. }: &Decision) -
 }
 
 /// The status shows what the object waits for.
-async fn report_queued(context: &Context, mut decision: Decision) -> Result<Action, Error> {
+async fn report_queued(context: &Context, mut decision: Box<Decision>) -> Result<Action, Error> {
     if decision.plan.is_first_try(&decision.observed)
         && let Err(action) = write_planned_status(context, &mut decision).await?
     {
@@ -128,7 +132,7 @@ async fn report_queued(context: &Context, mut decision: Decision) -> Result<Acti
 }
 
 /// Reports a step that has to be reported before it is taken. If the object changed meanwhile, the step is not taken.
-async fn report_first(context: &Context, mut decision: Decision) -> Result<Result<Decision, Action>, Error> {
+async fn report_first(context: &Context, mut decision: Box<Decision>) -> Result<Result<Box<Decision>, Action>, Error> {
     if decision.plan.is_reported_first(&decision.observed)
         && let Err(action) = write_planned_status(context, &mut decision).await?
     {
@@ -150,7 +154,7 @@ async fn write_planned_status(context: &Context, decision: &mut Decision) -> Res
 
 /// What Graph has now decides whether a file is uploaded: it is asked with the permit in hand, so that the upload follows at
 /// once.
-async fn confirm_upload(context: &Context, mut decision: Decision) -> Result<Decision, Error> {
+async fn confirm_upload(context: &Context, mut decision: Box<Decision>) -> Result<Box<Decision>, Error> {
     if let Some(step @ Step::ConfirmUpload { .. }) = &decision.plan.step {
         act::act(context, &decision.object, &decision.observed, step, None).await?;
         decision.plan = report::plan_again(context, &decision.object, &mut decision.observed, &None);
@@ -165,9 +169,10 @@ async fn carry_out(context: &Context, decision: &Decision, permit: Option<Permit
     }
 }
 
-async fn report_result(context: &Context, decision: Decision, result: StepResult) -> Result<Action, Error> {
-    let reference = decision.object.clone();
-    let Some(plan) = report::report(context, decision.object, decision.observed, result).await? else {
+async fn report_result(context: &Context, decision: Box<Decision>, result: StepResult) -> Result<Action, Error> {
+    let Decision { object, observed, .. } = *decision;
+    let reference = object.clone();
+    let Some(plan) = report::report(context, object, observed, result).await? else {
         return Ok(Action::await_change());
     };
     if report::want_list(context, &reference, &plan) {
