@@ -488,7 +488,7 @@ impl World {
     /// `kubectl delete`.
     pub fn delete(&self, kind: &str, namespace: &str, name: &str) {
         if kind == "ClusterGraphTenant" {
-            self.judge().tenant_deleted();
+            self.judge().tenant_deleted(self.now());
         }
         self.request("DELETE", &path(kind, namespace, name), "application/json", &json!({}));
     }
