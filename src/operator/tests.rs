@@ -48,6 +48,8 @@ struct World {
     hangs: Interference,
     /// How long Graph takes to answer.
     latency: Duration,
+    /// How long Kubernetes takes for a write.
+    write_latency: Duration,
     start: Instant,
 }
 
@@ -62,8 +64,9 @@ impl World {
         let settings = graph_emulator::Settings { sync_duration: Duration::from_secs(5), ..Default::default() };
         let graph = Emulation::new(settings, clock, graph_emulator::Random::seeded(1));
         graph.add_app(TENANT, CLIENT, "client-secret");
-        let (forbidden, hangs, latency) = (Arc::default(), Arc::default(), Duration::ZERO);
-        let world = Self { kubernetes, graph, forbidden, hangs, latency, start };
+        let (forbidden, hangs) = (Arc::default(), Arc::default());
+        let (latency, write_latency) = (Duration::ZERO, Duration::ZERO);
+        let world = Self { kubernetes, graph, forbidden, hangs, latency, write_latency, start };
         for namespace in namespaces.iter().chain(&[SYSTEM]) {
             world.put_namespace(namespace);
         }
@@ -151,6 +154,7 @@ impl World {
     /// A client with these rights, in place of a real API server's authorization.
     fn client(&self) -> Client {
         let (service, forbidden) = (self.kubernetes.service("operator"), Arc::clone(&self.forbidden));
+        let latency = self.write_latency;
         let service = tower::service_fn(move |request: Request<Body>| {
             let path = request.uri().path().to_owned();
             let is_forbidden = forbidden
@@ -169,6 +173,9 @@ impl World {
                     let mut answer = ResponseBody::streamed(line);
                     *answer.status_mut() = StatusCode::FORBIDDEN;
                     return Ok(answer);
+                }
+                if request.method() != axum::http::Method::GET && !latency.is_zero() {
+                    tokio::time::sleep(latency).await;
                 }
                 tower::Service::call(&mut service, request).await
             }
@@ -612,6 +619,59 @@ async fn what_was_done_is_shown_as_events() {
         .await;
     world.kubernetes.delete("VppToken", "a", "berlin");
     has("Deleted").await;
+    operator.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_person_asks_for_by_an_annotation_is_done_at_once() {
+    let world = World::new(&["a"]);
+    let operator = world.operator(&[]);
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    // The first sync has ended, and nothing else is due.
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    for (annotation, operation) in [
+        ("vpptoken.io/sync-requested-at", graph_emulator::Operation::SyncLicenses),
+        ("vpptoken.io/upload-requested-at", graph_emulator::Operation::Update),
+    ] {
+        let (before, asked) = (world.graph.count(operation), Instant::now());
+        world.kubernetes.merge(
+            "VppToken",
+            "a",
+            "berlin",
+            &json!({ "metadata": { "annotations": { annotation: "x" } } }),
+        );
+        world.until(annotation, || world.graph.count(operation) > before).await;
+        assert!(asked.elapsed() < Duration::from_secs(1), "{annotation}: {:?}", asked.elapsed());
+        tokio::time::sleep(Duration::from_secs(120)).await;
+    }
+    operator.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_take_over_one_token_at_the_same_moment_one_has_it() {
+    let mut world = World::new(&["a"]);
+    let operator = world.operator(&[]);
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    let id = world.graph.entities(TENANT)[0].id.clone();
+    world.kubernetes.delete("VppToken", "a", "berlin");
+    operator.stop().await;
+    for name in ["munich", "oslo"] {
+        world.apply(&json!({
+            "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken", "metadata": { "name": name, "namespace": "a" },
+            "spec": { "managementPolicy": "Observe", "tokenId": id },
+        }));
+    }
+    // Both decide before a status shows what either has done.
+    world.write_latency = Duration::from_millis(20);
+    let operator = world.operator(&[]);
+    let reasons = || ["munich", "oslo"].map(|name| world.reason("VppToken", "a", name));
+    world.until("both are decided", || reasons().iter().filter(|reason| *reason == "UpToDate").count() == 1).await;
+    world.until("the other waits", || reasons().contains(&"ClaimedByAnother".to_owned())).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let events = world.kubernetes.objects("events.events.k8s.io");
+    assert_eq!(events.iter().filter(|event| event["reason"] == "Bound").count(), 1);
     operator.stop().await;
 }
 

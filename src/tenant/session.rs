@@ -862,6 +862,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_list_that_ends_while_a_token_is_written_does_not_change_it() {
+        let graph = Graph::default();
+        *graph.tokens.lock().unwrap() = vec![json!({ "id": "a", "countryOrRegion": "de" })];
+        let session = session(&graph);
+        session.list().await;
+        *graph.tokens.lock().unwrap() = vec![json!({ "id": "a", "countryOrRegion": "fr" })];
+        graph.answers([(200, None), (200, None)]);
+        let country = || {
+            let view = session.view();
+            view.snapshot.entry("a").unwrap().entity.country_or_region.clone()
+        };
+        let write = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            session.sync(permit(&session), "a").await.unwrap();
+        };
+        let look = async {
+            tokio::time::sleep(Duration::from_millis(25)).await;
+            assert_eq!((graph.asked("vppTokens"), graph.asked("syncLicenses")), (2, 0), "the write is under way");
+            assert_eq!(country().as_deref(), Some("de"));
+        };
+        future::join3(session.list(), write, look).await;
+        session.list().await;
+        assert_eq!(country().as_deref(), Some("fr"));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn after_a_missing_permission_a_new_access_token_is_asked_for() {
         let graph = Graph::default();
         let session = session(&graph);
