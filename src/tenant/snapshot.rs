@@ -78,8 +78,8 @@ pub(crate) struct Written {
 pub(crate) struct Entry {
     /// As Graph showed it last, or as a write of ours was answered.
     pub entity: Entity,
-    /// What this process wrote to it.
-    pub written: BTreeMap<Field, Written>,
+    /// What this process wrote to it: few, so that a vector takes less memory than a map.
+    written: Vec<(Field, Written)>,
     /// When the last write of this process ended.
     pub last_write: Option<Timestamp>,
     /// Since when a sync has been seen running.
@@ -109,6 +109,16 @@ impl Entry {
         self.absent == 0
     }
 
+    /// What this process wrote to a field last.
+    pub(crate) fn written(&self, field: Field) -> Option<&Written> {
+        self.written.iter().find(|(of, _)| *of == field).map(|(_, written)| written)
+    }
+
+    /// When this process wrote a field last.
+    pub(crate) fn last_written(&self) -> Option<Timestamp> {
+        self.written.iter().map(|(_, written)| written.at).max()
+    }
+
     /// Whether a GET that began after a time has shown it.
     pub(crate) fn was_asked_since(&self, time: Timestamp) -> bool {
         self.asked.is_some_and(|(began, _)| began > time)
@@ -130,8 +140,9 @@ impl Entry {
     }
 
     fn remember(&mut self, written: &[(Field, String)], now: Timestamp) {
-        let written = written.iter().map(|(field, value)| (*field, Written { value: value.clone(), at: now }));
-        self.written.extend(written);
+        self.written.retain(|(known, _)| written.iter().all(|(field, _)| field != known));
+        self.written.reserve_exact(written.len());
+        self.written.extend(written.iter().map(|(field, value)| (*field, Written { value: value.clone(), at: now })));
     }
 
     fn show(&mut self, entity: Entity, now: Timestamp) {
@@ -481,7 +492,7 @@ mod tests {
         snapshot.record_write_ended("a", None, &[(Field::CountryOrRegion, "fr".into())], at(5));
         let entry = snapshot.entry("a").unwrap();
         let accepted = Written { value: "fr".into(), at: at(5) };
-        assert_eq!((entry.last_write, entry.written.get(&Field::CountryOrRegion)), (Some(at(5)), Some(&accepted)));
+        assert_eq!((entry.last_write, entry.written(Field::CountryOrRegion)), (Some(at(5)), Some(&accepted)));
         assert_eq!(list(&mut snapshot, 4, 6, &[]), Merged::default());
         assert_eq!(country(&snapshot, "a").as_deref(), Some("de"));
         list(&mut snapshot, 6, 7, &[entity("a", "fr")]);
@@ -552,7 +563,8 @@ mod tests {
         let entry = snapshot.entry("a").unwrap();
         let written = |value: &str, second| Written { value: value.into(), at: at(second) };
         let expected = [(Field::AppleId, written("x", 5)), (Field::CountryOrRegion, written("fr", 9))];
-        assert_eq!(entry.written, expected.into());
+        assert_eq!(entry.written, expected);
+        assert_eq!(entry.last_written(), Some(at(9)));
         assert_eq!(entry.last_write, Some(at(9)));
         list(&mut snapshot, 12, 13, &[]);
         assert_eq!(snapshot.entry("a").unwrap().written.len(), 2);

@@ -337,7 +337,7 @@ impl<'a> Actor<'a> {
         }
         // The next decision is made on this one, although the watch has not shown it yet.
         let of = (decided.secret_version.clone(), self.tenant.encoding);
-        let read = (facts != Err(FileProblem::NotReadable)).then_some(ReadFile { of, file: facts });
+        let read = (facts != Err(FileProblem::NotReadable)).then(|| Box::new(ReadFile { of, file: facts }));
         self.context.local_state.change(self.uid, |state| state.file = read);
         Ok(None)
     }

@@ -235,9 +235,9 @@ struct IndexEntry {
     version: Option<u64>,
     /// By its status: the token, and the file that was uploaded to it.
     shown: Option<(EntraTenant, String, Option<String>)>,
-    intent: Option<Intent>,
+    intent: Option<Box<Intent>>,
     /// What this process has claimed for it. The token that its status has is among them: a list that is late may not show it.
-    claimed: BTreeSet<(EntraTenant, String)>,
+    claimed: Few<(EntraTenant, String)>,
 }
 
 impl IndexEntry {
@@ -273,7 +273,7 @@ impl Index {
         let intent = status.and_then(|status| status.pending_create.as_ref()).map(|pending| {
             let keys = CreateKey::of_pending(pending);
             let tenant = TenantKey::of(&object.spec.tenant_ref, &holder.namespace);
-            Intent { keys, since: pending.since, tenant }
+            Box::new(Intent { keys, since: pending.since, tenant })
         });
         let uid = holder.uid.clone();
         self.change(&uid, |known| {
@@ -310,7 +310,7 @@ impl Index {
     pub(crate) fn unclaim(&mut self, uid: &str, but: Option<&str>) {
         let keeps = |id: &String| Some(id.as_str()) == but;
         if self.objects.get(uid).is_some_and(|known| known.claimed.iter().any(|(_, id)| !keeps(id))) {
-            self.change(uid, |known| known.claimed.retain(|(_, id)| keeps(id)));
+            self.change(uid, |known| known.claimed.remove(|(_, id)| !keeps(id)));
         }
     }
 
@@ -339,7 +339,7 @@ impl Index {
     /// Tenant objects of other VppTokens whose statuses show an intent with one of the keys, recorded after a time.
     pub(crate) fn tenants_of_intents(&self, keys: &[CreateKey], uid: &str, after: Timestamp) -> BTreeSet<TenantKey> {
         let others = keys.iter().filter_map(|key| self.intents.get(key)).flatten().filter(|other| *other != uid);
-        let intents = others.filter_map(|other| self.objects.get(other)?.intent.as_ref());
+        let intents = others.filter_map(|other| self.objects.get(other)?.intent.as_deref());
         intents.filter(|intent| intent.since > after).map(|intent| intent.tenant.clone()).collect()
     }
 

@@ -31,8 +31,8 @@ pub(crate) struct ReadFile {
 pub(crate) struct ObjectState {
     /// What a decision needs.
     pub attempts: Attempts,
-    /// The file that was read last.
-    pub file: Option<ReadFile>,
+    /// The file that was read last, unless the status knows it.
+    pub file: Option<Box<ReadFile>>,
     /// Outcomes that could not be written into the status yet.
     pub unrecorded: Vec<Outcome>,
     /// A list is waited for.
@@ -63,8 +63,14 @@ impl ObjectState {
         self.newest.take_if(|newest| version(newest) <= version(object));
     }
 
-    /// The status of a plan that was made on these inputs has been written.
-    pub(crate) fn record_status_written(&mut self, plan: &Plan, inputs: &Inputs) {
+    /// The status of a plan that was made on these inputs has been written, or needed no write: `status` is what the object has.
+    pub(crate) fn record_status_written(&mut self, plan: &Plan, inputs: &Inputs, status: Option<&VppTokenStatus>) {
+        let uploaded = status.and_then(|status| status.uploaded.as_ref());
+        self.file.take_if(|read| {
+            let (version, encoding) = &read.of;
+            let known = uploaded.and_then(|uploaded| FileFacts::of_uploaded(uploaded, version, *encoding));
+            known.is_some_and(|known| read.file == Ok(known))
+        });
         self.unrecorded.clear();
         self.kubernetes_failures = 0;
         self.awaits_list = plan.list_after.is_some();
@@ -340,6 +346,40 @@ mod tests {
     fn is_locked_by_other(local_state: &LocalState, keys: &[CreateKey], uid: &str) -> bool {
         let own = Own { namespace: "ns", name: uid.into(), uid, keys: keys.to_vec() };
         local_state.others_of(&tenant("t"), &own, Timestamp::MIN).is_create_locked
+    }
+
+    #[test]
+    fn a_file_that_the_status_knows_is_not_kept() {
+        let facts = FileFacts {
+            sha256: "digest".into(),
+            expiration: at(0),
+            organization_name: "Contoso".into(),
+            encoding: TokenEncoding::AsIs,
+            secret_version: "uid/1/token".into(),
+        };
+        let plan = Plan {
+            step: None,
+            requeue_after: None,
+            list_after: None,
+            blockers: Vec::new(),
+            differing: None,
+            planned_on: None,
+            status: VppTokenStatus::default(),
+        };
+        let inputs = Inputs { generation: 1, sha256: None, sync_request: None, upload_request: None };
+        let another = FileFacts { secret_version: "uid/2/token".into(), ..facts.clone() };
+        let replaced = FileFacts { sha256: "other".into(), ..facts.clone() };
+        for (uploaded, is_kept) in
+            [(Some(facts.clone()), false), (None, true), (Some(another), true), (Some(replaced), true)]
+        {
+            let uploaded = uploaded.map(|uploaded| uploaded.as_uploaded(at(1), true));
+            let status = VppTokenStatus { uploaded, ..VppTokenStatus::default() };
+            let of = (facts.secret_version.clone(), facts.encoding);
+            let file = Some(Box::new(ReadFile { of, file: Ok(facts.clone()) }));
+            let mut state = ObjectState { file, ..ObjectState::default() };
+            state.record_status_written(&plan, &inputs, Some(&status));
+            assert_eq!(state.file.is_some(), is_kept, "{:?}", status.uploaded);
+        }
     }
 
     #[test]

@@ -274,12 +274,12 @@ async fn file(
         return Ok(read.file.clone());
     }
     let uploaded = object.status.as_ref().and_then(|status| status.uploaded.as_ref());
-    let file = match uploaded.and_then(|uploaded| FileFacts::of_uploaded(uploaded, &of.0, encoding)) {
-        Some(known) => Ok(known),
-        None => read_file(context, object).await?.map(|read| read.facts(encoding)),
-    };
+    if let Some(known) = uploaded.and_then(|uploaded| FileFacts::of_uploaded(uploaded, &of.0, encoding)) {
+        return Ok(Ok(known));
+    }
+    let file = read_file(context, object).await?.map(|read| read.facts(encoding));
     // Kubernetes may show it later, so a refusal is not remembered.
-    let read = (file != Err(FileProblem::NotReadable)).then(|| ReadFile { of, file: file.clone() });
+    let read = (file != Err(FileProblem::NotReadable)).then(|| Box::new(ReadFile { of, file: file.clone() }));
     context.local_state.change(uid(object)?, |state| state.file = read);
     Ok(file)
 }

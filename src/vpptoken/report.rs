@@ -48,7 +48,8 @@ pub(crate) async fn report(
                     // Before the lock to create is released: who takes it next must not see the intent.
                     context.apply_newest(written);
                 }
-                record_reported(context, &uid, &plan, &result.outcome, &observed);
+                let status = written.as_ref().unwrap_or(&object).status.as_ref();
+                record_reported(context, &uid, &plan, &result.outcome, &observed, status);
                 // After the outcome is recorded, because publishing an event may take long.
                 publish(context, &object, result.event).await;
                 if written.is_some() {
@@ -152,7 +153,14 @@ fn has_news(object: &VppToken, status: &VppTokenStatus) -> bool {
 }
 
 /// The status is written: the outcomes in it need not be remembered any more.
-fn record_reported(context: &Context, uid: &str, plan: &Plan, outcome: &Option<Outcome>, observed: &Observed) {
+fn record_reported(
+    context: &Context,
+    uid: &str,
+    plan: &Plan,
+    outcome: &Option<Outcome>,
+    observed: &Observed,
+    status: Option<&VppTokenStatus>,
+) {
     if let Some(Outcome::IntentRecorded(pending, _)) = outcome {
         // Other operators can read it only now.
         act::remember_intent(context, uid, pending);
@@ -161,7 +169,7 @@ fn record_reported(context: &Context, uid: &str, plan: &Plan, outcome: &Option<O
         act::unlock_create(context, uid);
     }
     context.local_state.unclaim(uid, plan.status.token_id.as_deref());
-    context.local_state.change(uid, |state| state.record_status_written(plan, &observed.inputs()));
+    context.local_state.change(uid, |state| state.record_status_written(plan, &observed.inputs(), status));
 }
 
 /// The object was deleted: nothing of it is kept.

@@ -194,8 +194,7 @@ fn due_changes(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeM
         let found = found(entry, field);
         // There is no verdict before a list that began after the settling time.
         let unsettled = entry
-            .written
-            .get(&field)
+            .written(field)
             .filter(|written| written.value == wanted)
             .and_then(|written| Some((written, written.at.checked_add(observed.timings.settling).ok()?)))
             .filter(|(_, settled)| tenant.view.snapshot.last_list().is_none_or(|began| began <= *settled));

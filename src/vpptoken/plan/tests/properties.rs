@@ -804,7 +804,7 @@ proptest! {
             prop_assert!(!found.as_ref().is_some_and(|found| found.eq_ignore_ascii_case(wanted)));
             let tries = observed.attempts.tries.get(field).filter(|(value, _)| value == wanted);
             prop_assert!(tries.is_none_or(|(_, times)| *times < 3), "sent for ever");
-            let written = entry.written.get(field).filter(|it| it.value == *wanted);
+            let written = entry.written(*field).filter(|it| it.value == *wanted);
             prop_assert!(written.is_none_or(|it| observed.now >= it.at + observed.timings.settling), "not settled");
         }
     }
