@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::operator::{self, Settings};
@@ -154,13 +154,14 @@ fn operate(arguments: Run) -> Result<(), String> {
         .build()
         .map_err(|error| format!("can't start: {error}"))?;
     runtime.block_on(async {
-        let (stop, stopped) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
         let signals = tokio::spawn(async move {
             stop_requested().await;
             tracing::info!("stopping; finishing what is in progress");
-            let _ = stop.send(true);
+            stopping.cancel();
         });
-        let outcome = operator::run(settings, stopped).await.map_err(|error| error.to_string());
+        let outcome = operator::run(settings, stop).await.map_err(|error| error.to_string());
         signals.abort();
         outcome
     })

@@ -13,6 +13,7 @@ use kube::runtime::controller::{self, Action, ReconcileReason, ReconcileRequest,
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use super::watch_state::{Kind, WatchState, is_read};
@@ -115,8 +116,8 @@ pub(super) struct Shared {
     pub(super) has_started: watch::Receiver<bool>,
     /// How the watches fare.
     pub(super) watches: watch::Receiver<Vec<WatchState>>,
-    /// Whether the operator is stopping.
-    pub(super) stop: watch::Receiver<bool>,
+    /// Cancelled when the operator is to stop.
+    pub(super) stop: CancellationToken,
 }
 
 /// Runs the reconciles of one scope until the operator is stopped.
@@ -130,12 +131,9 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
         Some((ObjectRef::new(&name).within(&namespace), triggers))
     });
     let changes = changed_objects(scope.clone(), events, cache, Arc::clone(&context), tenants_changed);
-    let mut stopped = stop.clone();
     let requests = stream::select(changes, triggers)
         .map(|reference| Ok::<_, Infallible>(request(reference)))
-        .take_until(Box::pin(async move {
-            let _ = stopped.wait_for(|stop| *stop).await;
-        }));
+        .take_until(Box::pin(stop.clone().cancelled_owned()));
     let reconcile = {
         let metrics = Arc::clone(&metrics);
         move |object: Arc<VppToken>, context: Arc<Context>| {
@@ -171,9 +169,8 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
             Err(error) => tracing::warn!(%error, "a reconcile failed; it is tried again"),
         }
     });
-    let mut stopped = stop;
     let grace_period_over = async {
-        let _ = stopped.wait_for(|stop| *stop).await;
+        stop.cancelled().await;
         tokio::time::sleep(GRACE_PERIOD).await;
     };
     tokio::select! {

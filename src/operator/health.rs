@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use super::watch_state::{Kind, WatchState};
@@ -87,7 +88,7 @@ fn ready(has_started: bool, is_stopping: bool, watches: &[WatchState], now: Time
 pub(super) struct ProbeState {
     pub(super) heartbeat: Heartbeat,
     pub(super) has_started: watch::Receiver<bool>,
-    pub(super) stop: watch::Receiver<bool>,
+    pub(super) stop: CancellationToken,
     pub(super) watches: watch::Receiver<Vec<WatchState>>,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
@@ -140,7 +141,7 @@ async fn show_health(State(state): State<ProbeState>) -> Response {
 }
 
 async fn show_readiness(State(state): State<ProbeState>) -> Response {
-    let (has_started, is_stopping) = (*state.has_started.borrow(), *state.stop.borrow());
+    let (has_started, is_stopping) = (*state.has_started.borrow(), state.stop.is_cancelled());
     probe(ready(has_started, is_stopping, &state.watches.borrow(), state.clock.now()))
 }
 

@@ -1,10 +1,13 @@
 //! Figures for Prometheus. Labels are names of our own objects, operations and statuses: nothing that grows without bound.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use kube::ResourceExt;
+use jiff::Timestamp;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::watch_state::{Kind, WatchState};
 use super::watches::Scope;
 use crate::api::conditions::{ConditionType, find};
+use crate::api::{VppToken, VppTokenStatus};
 use crate::graph::Operation;
 use crate::vpptoken::caches::Caches;
 
@@ -35,12 +39,6 @@ impl EncodeLabelValue for OperationLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TokenLabels {
-    namespace: String,
-    name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,6 +67,41 @@ pub(super) struct Metrics {
     reconcile_seconds: Histogram,
     watch_failures: Family<WatchLabels, Counter>,
     session_restarts: Counter,
+}
+
+/// Writes the figures of the VppTokens, one after the other, from the cache as it is at a scrape.
+struct TokenCollector(Caches);
+
+impl std::fmt::Debug for TokenCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenCollector").finish_non_exhaustive()
+    }
+}
+
+impl Collector for TokenCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let tokens: Vec<Arc<VppToken>> = self.0.all_tokens().collect();
+        let mut gauge = |name, help, unit, value: fn(&VppTokenStatus) -> Option<i64>| {
+            let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+            for token in &tokens {
+                let Some(value) = token.status.as_ref().and_then(value) else { continue };
+                let metadata = [&token.metadata.namespace, &token.metadata.name];
+                let [namespace, name] = metadata.map(|text| text.as_deref().unwrap_or_default());
+                family.encode_family(&[("namespace", namespace), ("name", name)])?.encode_gauge(&value)?;
+            }
+            Ok(())
+        };
+        gauge("ready", "Whether Graph has what the VppToken asks for", None, |status| {
+            let ready = find(&status.conditions, ConditionType::Ready);
+            Some(i64::from(ready.is_some_and(|ready| ready.status == "True")))
+        })?;
+        gauge("expiration_timestamp", "When the token in Graph expires", Some(&Unit::Seconds), |status| {
+            status.expiration_date_time.map(Timestamp::as_second)
+        })?;
+        gauge("last_sync_timestamp", "When Graph ended the last sync", Some(&Unit::Seconds), |status| {
+            status.last_sync_date_time.map(Timestamp::as_second)
+        })
+    }
 }
 
 /// 10 ms to 40 s: a request ends after 30 s.
@@ -121,21 +154,6 @@ impl Metrics {
         for state in watches {
             watch_up.get_or_create(&WatchLabels::of(state.kind, &state.scope)).set(i64::from(state.is_up()));
         }
-        let ready = Family::<TokenLabels, Gauge>::default();
-        let expiry = Family::<TokenLabels, Gauge>::default();
-        let last_sync = Family::<TokenLabels, Gauge>::default();
-        for object in caches.all_tokens() {
-            let labels = TokenLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
-            let Some(status) = &object.status else { continue };
-            let is_ready = find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True");
-            ready.get_or_create(&labels).set(i64::from(is_ready));
-            if let Some(time) = status.expiration_date_time {
-                expiry.get_or_create(&labels).set(time.as_second());
-            }
-            if let Some(time) = status.last_sync_date_time {
-                last_sync.get_or_create(&labels).set(time.as_second());
-            }
-        }
         let mut registry = Registry::with_prefix("vpptoken");
         registry.register(
             "graph_requests",
@@ -166,9 +184,7 @@ impl Metrics {
             "Sessions with a tenant that ended by a fault of the operator and were opened again",
             self.session_restarts.clone(),
         );
-        registry.register("ready", "Whether Graph has what the VppToken asks for", ready);
-        registry.register_with_unit("expiration_timestamp", "When the token in Graph expires", Unit::Seconds, expiry);
-        registry.register_with_unit("last_sync_timestamp", "When Graph ended the last sync", Unit::Seconds, last_sync);
+        registry.register_collector(Box::new(TokenCollector(caches.clone())));
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)

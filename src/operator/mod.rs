@@ -17,6 +17,7 @@ use kube::runtime::events::Reporter;
 use kube::{Client, Config};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::FIELD_MANAGER;
 use crate::clock::{Clock, Random};
@@ -117,11 +118,11 @@ pub struct Environment {
     pub random: Random,
 }
 
-/// Runs until `stop` is true.
+/// Runs until `stop` is cancelled.
 ///
 /// # Errors
 /// When it can't start.
-pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), StartError> {
+pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), StartError> {
     let mut config = Config::infer().await?;
     config.connect_timeout = Some(Duration::from_secs(5));
     config.write_timeout = Some(Duration::from_secs(30));
@@ -151,7 +152,7 @@ pub async fn run_with(
     namespace: String,
     environment: Environment,
     listener: Option<tokio::net::TcpListener>,
-    stop: watch::Receiver<bool>,
+    stop: CancellationToken,
 ) -> Result<(), StartError> {
     let Environment { client, watching, transport, clock, random } = environment;
     let metrics = Arc::new(Metrics::default());
@@ -213,7 +214,6 @@ pub async fn run_with(
         Arc::clone(&metrics),
     );
 
-    let mut stopped = stop.clone();
     let shared = controller::Shared {
         context: Arc::clone(&context),
         tenants_changed: Arc::clone(&sources.tenants_changed),
@@ -231,7 +231,7 @@ pub async fn run_with(
     tokio::select! {
         biased;
         () = can_start(watches.subscribe()) => {}
-        _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+        () = stop.cancelled() => return Ok(()),
         Some(ended) = tasks.join_next() => return Err(ended_unexpectedly(ended)),
     }
     tracing::info!("the caches are read; reconciling");
@@ -243,7 +243,7 @@ pub async fn run_with(
         biased;
         ended = async {
             while let Some(ended) = controllers.join_next().await {
-                if ended.is_err() || !*stop.borrow() {
+                if ended.is_err() || !stop.is_cancelled() {
                     return Err(StartError::Ended("the controller of a namespace".into()));
                 }
             }

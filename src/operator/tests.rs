@@ -237,19 +237,20 @@ impl World {
             timings: Timings::default(),
             limits: Limits::default(),
         };
-        let (stop, stopped) = watch::channel(false);
-        Process { stop, task: tokio::spawn(run_with(settings, SYSTEM.into(), environment, listener, stopped)) }
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run_with(settings, SYSTEM.into(), environment, listener, stop.clone()));
+        Process { stop, task }
     }
 }
 
 struct Process {
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     task: JoinHandle<Result<(), StartError>>,
 }
 
 impl Process {
     async fn stop(self) {
-        self.stop.send(true).unwrap();
+        self.stop.cancel();
         self.task.await.unwrap().unwrap();
     }
 }
@@ -557,7 +558,7 @@ async fn the_probes_follow_start_and_stop_and_answer_while_the_runtime_is_busy()
     }));
     world.put_token("a", "berlin");
     world.until("a create", || *asked.lock().unwrap()).await;
-    operator.stop.send(true).unwrap();
+    operator.stop.cancel();
     let (status, why) = get(address, "/readyz");
     assert_eq!((status, why.as_str()), (503, "it is stopping\n"));
     assert_eq!(get(address, "/healthz").0, 200);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 use vpptoken_operator::clock::{Clock, Random};
 use vpptoken_operator::operator::Timings;
 use vpptoken_operator::operator::{Environment, REQUEST_READ_TIMEOUT, Settings, WATCH_READ_TIMEOUT, run_with};
@@ -19,14 +19,14 @@ pub struct Process {
     /// Counts from 0.
     pub number: u32,
     is_dead: AtomicBool,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     task: Mutex<Option<AbortHandle>>,
 }
 
 impl Process {
     /// Starts one.
     pub fn start(world: &World, number: u32) -> Arc<Self> {
-        let (stop, stopped) = watch::channel(false);
+        let stop = CancellationToken::new();
         let process = Arc::new(Self { number, is_dead: AtomicBool::new(false), stop, task: Mutex::default() });
         let (for_elapsed, for_wall) = (world.clone(), world.clone());
         let environment = Environment {
@@ -47,8 +47,8 @@ impl Process {
         };
         let (world, running) = (world.clone(), Arc::clone(&process));
         let task = tokio::spawn(async move {
-            let outcome = run_with(settings, SYSTEM.into(), environment, None, stopped).await;
-            let was_stopped = *running.stop.borrow();
+            let outcome = run_with(settings, SYSTEM.into(), environment, None, running.stop.clone()).await;
+            let was_stopped = running.stop.is_cancelled();
             if let Err(error) = outcome {
                 world.judge().fail(format!("runs: process {number} ended by itself: {error}"));
             } else if !was_stopped {
@@ -70,7 +70,7 @@ impl Process {
 
     /// Tells it to stop, as SIGTERM does.
     pub fn stop(&self) {
-        let _ = self.stop.send(true);
+        self.stop.cancel();
     }
 
     /// Whether it still runs.
