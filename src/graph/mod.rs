@@ -20,7 +20,7 @@ pub(crate) use entra::Credential;
 pub(crate) use error::ErrorKind;
 pub use error::GraphError;
 pub use transport::{Received, Transport};
-pub(crate) use wire::{Entity, NewToken, TokenPatch, TokenSettings};
+pub(crate) use wire::{Entity, TokenPatch, TokenPost, TokenSettings};
 
 use crate::api::{Cloud, GraphApi};
 use crate::clock::Random;
@@ -201,7 +201,7 @@ impl GraphClient {
     ///
     /// # Errors
     /// When the request fails.
-    pub(crate) async fn create(&self, token: &NewToken) -> Result<Entity, GraphError> {
+    pub(crate) async fn create(&self, token: &TokenPost) -> Result<Entity, GraphError> {
         let scrubber = Scrubber::new(token.sensitive.iter());
         let answer =
             self.call(Operation::Create, Method::POST, &self.collection(), Some(token.body()), &scrubber).await?;

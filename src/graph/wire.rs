@@ -89,7 +89,7 @@ fn timestamp(text: &str) -> Option<Timestamp> {
 
 /// A token to be created.
 #[derive(Clone, Debug)]
-pub(crate) struct NewToken {
+pub(crate) struct TokenPost {
     /// `token`, exactly as it is to be sent.
     pub token: SecretString,
     /// Everything that must be removed from an answer that quotes it.
@@ -98,7 +98,7 @@ pub(crate) struct NewToken {
     pub settings: TokenSettings,
 }
 
-impl NewToken {
+impl TokenPost {
     /// The smallest body that Graph accepts can only be found out with a real tenant. It is chosen here.
     pub(super) fn body(&self) -> Value {
         let mut body = typed();

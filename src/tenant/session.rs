@@ -15,7 +15,7 @@ use super::{Merged, Timings};
 use crate::api::NamespacedName;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::graph::{Credential, Entity, ErrorKind, GraphClient, GraphError, NewToken, TokenPatch};
+use crate::graph::{Credential, Entity, ErrorKind, GraphClient, GraphError, TokenPatch, TokenPost};
 
 /// While a sync runs, lists come after such delays.
 const SYNCING_POLL: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
@@ -379,7 +379,7 @@ impl Session {
     pub(crate) async fn create(
         &self,
         mut permit: WritePermit,
-        token: &NewToken,
+        token: &TokenPost,
         written: &[(Field, String)],
     ) -> Result<Entity, GraphError> {
         permit.mark_sent();

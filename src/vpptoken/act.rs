@@ -15,10 +15,10 @@ use super::local_state::ReadFile;
 use super::observe::{VersionedFile, read_file};
 use super::observed::{FileFacts, FileProblem, Observed, StepKind, TenantState, TryStart, UnsentIntent};
 use super::outcome::Outcome;
-use super::plan::{self, EventNote, Step, Wanted, Write};
+use super::plan::{EventNote, NewToken, Step, Wanted, Write};
 use super::references::References;
 use crate::api::{FINALIZER, NamespacedName, PendingCreate, Uploaded, VppToken};
-use crate::graph::{GraphError, NewToken, TokenPatch, TokenSettings};
+use crate::graph::{GraphError, TokenPatch, TokenPost, TokenSettings};
 use crate::tenant::{Field, IntentPermit, Session, Tenant, WritePermit};
 use crate::token_file::TokenFile;
 
@@ -224,10 +224,11 @@ impl<'a> Actor<'a> {
         StepResult { outcome: Some(outcome), event: Some(event), ..StepResult::default() }
     }
 
-    async fn create(&self, permit: WritePermit, new: &plan::NewToken) -> Result<StepResult, Error> {
+    async fn create(&self, permit: WritePermit, new: &NewToken) -> Result<StepResult, Error> {
         let Some(read) = self.read_decided(&new.file).await? else { return Ok(StepResult::default()) };
         let file = &read.file;
-        let token = NewToken { token: self.to_send(file), sensitive: file.sensitive(), settings: new.settings.clone() };
+        let token =
+            TokenPost { token: self.to_send(file), sensitive: file.sensitive(), settings: new.settings.clone() };
         let pending = &new.pending;
         // A lock that has expired is taken again, unless another object has it.
         if !self.lock_create(pending, None) || !self.context.local_state.set_create_in_flight(self.uid, true) {

@@ -11,8 +11,7 @@ use rpds::RedBlackTreeMapSync;
 use crate::api::{AppleId, EntraTenant, PendingCreate, VppToken};
 use crate::tenant::TenantKey;
 
-/// A VppToken. Of two that have one token, the lesser takes precedence: the elder, then the one with the lower UID. The order
-/// of the first two fields says so.
+/// A VppToken that has a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Holder {
     /// When it was created.
@@ -163,12 +162,12 @@ impl OthersClaims {
 
     /// Whether another VppToken has a token.
     pub(crate) fn contains(&self, id: &str) -> bool {
-        self.holder(id).is_some()
+        self.holders(id).next().is_some()
     }
 
-    /// The other VppToken that has a token: of several, the one that takes precedence.
-    pub(crate) fn owner(&self, id: &str) -> Option<Owner> {
-        self.holder(id).map(|holder| Owner {
+    /// The other VppTokens that have a token.
+    pub(crate) fn owners(&self, id: &str) -> impl Iterator<Item = Owner> {
+        self.holders(id).map(|holder| Owner {
             created: holder.created,
             uid: holder.uid.clone(),
             name: (holder.namespace == self.namespace).then(|| holder.name.clone()),
@@ -186,8 +185,8 @@ impl OthersClaims {
         self.all.holders.keys().filter(|id| self.contains(id))
     }
 
-    fn holder(&self, id: &str) -> Option<&Arc<Holder>> {
-        self.all.holders.get(id)?.iter().find(|holder| holder.uid != self.uid)
+    fn holders(&self, id: &str) -> impl Iterator<Item = &Arc<Holder>> {
+        self.all.holders.get(id).into_iter().flat_map(Few::iter).filter(|holder| holder.uid != self.uid)
     }
 }
 
@@ -449,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_that_have_a_token_the_elder_has_it_in_whatever_order_they_come() {
+    fn all_that_have_a_token_are_known_in_whatever_order_they_come() {
         let all = [("b", has("t1", "digest-1")), ("c", has("t1", "digest-1")), ("d", has("t0", "digest-1"))];
         let seen = |order: [usize; 3]| {
             let mut index = Index::default();
@@ -459,8 +458,9 @@ mod tests {
         let index = seen([0, 1, 2]);
         let others = others_of(&index, "a");
         assert_eq!(others, others_of(&seen([2, 1, 0]), "a"));
-        assert_eq!(others.owner("t1").map(|owner| (owner.uid, owner.name)), Some(("b".into(), None)), "elsewhere");
-        assert_eq!(others.owner("t0").and_then(|owner| owner.name).as_deref(), Some("d"));
+        let owners = |id| others.owners(id).map(|owner| (owner.uid, owner.name)).collect::<Vec<_>>();
+        assert_eq!(owners("t1"), [("b".into(), None), ("c".into(), Some("c".into()))], "b is elsewhere");
+        assert_eq!(owners("t0"), [("d".into(), Some("d".into()))]);
         assert_eq!((others.token_with_file("digest-1"), others.ids().count()), (Some("t0"), 2));
         let others = others_of(&index, "d");
         assert_eq!((others.contains("t0"), others.token_with_file("digest-1")), (false, Some("t1")), "its own");
@@ -590,9 +590,10 @@ mod tests {
                 }
                 let others = others_of(&index, UIDS[2]);
                 for id in 0..3 {
-                    let owner = (0..2).find(|n| objects[*n].as_ref().is_some_and(|has| has_it(has, id)));
-                    let owner = owner.map(|n| UIDS[n].to_owned());
-                    prop_assert_eq!(others.owner(&format!("t{id}")).map(|owner| owner.uid), owner);
+                    let owners = (0..2).filter(|n| objects[*n].as_ref().is_some_and(|has| has_it(has, id)));
+                    let owners: Vec<&str> = owners.map(|n| UIDS[n]).collect();
+                    let seen: Vec<String> = others.owners(&format!("t{id}")).map(|owner| owner.uid).collect();
+                    prop_assert_eq!(seen, owners);
                 }
                 for file in 0..2 {
                     let shown = objects[..2].iter().flatten().filter_map(|(shown, _)| *shown);

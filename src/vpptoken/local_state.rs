@@ -201,12 +201,12 @@ impl LocalState {
 
     /// What one object sees of the others of its tenant. If one of them has a lock to create that it needs, it is triggered when
     /// that is released. All at one moment: a create that ends is either still seen, or its token is.
-    pub(crate) fn others_of(&self, tenant: &EntraTenant, own: &Own<'_>, decided: Timestamp) -> OthersSeen {
+    pub(crate) fn others_of(&self, tenant: &EntraTenant, own: &Own<'_>, rivals_since: Timestamp) -> OthersSeen {
         let mut state = self.state();
         let who = NamespacedName::new(own.namespace, &own.name);
         OthersSeen {
             is_create_locked: state.creates.is_locked_by_other(tenant, &own.keys, own.uid, &who),
-            intents: state.index.tenants_of_intents(&own.keys, own.uid, decided),
+            intents: state.index.tenants_of_intents(&own.keys, own.uid, rivals_since),
             claims: state.index.others_claims(tenant, own.uid, own.namespace),
         }
     }

@@ -18,6 +18,7 @@ use super::local_state::{ObjectState, Own, ReadFile};
 use super::observed::{
     FileFacts, FileProblem, KnownTenant, Object, Observed, Others, Permission, TenantState, bounded_request,
 };
+use super::plan;
 use crate::api::{
     ClusterGraphTenant, FINALIZER, Reason, SYNC_REQUESTED_AT, TenantKind, TokenEncoding, UPLOAD_REQUESTED_AT, VppToken,
 };
@@ -218,19 +219,15 @@ fn namespace_of(context: &Context, object: &VppToken) -> Result<Option<Arc<Parti
 /// The other VppTokens of this tenant: their statuses, and what this process knows before these show it.
 fn others(context: &Context, object: &VppToken, tenant: &Tenant, file: Option<&FileFacts>) -> Result<Others, Error> {
     let entra_tenant = tenant.identity.entra_tenant();
-    let overdue = context.clock.now().checked_sub(context.timings.unknown_outcome).unwrap_or(Timestamp::MIN);
-    // Another process may have sent a create long after its intent, and until it ended, just before this one began.
-    let is_new = tenant.session.as_ref().is_ok_and(|session| session.opened() > overdue) || tenant.session.is_err();
-    let decided = if is_new { Timestamp::MIN } else { overdue };
+    let overdue = plan::outcomes_known_until(context.clock.now(), &context.timings);
+    let opened = tenant.session.as_ref().ok().map(|session| session.opened());
+    let rivals_since = plan::rival_intents_since(overdue, opened);
     context.trigger_all(context.local_state.unlock_creates_before(overdue));
     // Before what the others have: a namespace that is read by now has all its objects there.
     let unread = context.caches.has_unread_namespace();
     let keys = create_keys(object, file);
     let own = Own { namespace: namespace(object)?, name: object.name_any(), uid: uid(object)?, keys };
-    let seen = context.local_state.others_of(&entra_tenant, &own, decided);
-    // Neither of two intents goes first, because each object may have recorded its own before it saw the other's, as in two
-    // processes: each object that sees the other's intent abandons its own. What became of intents recorded until `decided`
-    // is known: `knownIds` and the claims show their results.
+    let seen = context.local_state.others_of(&entra_tenant, &own, rivals_since);
     let leads_here = |key: &TenantKey| {
         let tenant = context.registry.find(key).found();
         tenant.is_some_and(|tenant| tenant.identity.entra_tenant() == entra_tenant)

@@ -15,7 +15,7 @@ use super::vanishing::wait_until_vanished;
 use crate::api::conditions::{ConditionType, find};
 use crate::api::{AccountType, PendingCreate, Reason, Uploaded};
 use crate::graph::{Entity, TokenSettings};
-use crate::tenant::Entry;
+use crate::tenant::{Entry, Timings};
 use crate::vpptoken::observed::{FileFacts, KnownTenant, Observed, Permission, StepKind};
 
 /// An object that waits for a lock is triggered when the lock is released; as a cache may be late, it is also requeued.
@@ -35,6 +35,19 @@ const WRONG_MANIFEST: [Reason; 4] =
     [Reason::ScheduleInvalid, Reason::ScheduleNeverFires, Reason::SettingUnknownToApi, Reason::OperationNotAllowed];
 /// Lists that must have been searched before a create of unknown outcome counts as not carried out.
 const LISTS_TO_LOOK_THROUGH: usize = 3;
+
+/// Of creates whose intents were recorded until then, the outcome is known: `knownIds` and the claims show it.
+pub(crate) fn outcomes_known_until(now: Timestamp, timings: &Timings) -> Timestamp {
+    now.checked_sub(timings.unknown_outcome).unwrap_or(Timestamp::MIN)
+}
+
+/// Intents of other objects that were recorded since then keep an object from creating. Neither of two goes first, because each
+/// object may have recorded its own intent before it saw the other's, as in two processes: each that sees the other's abandons
+/// its own. `opened` is when the session with the tenant began, if there is one: another process may have sent a create long
+/// after its intent, and until it ended, just before this one began.
+pub(crate) fn rival_intents_since(outcomes_known_until: Timestamp, opened: Option<Timestamp>) -> Timestamp {
+    if opened.is_none_or(|opened| opened > outcomes_known_until) { Timestamp::MIN } else { outcomes_known_until }
+}
 
 /// Takes over the token that the manifest names.
 pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {

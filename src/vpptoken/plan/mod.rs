@@ -32,6 +32,7 @@ use jiff::{SignedDuration, Timestamp};
 use tenant::{tenant_was_read, usable_tenant};
 use vanishing::{forget_vanished, many_vanished, vanished};
 
+pub(crate) use creating::{outcomes_known_until, rival_intents_since};
 pub(crate) use draft::Blocker;
 pub(crate) use events::{EventNote, Reported};
 pub(crate) use messages::list_failure;

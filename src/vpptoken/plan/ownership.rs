@@ -1,14 +1,28 @@
 //! A token that another VppToken has, or claims, too.
 
+use jiff::Timestamp;
+
+use super::super::claims::Owner;
 use super::draft::Draft;
 use crate::api::{ClaimedByAnother, Reason};
 
-/// Whether the token of a VppToken belongs to another one. Of two with one token, the elder has it, then the one with the lower
-/// UID.
+/// Of several with one token, the one for which this is least has it: the elder, then the one with the lower UID.
+type Precedence<'a> = (Timestamp, &'a str);
+
+/// Whether the token of a VppToken belongs to another one.
 pub(super) fn belongs_to_other(draft: &Draft, id: &str) -> bool {
     let object = &draft.observed.object;
-    let owner = draft.observed.others.claims.owner(id);
-    owner.is_some_and(|owner| (owner.created, &owner.uid) < (object.created, &object.uid))
+    let own: Precedence = (object.created, &object.uid);
+    owner(draft, id).is_some_and(|owner| precedence(&owner) < own)
+}
+
+/// The other VppToken that has a token: of several, the one that takes precedence.
+fn owner(draft: &Draft, id: &str) -> Option<Owner> {
+    draft.observed.others.claims.owners(id).min_by(|one, other| precedence(one).cmp(&precedence(other)))
+}
+
+fn precedence(owner: &Owner) -> Precedence<'_> {
+    (owner.created, &owner.uid)
 }
 
 /// Another VppToken has the token that the file belongs to.
@@ -36,7 +50,7 @@ pub(super) fn stall_on_owner(draft: &mut Draft, id: &str) {
 
 /// The other VppToken that has a token. Objects of other namespaces are not named.
 fn owner_of(draft: &Draft, id: &str) -> String {
-    let Some(owner) = draft.observed.others.claims.owner(id) else { return "another VppToken".to_owned() };
+    let Some(owner) = owner(draft, id) else { return "another VppToken".to_owned() };
     match owner.name {
         Some(name) => format!("VppToken \"{name}\" in this namespace"),
         None => "a VppToken in another namespace".to_owned(),
