@@ -2,7 +2,41 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::{Cloud, VppTokenTenant};
+
+/// The id of a `vppToken` in Graph, in any case.
+// As a manifest names it: ids that Graph itself has shown are compared as they are.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct TokenId(String);
+
+impl TokenId {
+    /// As the manifest has it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it names the token that has this id in Graph.
+    pub fn names(&self, id: &str) -> bool {
+        self.0.eq_ignore_ascii_case(id)
+    }
+}
+
+impl std::fmt::Display for TokenId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<&str> for TokenId {
+    fn from(id: &str) -> Self {
+        Self(id.to_owned())
+    }
+}
 
 /// A tenant of Entra ID in a cloud, however many tenant objects stand for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +77,7 @@ mod tests {
         assert_eq!(tenant(Cloud::Global, "8D3F"), tenant(Cloud::Global, "8d3f"));
         assert_ne!(tenant(Cloud::Global, "8d3f"), tenant(Cloud::China, "8d3f"));
         assert_ne!(tenant(Cloud::Global, "8d3f"), tenant(Cloud::Global, "8d3e"));
+        assert!(TokenId::from("5F9A").names("5f9a") && !TokenId::from("5F9A").names("5f9b"));
         assert_eq!(AppleId::new(" VPP@contoso.example"), AppleId::new("vpp@Contoso.example"));
         assert_ne!(AppleId::new("vpp@contoso.example"), AppleId::new("vpp2@contoso.example"));
     }

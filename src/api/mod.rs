@@ -12,6 +12,7 @@ mod vpp_token;
 
 pub use conditions::{ConditionType, Reason};
 pub use crds::{crds, crds_as_files};
+pub use ids::TokenId;
 pub(crate) use ids::{AppleId, EntraTenant};
 pub(crate) use names::NamespacedName;
 pub use tenant::{

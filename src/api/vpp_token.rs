@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cloud, GraphApi, TokenEncoding, rules};
+use super::{Cloud, GraphApi, TokenEncoding, TokenId, rules};
 
 /// One Apple VPP token (a location token of Apple Business Manager or Apple School Manager) in one Intune tenant.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -203,7 +203,7 @@ pub struct VppTokenSpec {
         validation = rules::guids_of_tokens(),
         validation = rules::unique_ids(),
     )]
-    pub distinct_from: Vec<String>,
+    pub distinct_from: Vec<TokenId>,
 
     /// What happens to the token in Intune when this object is deleted: `Retain` leaves Intune alone; `Delete` deletes it
     /// there too, and its apps, assignments and licences go with it.
@@ -225,7 +225,7 @@ pub struct VppTokenSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36))]
     #[x_kube(validation = rules::guid("tokenId must be the GUID of a vppToken in Graph, for example 5f9ad6ad-97a4-4ca1-8d2c-0e6d4e2f7b10"))]
-    pub token_id: Option<String>,
+    pub token_id: Option<TokenId>,
 }
 
 impl VppTokenSpec {

@@ -13,7 +13,7 @@ use super::settings::{settings, wanted};
 use super::step::{NewToken, Step, Write};
 use super::vanishing::wait_until_vanished;
 use crate::api::conditions::{ConditionType, find};
-use crate::api::{AccountType, PendingCreate, Reason, Uploaded};
+use crate::api::{AccountType, PendingCreate, Reason, TokenId, Uploaded};
 use crate::graph::{Entity, TokenSettings};
 use crate::tenant::{Entry, Timings};
 use crate::vpptoken::observed::{FileFacts, KnownTenant, Observed, Permission, StepKind};
@@ -50,7 +50,7 @@ pub(crate) fn rival_intents_since(outcomes_known_until: Timestamp, opened: Optio
 }
 
 /// Takes over the token that the manifest names.
-pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
+pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: &TokenId) {
     // tokenId was set after an intent was recorded. If its create was sent, that is resolved first: its token must not
     // be left behind, and others with this Apple ID must not wait for ever.
     if let Some(pending) = draft.status.pending_create.clone() {
@@ -63,8 +63,7 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
         return not_allowed(draft, "Bind", "take over a token by tokenId");
     }
     let snapshot = &tenant.view.snapshot;
-    let entry =
-        snapshot.entry(&id).or_else(|| snapshot.listed().find(|entry| entry.entity.id.eq_ignore_ascii_case(&id)));
+    let entry = snapshot.entry(id.as_str()).or_else(|| snapshot.listed().find(|entry| id.names(&entry.entity.id)));
     match entry.map(|entry| entry.entity.id.clone()) {
         Some(id) if draft.observed.others.claims.contains(&id) => stall_on_owner(draft, &id),
         Some(_) if awaits_namespace(draft) => {}
@@ -73,12 +72,12 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: String) {
             draft.step(Step::Bind { id });
         }
         // It may have been created since the last list: asked for until Graph answers.
-        None if snapshot.missing_since(&id).is_none()
-            && !snapshot.is_confirmed_absent(&id)
+        None if snapshot.missing_since(id.as_str()).is_none()
+            && !snapshot.is_confirmed_absent(id.as_str())
             && stalled_before(draft).is_none_or(|stalled| stalled.reason != Reason::TokenNotFound.as_str()) =>
         {
             let looked_for = format!("The token {id}, which tokenId names, is being looked for.");
-            let blocker = draft.offer(Step::Confirm { id }).blocker;
+            let blocker = draft.offer(Step::Confirm { id: id.as_str().to_owned() }).blocker;
             draft.blockers.extend(blocker.map(|blocker| {
                 let message = format!("{looked_for} {}", blocker.message);
                 Blocker { message, ..blocker }
@@ -232,8 +231,8 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
         .filter(|(entry, likeness)| likeness.may_be_result() && !pending.known_ids.contains(&entry.entity.id))
         .map(|(entry, _)| entry)
         .collect();
-    let named = draft.observed.spec.token_id.as_deref();
-    let is_named = |entry: &&Entry| named.is_some_and(|id| entry.entity.id.eq_ignore_ascii_case(id));
+    let named = draft.observed.spec.token_id.as_ref();
+    let is_named = |entry: &&Entry| named.is_some_and(|id| id.names(&entry.entity.id));
     // Of several, tokenId may name the right one.
     let chosen = found.iter().copied().find(is_named).filter(|_| found.len() > 1);
     let found = chosen.map_or(found, |entry| vec![entry]);
@@ -441,7 +440,7 @@ fn found_uploaded(draft: &Draft, file: &FileFacts, entry: &Entry) -> Uploaded {
 
 /// Whether the manifest says that a token is of another location.
 fn is_distinct(draft: &Draft, id: &str) -> bool {
-    draft.observed.spec.distinct_from.iter().any(|distinct| distinct.eq_ignore_ascii_case(id))
+    draft.observed.spec.distinct_from.iter().any(|distinct| distinct.names(id))
 }
 
 /// All tokens, each compared with an identity.

@@ -471,7 +471,7 @@ fn a_token_that_the_manifest_names_is_bound_by_its_id() {
                 "ids are GUIDs, whatever their case",
                 |w| {
                     let id = w.spec.token_id.clone().unwrap();
-                    w.spec.token_id = Some(id.to_uppercase());
+                    w.spec.token_id = Some(id.as_str().to_uppercase().as_str().into());
                 },
                 bind(),
             ),

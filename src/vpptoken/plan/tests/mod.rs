@@ -249,7 +249,7 @@ impl World {
 
     /// The manifest says that these are other locations.
     fn distinct(&mut self, ids: &[&str]) {
-        self.spec.distinct_from = ids.iter().map(|id| (*id).to_owned()).collect();
+        self.spec.distinct_from = ids.iter().map(|id| (*id).into()).collect();
     }
 
     /// An intent was recorded, and whether its create was sent is not known; this process has run for longer.

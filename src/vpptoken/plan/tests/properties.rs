@@ -243,7 +243,7 @@ impl Change {
             Self::Named(id) => world.spec.token_id = Some(IDS[id].into()),
             Self::Distinct(id, in_capitals) => {
                 let id = if in_capitals { IDS[id].to_uppercase() } else { IDS[id].to_owned() };
-                world.spec.distinct_from.push(id);
+                world.spec.distinct_from.push(id.as_str().into());
             }
             Self::PolicyDelete(finalizer) => {
                 world.spec.deletion_policy = DeletionPolicy::Delete;
@@ -477,7 +477,7 @@ fn shows_something(entity: &Entity) -> bool {
 }
 
 fn is_distinct(observed: &Observed, id: &str) -> bool {
-    observed.spec.distinct_from.iter().any(|distinct| distinct.to_lowercase() == id.to_lowercase())
+    observed.spec.distinct_from.iter().any(|distinct| distinct.as_str().to_lowercase() == id.to_lowercase())
 }
 
 fn apple_id(observed: &Observed) -> &str {
