@@ -2,7 +2,8 @@
 //! new, idle, after a restart, and due for a sync at the same minute. Real API server, the operator's own process, emulated Graph
 //! with the real limits. Figures are printed, never asserted.
 //!
-//! `make bench` runs the sizes of `SIZES`, each TOKENSxTENANTS, or TOKENSx1a for one Apple ID.
+//! `make bench` runs the sizes of `SIZES`, each TOKENSxTENANTS, or TOKENSx1a for one Apple ID. `OPERATOR_CGROUP` is the folder of
+//! a cgroup that the operator runs in, for a limit of its memory.
 #![allow(missing_docs, dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../tests/it/support/mod.rs"]
@@ -128,6 +129,8 @@ async fn measure(size: Size) -> Column {
         add(what, format!("{:.2}", count as f64 / tokens as f64));
     }
     add("requests to the API server per token, in all", format!("{:.2}", all as f64 / tokens as f64));
+    let lists = world.emulator.count(Operation::List) as f64;
+    add("lists of Graph per tenant", format!("{:.1}", lists / tenants as f64));
 
     progress(&size, "idle");
     let (busy, before, graph) = (processor_seconds(process), api_requests(&world).await, all_graph(&world));
@@ -315,19 +318,10 @@ const API_REQUESTS: [(&str, [&str; 4]); 10] = [
 ];
 
 async fn api_requests(world: &World) -> BTreeMap<&'static str, u64> {
-    let metrics = world.plane.kubectl(&["get", "--raw", "/metrics"]).await;
-    assert!(metrics.ok, "{}", metrics.stderr);
     let mut counted = BTreeMap::new();
-    for line in metrics.stdout.lines() {
-        let Some(rest) = line.strip_prefix("apiserver_request_total{") else { continue };
-        let (labels, value) = rest.rsplit_once("} ").unwrap();
-        let label = |name: &str| {
-            let start = labels.find(&format!("{name}=\"")).unwrap() + name.len() + 2;
-            labels[start..].split('"').next().unwrap().to_owned()
-        };
-        let found = ["group", "resource", "subresource", "verb"].map(label);
+    for (found, count) in world.plane.requests().await {
         if let Some((what, _)) = API_REQUESTS.iter().find(|(_, known)| known.map(str::to_owned) == found) {
-            *counted.entry(*what).or_default() += value.parse::<f64>().unwrap() as u64;
+            *counted.entry(*what).or_default() += count;
         }
     }
     counted

@@ -28,19 +28,10 @@ fn is_synced(object: &VppToken) -> bool {
 
 /// What the API server counted of requests for this operator's kinds, by resource, subresource and verb.
 async fn api_requests(world: &World) -> BTreeMap<String, u64> {
-    let metrics = world.plane.kubectl(&["get", "--raw", "/metrics"]).await;
-    assert!(metrics.ok, "{}", metrics.stderr);
     let mut counted = BTreeMap::new();
-    for line in metrics.stdout.lines() {
-        let Some(rest) = line.strip_prefix("apiserver_request_total{") else { continue };
-        let (labels, value) = rest.rsplit_once("} ").unwrap();
-        let label = |name: &str| {
-            let start = labels.find(&format!("{name}=\"")).unwrap() + name.len() + 2;
-            labels[start..].split('"').next().unwrap().to_owned()
-        };
-        if label("group") == "vpptoken.io" {
-            let what = format!("{}/{} {}", label("resource"), label("subresource"), label("verb"));
-            *counted.entry(what).or_default() += value.parse::<f64>().unwrap() as u64;
+    for ([group, resource, subresource, verb], count) in world.plane.requests().await {
+        if group == "vpptoken.io" {
+            *counted.entry(format!("{resource}/{subresource} {verb}")).or_default() += count;
         }
     }
     counted

@@ -8,6 +8,15 @@ use serde_json::{Value, json};
 
 use super::{LIMIT, Plane, until};
 
+/// The operator's binary: in the cgroup whose folder `OPERATOR_CGROUP` is, if it is set.
+fn command() -> Command {
+    let binary = env!("CARGO_BIN_EXE_vpptoken-operator");
+    let Some(cgroup) = std::env::var_os("OPERATOR_CGROUP") else { return Command::new(binary) };
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", r#"echo $$ > "$0/cgroup.procs" && exec "$@""#]).arg(cgroup).arg(binary);
+    shell
+}
+
 /// The operator under test: can be killed and started again.
 pub(crate) struct Operator {
     arguments: Vec<String>,
@@ -55,7 +64,7 @@ impl Operator {
     pub(crate) async fn start(&self) {
         let starts = self.log().matches("vpptoken-operator starts").count();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_vpptoken-operator"))
+        let child = command()
             .args(&self.arguments)
             .env_clear()
             .env("KUBECONFIG", self.folder.path().join("kubeconfig"))

@@ -141,6 +141,22 @@ impl Plane {
         }
     }
 
+    /// How many requests the API server has counted, by group, resource, subresource and verb.
+    pub(crate) async fn requests(&self) -> Vec<([String; 4], u64)> {
+        let metrics = self.kubectl(&["get", "--raw", "/metrics"]).await;
+        assert!(metrics.ok, "{}", metrics.stderr);
+        let counters = metrics.stdout.lines().filter_map(|line| line.strip_prefix("apiserver_request_total{"));
+        let read = |counter: &str| {
+            let (labels, count) = counter.rsplit_once("} ").unwrap();
+            let label = |name: &str| {
+                let (_, value) = labels.split_once(&format!("{name}=\"")).unwrap();
+                value.split('"').next().unwrap().to_owned()
+            };
+            (["group", "resource", "subresource", "verb"].map(label), count.parse::<f64>().unwrap() as u64)
+        };
+        counters.map(read).collect()
+    }
+
     /// The administrator's kubeconfig.
     pub(crate) fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
