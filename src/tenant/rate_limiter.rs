@@ -161,6 +161,9 @@ impl WritePermit {
 
 impl Drop for WritePermit {
     fn drop(&mut self) {
+        if !self.was_sent {
+            tracing::debug!(permit = "returned", uid = self.uid, "a permit to write");
+        }
         locked(&self.limiter.writes).record_returned(&self.uid, self.priority, self.was_sent, Instant::now());
         self.limiter.changed.notify_waiters();
     }

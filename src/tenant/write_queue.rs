@@ -165,6 +165,7 @@ impl WriteQueue {
         if self.tickets.get(uid).is_none_or(|ticket| (ticket.stage, ticket.priority) != (Stage::Queued, priority)) {
             self.unqueue(uid);
             self.enqueue(uid, priority);
+            log("queued", object);
         }
         None
     }
@@ -242,6 +243,7 @@ impl WriteQueue {
         while let Some(uid) = self.pop_next() {
             let Some(ticket) = self.tickets.get_mut(&uid) else { continue };
             ticket.stage = Stage::Reserved;
+            log("reserved", &ticket.object);
             objects.push(ticket.object.clone());
             self.reserved.add(ticket.priority);
             self.reservations.insert(uid, now + RESERVATION);
@@ -312,6 +314,7 @@ impl WriteQueue {
         for uid in over.collect::<Vec<_>>() {
             if let Some(ticket) = self.tickets.get_mut(&uid) {
                 ticket.stage = Stage::Idle;
+                log("expired", &ticket.object);
                 let priority = ticket.priority;
                 self.unreserve(&uid, priority);
             }
@@ -376,6 +379,11 @@ impl WriteQueue {
         let (namespace, place, priority) = (ticket.namespace().to_owned(), ticket.place, ticket.priority);
         self.queue_of(priority).remove(&namespace, &(place, uid.to_owned()));
     }
+}
+
+/// What becomes of the permit of a VppToken.
+fn log(permit: &'static str, object: &NamespacedName) {
+    tracing::debug!(permit, object = %object, "a permit to write");
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub struct Tally {
     pub reasons: BTreeMap<String, usize>,
     /// Steps that were taken, and how often.
     pub steps: BTreeMap<&'static str, usize>,
+    /// States that permits were in, and how often.
+    pub permits: BTreeMap<&'static str, usize>,
     /// Histories that broke a rule.
     pub broken: Vec<(History, String)>,
 }
@@ -46,6 +48,9 @@ impl Tally {
         }
         for (step, count) in &outcome.steps {
             *self.steps.entry(step).or_default() += count;
+        }
+        for (state, count) in &outcome.permits {
+            *self.permits.entry(state).or_default() += count;
         }
         if let Some(broken) = &outcome.broken {
             self.broken.push((history.explicit(outcome), broken.clone()));
@@ -66,6 +71,9 @@ impl Tally {
         }
         for (step, count) in other.steps {
             *self.steps.entry(step).or_default() += count;
+        }
+        for (state, count) in other.permits {
+            *self.permits.entry(state).or_default() += count;
         }
         self.broken.extend(other.broken);
     }

@@ -9,6 +9,7 @@ use api_server::{Definitions, Write};
 
 use crate::fault::{Address, Fault, Faults};
 use crate::life::{self, Life};
+use crate::permit_states;
 use crate::world::{Call, Climate, World};
 
 /// A history that broke a rule once is run again so often to see it broken again.
@@ -47,6 +48,8 @@ pub struct Outcome {
     pub reasons: BTreeMap<String, usize>,
     /// Steps that were seen.
     pub steps: BTreeMap<&'static str, usize>,
+    /// States that permits were in, and how often they came into it.
+    pub permits: BTreeMap<&'static str, usize>,
 }
 
 static DEFINITIONS: LazyLock<Definitions> = LazyLock::new(|| {
@@ -82,6 +85,8 @@ impl History {
     pub fn run(&self) -> Outcome {
         fastrand::seed(self.seed);
         PANICS.set(0);
+        permit_states::begin();
+        permit_states::take();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let Ok(runtime) = runtime else { return Outcome::failed("the runtime can't be built") };
         let outcome = runtime.block_on(self.live());
@@ -124,6 +129,7 @@ impl History {
             elapsed: world.elapsed(),
             reasons: judge.reasons().clone(),
             steps: judge.steps().clone(),
+            permits: permit_states::take(),
         }
     }
 
@@ -184,6 +190,7 @@ impl Outcome {
             elapsed: Duration::ZERO,
             reasons: BTreeMap::new(),
             steps: BTreeMap::new(),
+            permits: BTreeMap::new(),
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod kubernetes;
 pub mod life;
 mod meetings;
 mod mistakes;
+pub mod permit_states;
 mod permits;
 pub mod process;
 pub mod random;

@@ -10,6 +10,7 @@ use proof::fault::{Fault, Faults};
 use proof::history::{History, count_panics};
 use proof::judge::STEPS;
 use proof::life::{LIVES, Life};
+use proof::permit_states::PERMIT_STATES;
 use proof::random::RANDOM;
 use proof::world::Climate;
 use vpptoken_operator::api::Reason;
@@ -265,7 +266,8 @@ fn pairs(singles: &[History], threads: usize, limit: Duration) -> Tally {
     tally
 }
 
-/// Prints what histories came to, and returns whether every step, every reason and every fault was reached.
+/// Prints what histories came to, and returns whether every step, every state of permits, every reason and every fault was
+/// reached.
 fn report(tally: &Tally, took: Duration, faults: impl Iterator<Item = Fault>) -> bool {
     println!(
         "\n{} histories in {:.0} s ({:.0} a second), {} calls, {:.0} virtual hours; {} broken",
@@ -279,6 +281,7 @@ fn report(tally: &Tally, took: Duration, faults: impl Iterator<Item = Fault>) ->
     let reasons = Reason::ALL.iter().map(|reason| reason.as_str());
     let reached = [
         coverage("steps", STEPS.into_iter(), |step| tally.steps.get(step).copied()),
+        coverage("permits", PERMIT_STATES.into_iter(), |state| tally.permits.get(state).copied()),
         coverage("reasons", reasons, |reason| tally.reasons.get(reason).copied()),
         coverage("faults", faults, |fault| tally.faults.get(&fault).copied()),
     ];

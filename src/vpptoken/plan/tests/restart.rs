@@ -112,3 +112,18 @@ fn what_needs_a_person_stays_reported_after_a_start_and_while_another_creates() 
     world.object.generation += 1;
     assert_ne!(plan(&world.observe()).status.conditions, before.conditions, "the manifest changed");
 }
+
+#[test]
+fn intents_of_others_count_for_ever_to_a_session_that_is_new() {
+    let (known_until, moment) = (now(), SignedDuration::from_nanos(1));
+    for (opened, since) in [
+        (None, Timestamp::MIN),
+        (Some(known_until + moment), Timestamp::MIN),
+        (Some(known_until), known_until),
+        (Some(known_until - moment), known_until),
+    ] {
+        assert_eq!(rival_intents_since(known_until, opened), since, "{opened:?}");
+    }
+    assert_eq!(outcomes_known_until(now(), &Timings::default()), ago(MINUTE * 15));
+    assert_eq!(outcomes_known_until(Timestamp::MIN, &Timings::default()), Timestamp::MIN);
+}
