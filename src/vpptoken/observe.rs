@@ -102,14 +102,14 @@ async fn read_cluster(context: &Context, object: &VppToken) -> Result<Option<Liv
 ///
 /// # Errors
 /// When Kubernetes can't be read.
-pub(crate) async fn observe(context: &Context, object: &VppToken, live: Option<LiveReads>) -> Result<Observed, Error> {
+pub(crate) async fn observe(context: &Context, object: &VppToken, live: Option<&LiveReads>) -> Result<Observed, Error> {
     let uid = uid(object)?;
     let state = context.local_state.object_state(uid);
     let tenant = tenant(context, object)?;
     let found = tenant.clone().found();
     let encoding = found.as_ref().map_or_else(TokenEncoding::default, |found| found.encoding);
-    let live_since = live.as_ref().map(|live| live.since);
-    let (cluster, secret) = live.map_or((None, None), |live| (live.cluster, live.secret));
+    let live_since = live.map(|live| live.since);
+    let (cluster, secret) = live.map_or((None, None), |live| (live.cluster.clone(), live.secret.clone()));
     let file = file(context, object, secret, encoding, &state).await?;
     // The snapshot comes last: it has to show what another VppToken has created, once that one does not create any more.
     let others = found.map(|found| others(context, object, &found, file.as_ref().ok()));

@@ -269,6 +269,15 @@ pub(crate) struct TryStart {
     pub last_sync: Option<Timestamp>,
 }
 
+/// What remains of what was observed while a step is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Basis {
+    /// The tenant that the step was decided for, if it is known.
+    pub tenant: Option<VppTokenTenant>,
+    /// What it is tried with.
+    pub inputs: Inputs,
+}
+
 /// What a step is tried with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Inputs {
@@ -302,6 +311,15 @@ impl Attempts {
 }
 
 impl Observed {
+    /// What remains of it while a step is taken.
+    pub(crate) fn basis(&self) -> Basis {
+        let tenant = match &self.tenant {
+            TenantState::Known(known) => Some(known.identity.clone()),
+            _ => None,
+        };
+        Basis { tenant, inputs: self.inputs() }
+    }
+
     /// What a step would be tried with now.
     pub(crate) fn inputs(&self) -> Inputs {
         Inputs {

@@ -7,9 +7,9 @@ use kube::runtime::controller::Action;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::act::{self, Permit, StepResult};
-use super::context::{Context, Error, live};
+use super::context::{Context, Error, live, uid};
 use super::observe::{self, LiveReads};
-use super::observed::Observed;
+use super::observed::{Basis, Observed};
 use super::plan::{self, PermitKind, Plan, Step};
 use super::report;
 use crate::api::{NamespacedName, VppToken};
@@ -18,6 +18,7 @@ use crate::tenant::Session;
 /// A decision, and what it was made on.
 struct Decision {
     object: VppToken,
+    live: Option<LiveReads>,
     observed: Observed,
     plan: Plan,
 }
@@ -25,7 +26,7 @@ struct Decision {
 /// Brings one VppToken one step nearer to what it asks for. It never waits for a permit: when none is free, it ends, and the
 /// VppToken is triggered when one is reserved for it. The worker slot is given up while Graph is asked.
 ///
-/// Very many may be at Graph: what each of them keeps is the decision, and what its present part needs, which is boxed.
+/// Very many may be at Graph, so that what their present parts need is boxed.
 ///
 /// # Errors
 /// When Kubernetes can't be read or written.
@@ -48,24 +49,26 @@ pub(crate) async fn reconcile(
         Ok(decision) => decision,
         Err(action) => return Ok(action),
     };
-    let mut slot = Some(slot);
-    slot.take_if(|_| decision.plan.step.as_ref().is_some_and(Step::is_at_graph));
-    let decision = Box::pin(confirm_upload(&context, decision)).await?;
-    let result = Box::pin(carry_out(&context, &decision, permit)).await?;
-    let _slot = match slot {
-        Some(slot) => Some(slot),
-        None => Arc::clone(&context.workers).acquire_owned().await.ok(),
-    };
-    Box::pin(report_result(&context, decision, result)).await
+    if decision.plan.step.as_ref().is_some_and(Step::is_at_graph) {
+        drop(slot);
+        let (object, live, result) = Box::pin(ask_graph(&context, decision, permit)).await?;
+        let _slot = context.workers.acquire().await;
+        let object = Arc::unwrap_or_clone(context.newest(object));
+        let observed = Box::pin(observe::observe(&context, &object, live.as_ref())).await?;
+        return Box::pin(report_result(&context, object, observed, result)).await;
+    }
+    let result = Box::pin(take_step(&context, &decision, permit)).await?;
+    let Decision { object, observed, .. } = *decision;
+    Box::pin(report_result(&context, object, observed, result)).await
 }
 
 /// A VppToken that waits for a permit is reconciled after this at the latest, even if nothing triggers it.
 const QUEUED_REQUEUE: Duration = Duration::from_secs(60);
 
 async fn decide(context: &Context, object: VppToken, live: Option<LiveReads>) -> Result<Box<Decision>, Error> {
-    let observed = observe::observe(context, &object, live).await?;
+    let observed = observe::observe(context, &object, live.as_ref()).await?;
     let plan = plan::plan(&observed);
-    Ok(Box::new(Decision { object, observed, plan }))
+    Ok(Box::new(Decision { object, live, observed, plan }))
 }
 
 /// The same decision on what the API server has now, if it is one that must not be made on caches; none when the object was
@@ -152,25 +155,57 @@ async fn write_planned_status(context: &Context, decision: &mut Decision) -> Res
     }))
 }
 
+/// Takes a step for which Graph is asked. Very many may be here: of the decision, each keeps what its step uses. What was
+/// observed is observed again after that.
+async fn ask_graph(
+    context: &Context,
+    decision: Box<Decision>,
+    permit: Option<Permit>,
+) -> Result<(Arc<VppToken>, Option<LiveReads>, StepResult), Error> {
+    let Decision { object, live, observed, plan } = *Box::pin(confirm_upload(context, decision)).await?;
+    // The cache has it already.
+    let object = context.newest(Arc::new(object));
+    let basis = observed.basis();
+    let Plan { step, .. } = plan;
+    drop(observed);
+    let result = carry_out(context, &object, &basis, step.as_ref(), permit).await?;
+    Ok((object, live, result))
+}
+
 /// What Graph has now decides whether a file is uploaded: it is asked with the permit in hand, so that the upload follows at
 /// once.
 async fn confirm_upload(context: &Context, mut decision: Box<Decision>) -> Result<Box<Decision>, Error> {
     if let Some(step @ Step::ConfirmUpload { .. }) = &decision.plan.step {
-        act::act(context, &decision.object, &decision.observed, step, None).await?;
+        act::act(context, &decision.object, &decision.observed.basis(), step, None).await?;
         decision.plan = report::plan_again(context, &decision.object, &mut decision.observed, &None);
     }
     Ok(decision)
 }
 
-async fn carry_out(context: &Context, decision: &Decision, permit: Option<Permit>) -> Result<StepResult, Error> {
-    match &decision.plan.step {
-        Some(step) => act::act(context, &decision.object, &decision.observed, step, permit).await,
-        None => Ok(StepResult::default()),
-    }
+async fn take_step(context: &Context, decision: &Decision, permit: Option<Permit>) -> Result<StepResult, Error> {
+    let Decision { object, observed, plan, .. } = decision;
+    carry_out(context, object, &observed.basis(), plan.step.as_ref(), permit).await
 }
 
-async fn report_result(context: &Context, decision: Box<Decision>, result: StepResult) -> Result<Action, Error> {
-    let Decision { object, observed, .. } = *decision;
+async fn carry_out(
+    context: &Context,
+    object: &VppToken,
+    basis: &Basis,
+    step: Option<&Step>,
+    permit: Option<Permit>,
+) -> Result<StepResult, Error> {
+    let Some(step) = step else { return Ok(StepResult::default()) };
+    let result = act::act(context, object, basis, step, permit).await?;
+    report::remember_outcome(context, uid(object)?, &result);
+    Ok(result)
+}
+
+async fn report_result(
+    context: &Context,
+    object: VppToken,
+    observed: Observed,
+    result: StepResult,
+) -> Result<Action, Error> {
     let reference = object.clone();
     let Some(plan) = report::report(context, object, observed, result).await? else {
         return Ok(Action::await_change());
@@ -267,6 +302,7 @@ mod tests {
         async fn report(&self, outcome: Outcome) -> Option<Plan> {
             let observed = observe::observe(&self.context, &self.cached, None).await.unwrap();
             let result = StepResult { outcome: Some(outcome), ..StepResult::default() };
+            report::remember_outcome(&self.context, self.cached.metadata.uid.as_deref().unwrap(), &result);
             report::report(&self.context, VppToken::clone(&self.cached), observed, result).await.unwrap()
         }
 
@@ -344,7 +380,8 @@ mod tests {
     async fn a_finalizer_for_an_object_that_was_deleted_meanwhile_is_no_failure() {
         let world = World::new().await;
         let observed = observe::observe(&world.context, &world.cached, None).await.unwrap();
-        let add = || act::act(&world.context, &world.cached, &observed, &Step::AddFinalizer, None);
+        let basis = observed.basis();
+        let add = || act::act(&world.context, &world.cached, &basis, &Step::AddFinalizer, None);
         assert!(add().await.unwrap().object_changed);
         assert!(add().await.is_err(), "the object has changed");
         world.kubernetes.merge("VppToken", "devices", "berlin", &json!({ "metadata": { "finalizers": [] } }));

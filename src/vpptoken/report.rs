@@ -18,7 +18,14 @@ use crate::api::{VppToken, VppTokenStatus};
 /// After this many conflicts the write is retried later.
 const MAX_CONFLICTS: usize = 5;
 
-/// Plans again with the outcome, writes the status of that plan, and returns the plan; none when the object was
+/// Remembers what a step came to, until a status has it.
+pub(super) fn remember_outcome(context: &Context, uid: &str, result: &StepResult) {
+    if let Some(outcome) = result.outcome.clone().filter(Outcome::must_persist) {
+        context.local_state.change(uid, |state| state.unrecorded.push(outcome));
+    }
+}
+
+/// Plans again with the outcome, which is remembered, writes the status of that plan, and returns the plan; none when the object was
 /// deleted.
 ///
 /// # Errors
@@ -31,9 +38,6 @@ pub(crate) async fn report(
 ) -> Result<Option<Plan>, Error> {
     let uid = uid(&object)?.to_owned();
     let api: Api<VppToken> = context.api(&object)?;
-    if let Some(outcome) = result.outcome.clone().filter(Outcome::must_persist) {
-        context.local_state.change(&uid, |state| state.unrecorded.push(outcome));
-    }
     if result.object_changed {
         context.local_state.change(&uid, |state| state.kubernetes_failures = 0);
         publish(context, &object, result.event).await;
