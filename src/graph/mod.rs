@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 pub(crate) use entra::Credential;
@@ -170,15 +172,17 @@ impl GraphClient {
         let mut entities = Vec::new();
         let mut url = self.collection();
         for _ in 0..MAX_PAGES {
-            let page = self.call(Operation::List, Method::GET, &url, None, &Scrubber::default()).await?.body;
-            let items = page.as_ref().and_then(|page| page.get("value")).and_then(Value::as_array);
-            let Some(items) = items else {
+            let answer = self.call(Operation::List, Method::GET, &url, None, &Scrubber::default()).await?;
+            let page = answer.read::<Page<'_>>()?;
+            let Some(Page { value: Some(items), next_link }) = page else {
                 return Err(GraphError::bad_answer("the list has no \"value\""));
             };
+            entities.reserve_exact(items.len());
             for item in items {
-                entities.push(Entity::read(item).ok_or_else(|| GraphError::bad_answer("a listed token has no id"))?);
+                let entity = serde_json::from_str(item.get()).ok().and_then(|item| Entity::read(&item));
+                entities.push(entity.ok_or_else(|| GraphError::bad_answer("a listed token has no id"))?);
             }
-            match page.as_ref().and_then(|page| page.get("@odata.nextLink")).and_then(Value::as_str) {
+            match next_link.as_ref().and_then(Value::as_str) {
                 None => return Ok(entities),
                 Some(next) if self.is_own(next) && next != url => url = next.to_owned(),
                 Some(_) => return Err(GraphError::bad_answer("the link to the next page leads elsewhere")),
@@ -193,7 +197,7 @@ impl GraphClient {
     /// [`ErrorKind::NotFound`] when it is not there; others when the request fails.
     pub(crate) async fn get(&self, id: &str) -> Result<Entity, GraphError> {
         let answer = self.call(Operation::Get, Method::GET, &self.item(id), None, &Scrubber::default()).await?;
-        answer.body.as_ref().and_then(wire::read_answer).ok_or_else(|| GraphError::bad_answer("the token has no id"))
+        answer.entity()?.ok_or_else(|| GraphError::bad_answer("the token has no id"))
     }
 
     /// Creates a token. Not idempotent: after an error that [may have been executed](GraphError::maybe_executed),
@@ -205,11 +209,7 @@ impl GraphClient {
         let scrubber = Scrubber::new(token.sensitive.iter());
         let answer =
             self.call(Operation::Create, Method::POST, &self.collection(), Some(token.body()), &scrubber).await?;
-        answer
-            .body
-            .as_ref()
-            .and_then(wire::read_answer)
-            .ok_or_else(|| GraphError::bad_answer("the new token has no id"))
+        answer.entity()?.ok_or_else(|| GraphError::bad_answer("the new token has no id"))
     }
 
     /// Changes a token: only the fields in `patch`. Graph may answer with the token, or with nothing.
@@ -219,7 +219,7 @@ impl GraphClient {
     pub(crate) async fn update(&self, id: &str, patch: &TokenPatch) -> Result<Option<Entity>, GraphError> {
         let scrubber = Scrubber::new(patch.sensitive.iter());
         let answer = self.call(Operation::Update, Method::PATCH, &self.item(id), Some(patch.body()), &scrubber).await?;
-        Ok(answer.body.as_ref().and_then(wire::read_answer))
+        answer.entity()
     }
 
     /// Starts a sync of the token's licences and apps. Graph may answer with the token, or with nothing.
@@ -229,7 +229,7 @@ impl GraphClient {
     pub(crate) async fn sync(&self, id: &str) -> Result<Option<Entity>, GraphError> {
         let url = format!("{}/syncLicenses", self.item(id));
         let answer = self.call(Operation::Sync, Method::POST, &url, None, &Scrubber::default()).await?;
-        Ok(answer.body.as_ref().and_then(wire::read_answer))
+        answer.entity()
     }
 
     /// Deletes a token. One that does not exist any more counts as deleted.
@@ -381,10 +381,41 @@ impl GraphClient {
     }
 }
 
+/// The answer to a request that was carried out.
 struct Answer {
     status: u16,
     request_id: Option<String>,
-    body: Option<Value>,
+    /// JSON, or white space.
+    text: Vec<u8>,
+}
+
+impl Answer {
+    /// Reads it; none of an empty one.
+    fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<Option<T>, GraphError> {
+        if self.text.iter().all(u8::is_ascii_whitespace) {
+            return Ok(None);
+        }
+        match serde_json::from_slice(&self.text) {
+            Ok(value) => Ok(Some(value)),
+            // It is JSON, and not what it should be.
+            Err(error) if error.is_data() => Ok(None),
+            Err(_) => Err(GraphError::bad_answer("the answer is not JSON").with_status(self.status)),
+        }
+    }
+
+    /// The token that it shows, if it does.
+    fn entity(&self) -> Result<Option<Entity>, GraphError> {
+        Ok(self.read()?.as_ref().and_then(wire::read_answer))
+    }
+}
+
+/// A page of a list. Its tokens are read one after the other: many lists may be under way.
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    value: Option<Vec<&'a RawValue>>,
+    #[serde(rename = "@odata.nextLink")]
+    next_link: Option<Value>,
 }
 
 async fn receive(
@@ -403,11 +434,67 @@ async fn receive(
     }
     // The request was carried out; only the answer is lost.
     let text = received.body?;
-    let body = if text.iter().all(u8::is_ascii_whitespace) {
-        None
-    } else {
-        let body = serde_json::from_slice(&text);
-        Some(body.map_err(|_| GraphError::bad_answer("the answer is not JSON").with_status(status.as_u16()))?)
-    };
-    Ok(Answer { status: status.as_u16(), request_id, body })
+    Ok(Answer { status: status.as_u16(), request_id, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "https://graph.example";
+
+    /// Lists with these answers to come, after one that signs in.
+    async fn list(answers: &[&str]) -> Result<Vec<String>, String> {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let signs_in = r#"{"access_token":"access","expires_in":3599}"#;
+        let answers: Vec<Vec<u8>> = [signs_in].iter().chain(answers).map(|text| text.as_bytes().to_vec()).collect();
+        let answers = Arc::new(Mutex::new(answers.into_iter()));
+        let exchange = move |_| {
+            let body = answers.lock().unwrap().next().unwrap();
+            let answer = Received {
+                status: reqwest::StatusCode::OK,
+                headers: reqwest::header::HeaderMap::new(),
+                body: Ok(body),
+            };
+            Box::pin(std::future::ready(Ok(answer))) as futures::future::BoxFuture<'static, _>
+        };
+        let app = AppRegistration {
+            endpoints: Endpoints { login: "https://login.example".into(), graph: HOST.into() },
+            api: GraphApi::V1,
+            tenant_id: "tenant".into(),
+            client_id: "client".into(),
+        };
+        let transport = Transport::in_process(reqwest::Client::new(), Arc::new(exchange));
+        let credential = Credential::ClientSecret(SecretString::from("secret"));
+        let client = GraphClient::new(app, credential, transport, Random::seeded(1), Arc::new(|_, _, _| {}));
+        let listed = client.list().await.map_err(|error| error.sentence)?;
+        Ok(listed.into_iter().map(|entity| entity.id).collect())
+    }
+
+    #[tokio::test]
+    async fn a_list_is_all_of_its_pages_or_an_error() {
+        let page = |ids: &[&str], next: &str| {
+            let value: Vec<Value> =
+                ids.iter().map(|id| serde_json::json!({ "id": id, "more": { "a": [1] } })).collect();
+            serde_json::json!({ "@odata.context": "x", "value": value, "@odata.nextLink": format!("{HOST}{next}") })
+                .to_string()
+        };
+        let (first, elsewhere) = (page(&["a", "b"], "/2"), page(&["a"], ".evil.example/2"));
+        let last = r#"{"value":[{"id":"c"}]}"#;
+        assert_eq!(list(&[&first, last]).await, Ok(vec!["a".into(), "b".into(), "c".into()]));
+        assert_eq!(list(&[r#"{"value":[],"@odata.nextLink":null}"#]).await, Ok(Vec::new()));
+        for (answers, says) in [
+            ([first.as_str(), "{"], "not JSON"),
+            (["<html>", ""], "not JSON"),
+            ([&first, " "], "has no \"value\""),
+            ([r#"{"error":{}}"#, ""], "has no \"value\""),
+            ([r#"{"value":{"id":"a"}}"#, ""], "has no \"value\""),
+            ([r#"{"value":[{"id":"a"},{"state":"valid"}]}"#, ""], "has no id"),
+            ([r#"{"value":[null]}"#, ""], "has no id"),
+            ([&elsewhere, ""], "leads elsewhere"),
+        ] {
+            let error = list(&answers).await.unwrap_err();
+            assert!(error.contains(says), "{answers:?}: {error}");
+        }
+    }
 }
