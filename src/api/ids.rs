@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cloud, VppTokenTenant};
 
-/// The id of a `vppToken` in Graph, in any case.
+/// The id of a `vppToken` in Graph: a GUID, in capitals or not.
 // As a manifest names it: ids that Graph itself has shown are compared as they are.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(transparent)]
@@ -20,8 +20,8 @@ impl TokenId {
         &self.0
     }
 
-    /// Whether it names the token that has this id in Graph.
-    pub fn names(&self, id: &str) -> bool {
+    /// Whether it is this id of Graph.
+    pub fn matches(&self, id: &str) -> bool {
         self.0.eq_ignore_ascii_case(id)
     }
 }
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(tenant(Cloud::Global, "8D3F"), tenant(Cloud::Global, "8d3f"));
         assert_ne!(tenant(Cloud::Global, "8d3f"), tenant(Cloud::China, "8d3f"));
         assert_ne!(tenant(Cloud::Global, "8d3f"), tenant(Cloud::Global, "8d3e"));
-        assert!(TokenId::from("5F9A").names("5f9a") && !TokenId::from("5F9A").names("5f9b"));
+        assert!(TokenId::from("5F9A").matches("5f9a") && !TokenId::from("5F9A").matches("5f9b"));
         assert_eq!(AppleId::new(" VPP@contoso.example"), AppleId::new("vpp@Contoso.example"));
         assert_ne!(AppleId::new("vpp@contoso.example"), AppleId::new("vpp2@contoso.example"));
     }

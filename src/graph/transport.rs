@@ -11,9 +11,6 @@ use super::error::{ErrorKind, GraphError};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections that are kept for later. Graph's own is one, by HTTP/2; by HTTP/1.1, as through some proxies, each request that
-/// is under way needs one.
-const MAX_IDLE_CONNECTIONS: usize = 32;
 /// How long a whole request may take, its answer included; there is no default in the HTTP client.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -115,7 +112,6 @@ fn http_client() -> Result<reqwest::Client, GraphError> {
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(REQUEST_TIMEOUT)
         .pool_idle_timeout(Duration::from_secs(60))
-        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("vpptoken-operator/", env!("CARGO_PKG_VERSION")))
         .build()

@@ -91,14 +91,14 @@ impl Collector for TokenCollector {
             }
             Ok(())
         };
-        gauge("ready", "Whether Graph has what the VppToken asks for", None, |status| {
+        gauge("ready", "Whether Graph has what the VppToken asks for.", None, |status| {
             let ready = find(&status.conditions, ConditionType::Ready);
             Some(i64::from(ready.is_some_and(|ready| ready.status == "True")))
         })?;
-        gauge("expiration_timestamp", "When the token in Graph expires", Some(&Unit::Seconds), |status| {
+        gauge("expiration_timestamp", "When the token in Graph expires.", Some(&Unit::Seconds), |status| {
             status.expiration_date_time.map(Timestamp::as_second)
         })?;
-        gauge("last_sync_timestamp", "When Graph ended the last sync", Some(&Unit::Seconds), |status| {
+        gauge("last_sync_timestamp", "When Graph ended the last sync.", Some(&Unit::Seconds), |status| {
             status.last_sync_date_time.map(Timestamp::as_second)
         })
     }
@@ -188,5 +188,57 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::reflector;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::*;
+    use crate::vpptoken::caches::TokenCache;
+
+    #[test]
+    fn each_vpp_token_has_the_figures_that_its_status_has() {
+        let (tokens, mut writer) = reflector::store();
+        let token = |name: &str, status: serde_json::Value| {
+            let token: VppToken = serde_json::from_value(json!({
+                "apiVersion": "vpptoken.io/v1alpha1", "kind": "VppToken",
+                "metadata": { "name": name, "namespace": "devices" }, "spec": {}, "status": status,
+            }))
+            .unwrap();
+            Event::Apply(token)
+        };
+        let ready = json!([{
+            "type": "Ready", "status": "True", "reason": "UpToDate", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]);
+        writer.apply_watcher_event(&token("new", json!(null)));
+        writer.apply_watcher_event(&token(
+            "berlin",
+            json!({
+                "conditions": ready, "expirationDateTime": "1970-01-01T00:01:00Z",
+                "lastSyncDateTime": "1970-01-01T00:02:00Z",
+            }),
+        ));
+        let (namespaces, _) = reflector::store();
+        let caches = Caches { tokens: vec![TokenCache::new(None, tokens)], secrets: Vec::new(), namespaces };
+        let text = Metrics::default().encode(&caches, &[]).unwrap();
+        let expected = "\
+# HELP vpptoken_ready Whether Graph has what the VppToken asks for.
+# TYPE vpptoken_ready gauge
+vpptoken_ready{namespace=\"devices\",name=\"berlin\"} 1
+# HELP vpptoken_expiration_timestamp_seconds When the token in Graph expires.
+# TYPE vpptoken_expiration_timestamp_seconds gauge
+# UNIT vpptoken_expiration_timestamp_seconds seconds
+vpptoken_expiration_timestamp_seconds{namespace=\"devices\",name=\"berlin\"} 60
+# HELP vpptoken_last_sync_timestamp_seconds When Graph ended the last sync.
+# TYPE vpptoken_last_sync_timestamp_seconds gauge
+# UNIT vpptoken_last_sync_timestamp_seconds seconds
+vpptoken_last_sync_timestamp_seconds{namespace=\"devices\",name=\"berlin\"} 120
+# EOF
+";
+        assert!(text.ends_with(expected), "{text}");
     }
 }

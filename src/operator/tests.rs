@@ -650,7 +650,7 @@ async fn what_a_person_asks_for_by_an_annotation_is_done_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_that_take_over_one_token_at_the_same_moment_one_has_it() {
+async fn a_token_that_is_being_taken_over_is_taken_before_a_status_shows_it() {
     let mut world = World::new(&["a"]);
     let operator = world.operator(&[]);
     world.put_token("a", "berlin");
@@ -673,6 +673,62 @@ async fn of_two_that_take_over_one_token_at_the_same_moment_one_has_it() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     let events = world.kubernetes.objects("events.events.k8s.io");
     assert_eq!(events.iter().filter(|event| event["reason"] == "Bound").count(), 1);
+    operator.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_changes_while_graph_is_asked_changes_nothing_that_is_remembered_of_its_file() {
+    let mut world = World::new(&["a"]);
+    world.latency = Duration::from_secs(2);
+    let operator = world.operator(&[]);
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    let asked = Arc::new(Mutex::new(false));
+    let hit = Arc::clone(&asked);
+    *world.hangs.lock().unwrap() = Some(Box::new(move |request| {
+        *hit.lock().unwrap() |=
+            request.method() == reqwest::Method::GET && !request.url().path().ends_with("/vppTokens");
+        false
+    }));
+    world.put_file("a", "berlin", 400);
+    world.until("Graph is asked before the upload", || *asked.lock().unwrap()).await;
+    let name = |secret: &str| {
+        let change = json!({ "spec": { "tokenSecretRef": { "name": secret } } });
+        world.kubernetes.merge("VppToken", "a", "berlin", &change);
+    };
+    name("mistyped");
+    world.wait_reason("a", "berlin", "SecretNotFound").await;
+    name("berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    operator.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_done_is_shown_as_an_event_although_kubernetes_fails_after_it() {
+    let mut world = World::new(&["a"]);
+    world.latency = Duration::from_secs(2);
+    let operator = world.operator(&[]);
+    world.put_token("a", "berlin");
+    world.wait_reason("a", "berlin", "UpToDate").await;
+    world.kubernetes.merge("VppToken", "a", "berlin", &json!({ "spec": { "deletionPolicy": "Delete" } }));
+    let finalizers = || world.kubernetes.get("VppToken", "a", "berlin").unwrap()["metadata"]["finalizers"].clone();
+    world.until("the finalizer", || finalizers().is_array()).await;
+    let forbidden = Arc::clone(&world.forbidden);
+    let definition = "vpptokens.vpptoken.io";
+    *world.hangs.lock().unwrap() = Some(Box::new(move |request| {
+        if request.method() == reqwest::Method::DELETE {
+            forbidden.lock().unwrap().insert(definition);
+        }
+        false
+    }));
+    world.kubernetes.delete("VppToken", "a", "berlin");
+    world.until("it is deleted in Graph", || world.graph.entities(TENANT).is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(finalizers().is_array(), "it is not known whether the definition is being deleted");
+    world.allow(definition);
+    world.until("it is gone", || world.kubernetes.get("VppToken", "a", "berlin").is_none()).await;
+    let events = world.kubernetes.objects("events.events.k8s.io");
+    assert_eq!(events.iter().filter(|event| event["reason"] == "Deleted").count(), 1);
     operator.stop().await;
 }
 

@@ -24,8 +24,8 @@ impl WriteRateLimiter {
     /// One with these limits.
     pub(crate) fn new(limits: Limits) -> Self {
         let intents = Limits { writes: usize::MAX, scheduled: usize::MAX, at_a_time: limits.writes };
-        let [writes, intents] = [limits, intents].map(|limits| Mutex::new(WriteQueue::with_limits(limits)));
-        Self { writes, intents, changed: Notify::new() }
+        let queue = |kind, limits| Mutex::new(WriteQueue::new(kind, limits));
+        Self { writes: queue("write", limits), intents: queue("intent", intents), changed: Notify::new() }
     }
 
     /// A permit to send one write, if one is free. If not, the VppToken is triggered when one is reserved for it: it has to ask
@@ -161,9 +161,6 @@ impl WritePermit {
 
 impl Drop for WritePermit {
     fn drop(&mut self) {
-        if !self.was_sent {
-            tracing::debug!(permit = "returned", uid = self.uid, "a permit to write");
-        }
         locked(&self.limiter.writes).record_returned(&self.uid, self.priority, self.was_sent, Instant::now());
         self.limiter.changed.notify_waiters();
     }

@@ -82,6 +82,8 @@ impl Ticket {
 /// The tickets, permits and pauses of one app registration in one tenant.
 #[derive(Debug, Default)]
 pub(crate) struct WriteQueue {
+    /// What its permits are for, in the log.
+    kind: &'static str,
     limits: Limits,
     /// By the UID of the VppToken.
     tickets: BTreeMap<String, Ticket>,
@@ -127,9 +129,9 @@ impl InUse {
 }
 
 impl WriteQueue {
-    /// An empty queue with other limits.
-    pub(crate) fn with_limits(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+    /// An empty queue. Its log says what the permits are for.
+    pub(crate) fn new(kind: &'static str, limits: Limits) -> Self {
+        Self { kind, limits, ..Self::default() }
     }
 
     /// A VppToken wants to write: the priority of the permit that it gets, or none, and then it has a ticket.
@@ -165,7 +167,7 @@ impl WriteQueue {
         if self.tickets.get(uid).is_none_or(|ticket| (ticket.stage, ticket.priority) != (Stage::Queued, priority)) {
             self.unqueue(uid);
             self.enqueue(uid, priority);
-            log("queued", object);
+            self.log("queued", uid);
         }
         None
     }
@@ -189,6 +191,7 @@ impl WriteQueue {
             (ticket.place > place && ticket.priority == priority).then(|| (ticket.place, other.clone()))
         });
         let Some((_, other)) = younger.max() else { return false };
+        self.log("passed on", &other);
         self.unreserve(&other, priority);
         self.enqueue(&other, priority);
         true
@@ -211,6 +214,7 @@ impl WriteQueue {
     /// A permit is given back: because the write was answered, or unused.
     pub(crate) fn record_returned(&mut self, uid: &str, priority: Priority, was_sent: bool, now: Instant) {
         self.held.remove(priority);
+        self.log(if was_sent { "served" } else { "returned" }, uid);
         if was_sent {
             self.answered.push_back((now, priority));
         } else if let Some(ticket) = self.tickets.get_mut(uid).filter(|ticket| ticket.stage == Stage::Held) {
@@ -243,9 +247,9 @@ impl WriteQueue {
         while let Some(uid) = self.pop_next() {
             let Some(ticket) = self.tickets.get_mut(&uid) else { continue };
             ticket.stage = Stage::Reserved;
-            log("reserved", &ticket.object);
             objects.push(ticket.object.clone());
             self.reserved.add(ticket.priority);
+            self.log("reserved", &uid);
             self.reservations.insert(uid, now + RESERVATION);
         }
         objects
@@ -312,13 +316,18 @@ impl WriteQueue {
         }
         let over = self.reservations.iter().filter(|(_, until)| **until <= now).map(|(uid, _)| uid.clone());
         for uid in over.collect::<Vec<_>>() {
+            self.log("expired", &uid);
             if let Some(ticket) = self.tickets.get_mut(&uid) {
                 ticket.stage = Stage::Idle;
-                log("expired", &ticket.object);
                 let priority = ticket.priority;
                 self.unreserve(&uid, priority);
             }
         }
+    }
+
+    /// What becomes of the permit of a VppToken.
+    fn log(&self, permit: &'static str, uid: &str) {
+        tracing::debug!(kind = self.kind, permit, uid, "a permit");
     }
 
     fn unreserve(&mut self, uid: &str, priority: Priority) {
@@ -381,11 +390,6 @@ impl WriteQueue {
     }
 }
 
-/// What becomes of the permit of a VppToken.
-fn log(permit: &'static str, object: &NamespacedName) {
-    tracing::debug!(permit, object = %object, "a permit to write");
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -416,7 +420,7 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            let queue = WriteQueue::with_limits(LIMITS);
+            let queue = WriteQueue::new("write", LIMITS);
             Self { queue, now: Instant::now(), held: BTreeMap::new(), triggered: Vec::new(), answered: Vec::new() }
         }
 
@@ -498,7 +502,7 @@ mod tests {
     #[test]
     fn a_write_counts_until_a_window_after_its_answer() {
         let limits = Limits { at_a_time: LIMITS.writes, ..LIMITS };
-        let mut world = World { queue: WriteQueue::with_limits(limits), ..World::new() };
+        let mut world = World { queue: WriteQueue::new("write", limits), ..World::new() };
         for n in 0..LIMITS.writes {
             let given = world.queue.request(&uid(n), &object(n), Priority::Interactive, world.now);
             assert_eq!(given, Some(Priority::Interactive));

@@ -13,7 +13,7 @@ use super::claims::CreateKey;
 use super::context::{Context, Error, uid};
 use super::local_state::ReadFile;
 use super::observe::{VersionedFile, read_file};
-use super::observed::{Basis, FileFacts, FileProblem, StepKind, TryStart, UnsentIntent};
+use super::observed::{DecidedOn, FileFacts, FileProblem, StepKind, TryStart, UnsentIntent};
 use super::outcome::Outcome;
 use super::plan::{EventNote, NewToken, Step, Wanted, Write};
 use super::references::References;
@@ -49,11 +49,11 @@ pub(crate) enum Permit {
 pub(crate) async fn act(
     context: &Context,
     object: &VppToken,
-    basis: &Basis,
+    decided_on: &DecidedOn,
     step: &Step,
     permit: Option<Permit>,
 ) -> Result<StepResult, Error> {
-    let actor = || Actor::new(context, object, basis);
+    let actor = || Actor::new(context, object, decided_on);
     match step {
         Step::AbandonIntent { since } => {
             unlock_create(context, uid(object)?);
@@ -153,7 +153,7 @@ async fn finalizer(context: &Context, object: &VppToken, add: bool) -> Result<St
 struct Actor<'a> {
     context: &'a Context,
     object: &'a VppToken,
-    basis: &'a Basis,
+    decided_on: &'a DecidedOn,
     uid: &'a str,
     tenant: Arc<Tenant>,
     session: Arc<Session>,
@@ -161,14 +161,14 @@ struct Actor<'a> {
 
 impl<'a> Actor<'a> {
     /// None when there is no session with the tenant that the decision was made for any more.
-    fn new(context: &'a Context, object: &'a VppToken, basis: &'a Basis) -> Result<Option<Self>, Error> {
+    fn new(context: &'a Context, object: &'a VppToken, decided_on: &'a DecidedOn) -> Result<Option<Self>, Error> {
         let Some(tenant) = context.registry.tenant_of(object) else { return Ok(None) };
         let Ok(session) = &tenant.session else { return Ok(None) };
-        if basis.tenant.as_ref() != Some(&tenant.identity) {
+        if decided_on.tenant.as_ref() != Some(&tenant.identity) {
             return Ok(None);
         }
         let session = Arc::clone(session);
-        Ok(Some(Self { context, object, basis, uid: uid(object)?, tenant, session }))
+        Ok(Some(Self { context, object, decided_on, uid: uid(object)?, tenant, session }))
     }
 
     async fn write(&self, write: &Write, permit: WritePermit) -> Result<StepResult, Error> {
@@ -360,7 +360,7 @@ impl<'a> Actor<'a> {
         began: Timestamp,
         last_sync: Option<Timestamp>,
     ) {
-        let inputs = self.basis.inputs.clone();
+        let inputs = self.decided_on.inputs.clone();
         let start = TryStart { began, began_wall: self.context.clock.wall_at(began), last_sync };
         self.context.local_state.change(self.uid, |state| match outcome {
             Ok(_) => {

@@ -90,6 +90,13 @@ impl Context {
         self.local_state.newest(cached.unwrap_or(object))
     }
 
+    /// The cache's copy of an object, if it has this version.
+    pub(super) fn shared(&self, object: VppToken) -> Arc<VppToken> {
+        let version = object.metadata.resource_version.clone();
+        let cached = self.newest(Arc::new(object.clone()));
+        if cached.metadata.resource_version == version { cached } else { Arc::new(object) }
+    }
+
     /// Triggers the reconciles of several VppTokens.
     pub(crate) fn trigger_all(&self, names: impl IntoIterator<Item = NamespacedName>) {
         names.into_iter().for_each(&*self.trigger);

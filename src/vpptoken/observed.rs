@@ -269,9 +269,9 @@ pub(crate) struct TryStart {
     pub last_sync: Option<Timestamp>,
 }
 
-/// What remains of what was observed while a step is taken.
+/// What a step was decided on, as far as its result is recorded with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Basis {
+pub(crate) struct DecidedOn {
     /// The tenant that the step was decided for, if it is known.
     pub tenant: Option<VppTokenTenant>,
     /// What it is tried with.
@@ -311,13 +311,13 @@ impl Attempts {
 }
 
 impl Observed {
-    /// What remains of it while a step is taken.
-    pub(crate) fn basis(&self) -> Basis {
+    /// What a step that is decided now is decided on.
+    pub(crate) fn decided_on(&self) -> DecidedOn {
         let tenant = match &self.tenant {
             TenantState::Known(known) => Some(known.identity.clone()),
             _ => None,
         };
-        Basis { tenant, inputs: self.inputs() }
+        DecidedOn { tenant, inputs: self.inputs() }
     }
 
     /// What a step would be tried with now.

@@ -9,7 +9,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::act::{self, Permit, StepResult};
 use super::context::{Context, Error, live, uid};
 use super::observe::{self, LiveReads};
-use super::observed::{Basis, Observed};
+use super::observed::{DecidedOn, Observed};
+use super::outcome::Outcome;
 use super::plan::{self, PermitKind, Plan, Step};
 use super::report;
 use crate::api::{NamespacedName, VppToken};
@@ -26,7 +27,7 @@ struct Decision {
 /// Brings one VppToken one step nearer to what it asks for. It never waits for a permit: when none is free, it ends, and the
 /// VppToken is triggered when one is reserved for it. The worker slot is given up while Graph is asked.
 ///
-/// Very many may be at Graph, so that what their present parts need is boxed.
+/// The future of each phase is boxed, so that one at Graph is small.
 ///
 /// # Errors
 /// When Kubernetes can't be read or written.
@@ -51,14 +52,10 @@ pub(crate) async fn reconcile(
     };
     if decision.plan.step.as_ref().is_some_and(Step::is_at_graph) {
         drop(slot);
-        let (object, live, result) = Box::pin(ask_graph(&context, decision, permit)).await?;
-        let _slot = context.workers.acquire().await;
-        let object = Arc::unwrap_or_clone(context.newest(object));
-        let observed = Box::pin(observe::observe(&context, &object, live.as_ref())).await?;
-        return Box::pin(report_result(&context, object, observed, result)).await;
+        return Box::pin(ask_graph(&context, decision, permit)).await;
     }
-    let result = Box::pin(take_step(&context, &decision, permit)).await?;
-    let Decision { object, observed, .. } = *decision;
+    let Decision { object, observed, plan, .. } = *decision;
+    let result = Box::pin(take_step(&context, &object, &observed.decided_on(), plan.step, permit)).await?;
     Box::pin(report_result(&context, object, observed, result)).await
 }
 
@@ -155,48 +152,61 @@ async fn write_planned_status(context: &Context, decision: &mut Decision) -> Res
     }))
 }
 
-/// Takes a step for which Graph is asked. Very many may be here: of the decision, each keeps what its step uses. What was
-/// observed is observed again after that.
-async fn ask_graph(
-    context: &Context,
-    decision: Box<Decision>,
-    permit: Option<Permit>,
-) -> Result<(Arc<VppToken>, Option<LiveReads>, StepResult), Error> {
-    let Decision { object, live, observed, plan } = *Box::pin(confirm_upload(context, decision)).await?;
-    // The cache has it already.
-    let object = context.newest(Arc::new(object));
-    let basis = observed.basis();
-    let Plan { step, .. } = plan;
-    drop(observed);
-    let result = carry_out(context, &object, &basis, step.as_ref(), permit).await?;
-    Ok((object, live, result))
+/// What a step at Graph uses of its decision.
+struct AtGraph {
+    object: Arc<VppToken>,
+    live: Option<LiveReads>,
+    decided_on: DecidedOn,
+    step: Option<Step>,
+}
+
+impl AtGraph {
+    /// Drops everything else.
+    fn of(context: &Context, Decision { object, live, observed, plan }: Decision) -> Self {
+        Self { object: context.shared(object), live, decided_on: observed.decided_on(), step: plan.step }
+    }
+}
+
+/// Takes a step for which Graph is asked, and reports it. Very many may be here, so that each keeps what its step uses, and
+/// observes again when Graph has answered. Before an upload, that is bounded by the permits.
+async fn ask_graph(context: &Context, decision: Box<Decision>, permit: Option<Permit>) -> Result<Action, Error> {
+    let decision = Box::pin(confirm_upload(context, decision)).await?;
+    let AtGraph { object, live, decided_on, step } = AtGraph::of(context, *decision);
+    let result = Box::pin(take_step(context, &object, &decided_on, step, permit)).await?;
+    let _slot = context.workers.acquire().await;
+    let object = Arc::unwrap_or_clone(context.newest(object));
+    match Box::pin(observe::observe(context, &object, live.as_ref())).await {
+        Ok(observed) => Box::pin(report_result(context, object, observed, result)).await,
+        Err(error) => {
+            Box::pin(report::publish(context, &object, result.event)).await;
+            Err(error)
+        }
+    }
 }
 
 /// What Graph has now decides whether a file is uploaded: it is asked with the permit in hand, so that the upload follows at
 /// once.
 async fn confirm_upload(context: &Context, mut decision: Box<Decision>) -> Result<Box<Decision>, Error> {
     if let Some(step @ Step::ConfirmUpload { .. }) = &decision.plan.step {
-        act::act(context, &decision.object, &decision.observed.basis(), step, None).await?;
+        act::act(context, &decision.object, &decision.observed.decided_on(), step, None).await?;
         decision.plan = report::plan_again(context, &decision.object, &mut decision.observed, &None);
     }
     Ok(decision)
 }
 
-async fn take_step(context: &Context, decision: &Decision, permit: Option<Permit>) -> Result<StepResult, Error> {
-    let Decision { object, observed, plan, .. } = decision;
-    carry_out(context, object, &observed.basis(), plan.step.as_ref(), permit).await
-}
-
-async fn carry_out(
+/// What a step came to is remembered until a status has it.
+async fn take_step(
     context: &Context,
     object: &VppToken,
-    basis: &Basis,
-    step: Option<&Step>,
+    decided_on: &DecidedOn,
+    step: Option<Step>,
     permit: Option<Permit>,
 ) -> Result<StepResult, Error> {
     let Some(step) = step else { return Ok(StepResult::default()) };
-    let result = act::act(context, object, basis, step, permit).await?;
-    report::remember_outcome(context, uid(object)?, &result);
+    let result = act::act(context, object, decided_on, &step, permit).await?;
+    if let Some(outcome) = result.outcome.clone().filter(Outcome::must_persist) {
+        context.local_state.change(uid(object)?, |state| state.unrecorded.push(outcome));
+    }
     Ok(result)
 }
 
@@ -235,7 +245,6 @@ mod tests {
     use super::super::context::LiveAccess;
     use super::super::events::Events;
     use super::super::local_state::{LocalState, ObjectState};
-    use super::super::outcome::Outcome;
     use super::*;
     use crate::api::{Cloud, GraphApi, PendingCreate, VppTokenStatus, VppTokenTenant};
     use crate::clock::{Clock, Random};
@@ -302,7 +311,10 @@ mod tests {
         async fn report(&self, outcome: Outcome) -> Option<Plan> {
             let observed = observe::observe(&self.context, &self.cached, None).await.unwrap();
             let result = StepResult { outcome: Some(outcome), ..StepResult::default() };
-            report::remember_outcome(&self.context, self.cached.metadata.uid.as_deref().unwrap(), &result);
+            let is_remembered = |outcome: &Outcome| outcome.must_persist();
+            let unrecorded = result.outcome.clone().filter(is_remembered);
+            let uid = self.cached.metadata.uid.as_deref().unwrap();
+            self.context.local_state.change(uid, |state| state.unrecorded.extend(unrecorded));
             report::report(&self.context, VppToken::clone(&self.cached), observed, result).await.unwrap()
         }
 
@@ -380,8 +392,8 @@ mod tests {
     async fn a_finalizer_for_an_object_that_was_deleted_meanwhile_is_no_failure() {
         let world = World::new().await;
         let observed = observe::observe(&world.context, &world.cached, None).await.unwrap();
-        let basis = observed.basis();
-        let add = || act::act(&world.context, &world.cached, &basis, &Step::AddFinalizer, None);
+        let decided_on = observed.decided_on();
+        let add = || act::act(&world.context, &world.cached, &decided_on, &Step::AddFinalizer, None);
         assert!(add().await.unwrap().object_changed);
         assert!(add().await.is_err(), "the object has changed");
         world.kubernetes.merge("VppToken", "devices", "berlin", &json!({ "metadata": { "finalizers": [] } }));

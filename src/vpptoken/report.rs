@@ -18,15 +18,8 @@ use crate::api::{VppToken, VppTokenStatus};
 /// After this many conflicts the write is retried later.
 const MAX_CONFLICTS: usize = 5;
 
-/// Remembers what a step came to, until a status has it.
-pub(super) fn remember_outcome(context: &Context, uid: &str, result: &StepResult) {
-    if let Some(outcome) = result.outcome.clone().filter(Outcome::must_persist) {
-        context.local_state.change(uid, |state| state.unrecorded.push(outcome));
-    }
-}
-
-/// Plans again with the outcome, which is remembered, writes the status of that plan, and returns the plan; none when the object was
-/// deleted.
+/// Plans again with the outcome, writes the status of that plan, and returns the plan; none when the object was deleted. An
+/// outcome that must not be lost is in [`LocalState`](super::local_state::LocalState) already.
 ///
 /// # Errors
 /// When Kubernetes can't be written; the outcomes are then remembered.
@@ -52,8 +45,7 @@ pub(crate) async fn report(
                     // Before the lock to create is released: who takes it next must not see the intent.
                     context.apply_newest(written);
                 }
-                let status = written.as_ref().unwrap_or(&object).status.as_ref();
-                record_reported(context, &uid, &plan, &result.outcome, &observed, status);
+                record_reported(context, written.as_ref().unwrap_or(&object), &plan, &result.outcome, &observed);
                 // After the outcome is recorded, because publishing an event may take long.
                 publish(context, &object, result.event).await;
                 if written.is_some() {
@@ -156,15 +148,9 @@ fn has_news(object: &VppToken, status: &VppTokenStatus) -> bool {
     object.status.clone().map(Status::without_others_conditions) != Some(after)
 }
 
-/// The status is written: the outcomes in it need not be remembered any more.
-fn record_reported(
-    context: &Context,
-    uid: &str,
-    plan: &Plan,
-    outcome: &Option<Outcome>,
-    observed: &Observed,
-    status: Option<&VppTokenStatus>,
-) {
+/// The object has the status of a plan: the outcomes in it need not be remembered any more.
+fn record_reported(context: &Context, object: &VppToken, plan: &Plan, outcome: &Option<Outcome>, observed: &Observed) {
+    let uid = &observed.object.uid;
     if let Some(Outcome::IntentRecorded(pending, _)) = outcome {
         // Other operators can read it only now.
         act::remember_intent(context, uid, pending);
@@ -173,7 +159,9 @@ fn record_reported(
         act::unlock_create(context, uid);
     }
     context.local_state.unclaim(uid, plan.status.token_id.as_deref());
-    context.local_state.change(uid, |state| state.record_status_written(plan, &observed.inputs(), status));
+    context
+        .local_state
+        .change(uid, |state| state.record_status_written(plan, &observed.inputs(), object.status.as_ref()));
 }
 
 /// The object was deleted: nothing of it is kept.
@@ -218,7 +206,7 @@ fn shortened(mut note: String) -> String {
 }
 
 /// An event that can't be written stops nothing else.
-async fn publish(context: &Context, object: &VppToken, event: Option<EventNote>) {
+pub(super) async fn publish(context: &Context, object: &VppToken, event: Option<EventNote>) {
     let Some(EventNote { is_warning, reason, note }) = event else { return };
     let type_ = if is_warning { EventType::Warning } else { EventType::Normal };
     let note = shortened(note);

@@ -36,17 +36,17 @@ const WRONG_MANIFEST: [Reason; 4] =
 /// Lists that must have been searched before a create of unknown outcome counts as not carried out.
 const LISTS_TO_LOOK_THROUGH: usize = 3;
 
-/// Of creates whose intents were recorded until then, the outcome is known: `knownIds` and the claims show it.
+/// The outcome of a create is known when its intent was recorded before this: `knownIds` and the claims show it.
 pub(crate) fn outcomes_known_until(now: Timestamp, timings: &Timings) -> Timestamp {
     now.checked_sub(timings.unknown_outcome).unwrap_or(Timestamp::MIN)
 }
 
-/// Intents of other objects that were recorded since then keep an object from creating. Neither of two goes first, because each
-/// object may have recorded its own intent before it saw the other's, as in two processes: each that sees the other's abandons
-/// its own. `opened` is when the session with the tenant began, if there is one: another process may have sent a create long
-/// after its intent, and until it ended, just before this one began.
-pub(crate) fn rival_intents_since(outcomes_known_until: Timestamp, opened: Option<Timestamp>) -> Timestamp {
-    if opened.is_none_or(|opened| opened > outcomes_known_until) { Timestamp::MIN } else { outcomes_known_until }
+/// An intent of another object that was recorded after this keeps an object from creating. Neither of the two goes first: each
+/// may have recorded its own intent before it saw the other's, as in two processes, so each that sees the other's abandons its
+/// own. `known_until` is [`outcomes_known_until`], and `opened` when the session with the tenant began, if there is one: another
+/// process may have sent a create long after its intent, and until it ended, just before this one began.
+pub(crate) fn rival_intents_since(known_until: Timestamp, opened: Option<Timestamp>) -> Timestamp {
+    if opened.is_none_or(|opened| opened > known_until) { Timestamp::MIN } else { known_until }
 }
 
 /// Takes over the token that the manifest names.
@@ -63,7 +63,7 @@ pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: &TokenId) {
         return not_allowed(draft, "Bind", "take over a token by tokenId");
     }
     let snapshot = &tenant.view.snapshot;
-    let entry = snapshot.entry(id.as_str()).or_else(|| snapshot.listed().find(|entry| id.names(&entry.entity.id)));
+    let entry = snapshot.entry(id.as_str()).or_else(|| snapshot.listed().find(|entry| id.matches(&entry.entity.id)));
     match entry.map(|entry| entry.entity.id.clone()) {
         Some(id) if draft.observed.others.claims.contains(&id) => stall_on_owner(draft, &id),
         Some(_) if awaits_namespace(draft) => {}
@@ -232,7 +232,7 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
         .map(|(entry, _)| entry)
         .collect();
     let named = draft.observed.spec.token_id.as_ref();
-    let is_named = |entry: &&Entry| named.is_some_and(|id| id.names(&entry.entity.id));
+    let is_named = |entry: &&Entry| named.is_some_and(|id| id.matches(&entry.entity.id));
     // Of several, tokenId may name the right one.
     let chosen = found.iter().copied().find(is_named).filter(|_| found.len() > 1);
     let found = chosen.map_or(found, |entry| vec![entry]);
@@ -440,7 +440,7 @@ fn found_uploaded(draft: &Draft, file: &FileFacts, entry: &Entry) -> Uploaded {
 
 /// Whether the manifest says that a token is of another location.
 fn is_distinct(draft: &Draft, id: &str) -> bool {
-    draft.observed.spec.distinct_from.iter().any(|distinct| distinct.names(id))
+    draft.observed.spec.distinct_from.iter().any(|distinct| distinct.matches(id))
 }
 
 /// All tokens, each compared with an identity.

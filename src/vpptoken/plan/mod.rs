@@ -218,7 +218,7 @@ fn alive(draft: &mut Draft) {
 
 /// `tokenId` was set when this VppToken already had another token.
 fn stall_on_other_token_id(draft: &mut Draft, id: &str) {
-    if let Some(other) = draft.observed.spec.token_id.as_ref().filter(|other| !other.names(id)) {
+    if let Some(other) = draft.observed.spec.token_id.as_ref().filter(|other| !other.matches(id)) {
         let message = format!(
             "This VppToken has the token {id}, and tokenId names {other}. To take that one over, delete this VppToken and \
              create it again; with deletionPolicy: Retain its token stays in Graph."

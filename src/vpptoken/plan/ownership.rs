@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 
-use super::super::claims::Owner;
 use super::draft::Draft;
 use crate::api::{ClaimedByAnother, Reason};
+use crate::vpptoken::claims::Owner;
 
-/// Of several with one token, the one for which this is least has it: the elder, then the one with the lower UID.
+/// Sorts the owner of a token first: the elder, then the one with the lower UID.
 type Precedence<'a> = (Timestamp, &'a str);
 
 /// Whether the token of a VppToken belongs to another one.

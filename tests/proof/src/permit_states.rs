@@ -1,4 +1,4 @@
-//! Counts what the operator logs of its permits: nobody outside sees in which states the rate limiter was.
+//! Counts what the operator logs of its permits to write: nobody outside sees in which states the rate limiter was.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,10 +9,12 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 
 /// The states, as the operator calls them in its log.
-pub const PERMIT_STATES: [&str; 4] = ["queued", "reserved", "expired", "returned"];
+pub const PERMIT_STATES: [&str; 6] = ["queued", "reserved", "passed on", "expired", "returned", "served"];
 
 /// The field that names the state.
 const STATE: &str = "permit";
+/// The field that says what the permit is for, and those that are counted.
+const KIND: (&str, &str) = ("kind", "write");
 
 thread_local! {
     static COUNTS: RefCell<BTreeMap<&'static str, usize>> = const { RefCell::new(BTreeMap::new()) };
@@ -41,7 +43,11 @@ impl Subscriber for Counter {
     }
 
     fn event(&self, event: &Event<'_>) {
-        event.record(&mut State);
+        let mut permit = Permit::default();
+        event.record(&mut permit);
+        if let Some(state) = permit.state.filter(|_| permit.is_write) {
+            COUNTS.with_borrow_mut(|counts| *counts.entry(state).or_default() += 1);
+        }
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -57,14 +63,18 @@ impl Subscriber for Counter {
     fn exit(&self, _: &Id) {}
 }
 
-struct State;
+#[derive(Default)]
+struct Permit {
+    is_write: bool,
+    state: Option<&'static str>,
+}
 
-impl Visit for State {
+impl Visit for Permit {
     fn record_str(&mut self, field: &Field, value: &str) {
-        let state = PERMIT_STATES.into_iter().find(|state| field.name() == STATE && *state == value);
-        if let Some(state) = state {
-            COUNTS.with_borrow_mut(|counts| *counts.entry(state).or_default() += 1);
+        if field.name() == STATE {
+            self.state = PERMIT_STATES.into_iter().find(|state| *state == value);
         }
+        self.is_write |= (field.name(), value) == KIND;
     }
 
     fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
