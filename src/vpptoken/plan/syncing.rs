@@ -92,7 +92,11 @@ fn acknowledge_lost_answer(draft: &mut Draft, entry: &Entry) {
     if ended || runs {
         // The wall clock may have been wrong then: a time in the future would block the schedule until it has passed.
         let began = failure.began_wall.min(draft.observed.wall_at(failure.began));
-        draft.status.last_sync_trigger_time = draft.status.last_sync_trigger_time.max(Some(began));
+        // The two clocks are read one after the other: converted again, the same time may differ by moments, which is no news.
+        let shown = draft.status.last_sync_trigger_time;
+        if shown.is_none_or(|shown| began.duration_since(shown) >= SignedDuration::from_secs(1)) {
+            draft.status.last_sync_trigger_time = Some(began);
+        }
         if failure.inputs.sync_request.is_some() {
             draft.status.last_handled_sync_request = failure.inputs.sync_request;
         }

@@ -393,6 +393,22 @@ fn a_lost_sync_that_was_sent_while_the_clock_was_ahead_blocks_no_schedule() {
 }
 
 #[test]
+fn a_lost_sync_has_one_time_however_the_clocks_are_read() {
+    let mut world = World::ready();
+    world.token().last_sync = Some(ago(HOUR));
+    let failure = world.failed(StepKind::Sync, ErrorKind::OutcomeUnknown);
+    (failure.began, failure.began_wall, failure.at) = (ago(MINUTE * 5), ago(MINUTE * 5), ago(MINUTE * 5));
+    world.token().last_sync = Some(ago(MINUTE * 4));
+    let began = ago(MINUTE * 5);
+    let moment = SignedDuration::from_micros(1);
+    for (read, shown) in [(-moment, began - moment), (SignedDuration::ZERO, began - moment), (moment, began - moment)] {
+        world.observed.wall = now() + read;
+        world.observed.status = plan(&world.observe()).status;
+        assert_eq!(world.observed.status.last_sync_trigger_time, Some(shown), "{read:?}");
+    }
+}
+
+#[test]
 fn a_sync_whose_answer_was_lost_is_not_sent_again_when_graph_shows_it_whatever_its_clock() {
     // Graph's clock, compared with ours.
     for ahead in [SignedDuration::ZERO, HOUR, -HOUR] {
