@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use kube::ResourceExt;
 use kube::runtime::controller::{self, Action, ReconcileReason, ReconcileRequest, applier};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,16 +21,18 @@ use super::watches::Scope;
 use crate::api::{NamespacedName, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
 use crate::backoff::Backoff;
 use crate::vpptoken::caches::TokenCache;
-use crate::vpptoken::context::{Context, Error, Trigger};
+use crate::vpptoken::context::{Context, Trigger};
+use crate::vpptoken::error::Error;
 use crate::vpptoken::reconcile::reconcile;
 use crate::vpptoken::references::References;
 
-/// No limit here: a reconcile that is at Graph must not block others. [`Context::workers`] limits them.
-const CONCURRENCY: u16 = 0;
 /// A reconcile that could not read or write Kubernetes is retried after such delays.
 const KUBERNETES_RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 /// How long reconciles in progress may take to end when the operator is stopped.
 const GRACE_PERIOD: Duration = Duration::from_secs(20);
+
+/// Results of steps at Graph that are reported at a time when the operator is stopped.
+const REPORTS: usize = 16;
 
 /// Triggers from elsewhere than the watch of the VppTokens, one queue per scope.
 pub(super) struct Queue {
@@ -101,6 +103,8 @@ pub(super) struct Feed {
     pub(super) events: BoxStream<'static, Event<VppToken>>,
     /// Triggers from elsewhere.
     pub(super) triggers: Option<mpsc::UnboundedReceiver<NamespacedName>>,
+    /// How many reconciles work at a time.
+    pub(super) workers: u16,
 }
 
 /// What the reconciles of all scopes share.
@@ -122,7 +126,7 @@ pub(super) struct Shared {
 
 /// Runs the reconciles of one scope until the operator is stopped.
 pub(super) async fn run(feed: Feed, shared: Shared) {
-    let Feed { scope, cache, events, triggers } = feed;
+    let Feed { scope, cache, events, triggers, workers } = feed;
     let Shared { context, tenants_changed, metrics, has_started, watches, stop } = shared;
     let store = cache.store().clone();
     let Some(triggers) = triggers else { return };
@@ -147,14 +151,9 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
                 if has_started.wait_for(|it| *it).await.is_err() || watches.wait_for(secrets).await.is_err() {
                     return Ok(Action::await_change());
                 }
-                // What a reconcile keeps is made only when there is a worker for it: very many may wait.
-                let Ok(slot) = Arc::clone(&context.workers).acquire_owned().await else {
-                    return Ok(Action::await_change());
-                };
                 let began = Instant::now();
                 // A panic in one reconcile would end them all.
-                let reconcile = Box::pin(reconcile(object, context, slot));
-                let outcome = AssertUnwindSafe(reconcile).catch_unwind().await;
+                let outcome = AssertUnwindSafe(reconcile(object, context)).catch_unwind().await;
                 let outcome = outcome.unwrap_or(Err(Error::Panicked));
                 metrics.reconciled(outcome.is_ok(), began.elapsed());
                 outcome
@@ -162,22 +161,37 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
             .boxed()
         }
     };
-    let config = controller::Config::default().concurrency(CONCURRENCY);
-    let results = applier(reconcile, error_policy, context, store, requests, config).for_each(|result| async move {
-        match result {
-            Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
-            Err(error) => tracing::warn!(%error, "a reconcile failed; it is tried again"),
-        }
-    });
+    let config = controller::Config::default().concurrency(workers);
+    let results = applier(reconcile, error_policy, Arc::clone(&context), store.clone(), requests, config).for_each(
+        |result| async move {
+            match result {
+                Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+                Err(error) => tracing::warn!(%error, "a reconcile failed; it is tried again"),
+            }
+        },
+    );
     let grace_period_over = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE_PERIOD).await;
     };
     tokio::select! {
         biased;
-        () = results => {}
+        () = async {
+            results.await;
+            report_results(&context, &store).await;
+        } => {}
         () = grace_period_over => tracing::warn!("stopping although reconciles are still in progress"),
     }
+}
+
+/// Waits for the steps that are at Graph when the operator is stopped, and reports what has come of them.
+async fn report_results(context: &Arc<Context>, store: &Store<VppToken>) {
+    context.graph_tasks.close();
+    context.graph_tasks.wait().await;
+    let with_result = context.local_state.with_result();
+    let has_result = |object: &Arc<VppToken>| object.metadata.uid.as_ref().is_some_and(|uid| with_result.contains(uid));
+    let reports = store.state().into_iter().filter(has_result).map(|object| reconcile(object, Arc::clone(context)));
+    stream::iter(reports).for_each_concurrent(REPORTS, |reported| reported.map(drop)).await;
 }
 
 fn request(reference: ObjectRef<VppToken>) -> ReconcileRequest<VppToken> {

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use kube::runtime::events::Reporter;
 use kube::{Client, Config};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::api::FIELD_MANAGER;
 use crate::clock::{Clock, Random};
@@ -100,8 +101,8 @@ pub const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// refused is not waited for.
 const MAX_START_DELAY: Duration = Duration::from_secs(30);
 
-/// Reconciles at a time, those that are at Graph apart: the sessions bound these.
-const WORKERS: usize = 16;
+/// Reconciles at a time. Steps at Graph are not among them: the sessions bound these.
+const WORKERS: u16 = 16;
 
 /// What the operator needs of the world around it: what a simulation replaces, and nothing else.
 #[derive(Clone)]
@@ -196,7 +197,7 @@ pub async fn run_with(
         timings: settings.timings,
         events: Events::new(client.clone(), reporter),
         trigger: queue.trigger(),
-        workers: Arc::new(Semaphore::new(WORKERS)),
+        graph_tasks: TaskTracker::new(),
     });
     tasks.spawn(controller::trigger_on_changes(
         Arc::clone(&context),
@@ -224,8 +225,13 @@ pub async fn run_with(
     };
     let mut controllers = JoinSet::new();
     for ((scope, cache), events) in scopes.iter().zip(&caches.tokens).zip(sources.tokens) {
-        let feed =
-            controller::Feed { scope: scope.clone(), cache: cache.clone(), events, triggers: queue.receiver(scope) };
+        let feed = controller::Feed {
+            scope: scope.clone(),
+            cache: cache.clone(),
+            events,
+            triggers: queue.receiver(scope),
+            workers: u16::try_from(scopes.len()).map_or(1, |scopes| WORKERS / scopes.max(1)).max(1),
+        };
         controllers.spawn(controller::run(feed, shared.clone()));
     }
     tokio::select! {

@@ -813,7 +813,7 @@ async fn more_vpp_tokens_at_graph_than_workers_all_arrive() {
         },
     }));
     let operator = world.operator(&[]);
-    let names: Vec<String> = (0..2 * WORKERS).map(|n| format!("token-{n}")).collect();
+    let names: Vec<String> = (0..2 * usize::from(WORKERS)).map(|n| format!("token-{n}")).collect();
     for (name, days) in names.iter().zip(200..) {
         for (namespace, tenant) in [
             ("a", json!({ "kind": "GraphTenant", "name": "other" })),

@@ -9,8 +9,10 @@ use kube::{Api, ResourceExt};
 use secrecy::SecretString;
 use serde_json::json;
 
+use super::at_graph::StepResult;
 use super::claims::CreateKey;
-use super::context::{Context, Error, uid};
+use super::context::{Context, uid};
+use super::error::Error;
 use super::local_state::ReadFile;
 use super::observe::{VersionedFile, read_file};
 use super::observed::{DecidedOn, FileFacts, FileProblem, StepKind, TryStart, UnsentIntent};
@@ -21,17 +23,6 @@ use crate::api::{FINALIZER, NamespacedName, PendingCreate, Uploaded, VppToken};
 use crate::graph::{GraphError, TokenPatch, TokenPost, TokenSettings};
 use crate::tenant::{Field, IntentPermit, Session, Tenant, WritePermit};
 use crate::token_file::TokenFile;
-
-/// The result of a step.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct StepResult {
-    /// What to write into the status.
-    pub outcome: Option<Outcome>,
-    /// What to show.
-    pub event: Option<EventNote>,
-    /// The step changed the object itself. Its watch triggers the next reconcile, which writes the status.
-    pub object_changed: bool,
-}
 
 /// A permit for a step.
 #[derive(Debug)]

@@ -4,36 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::{Api, Client, ResourceExt};
-use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 use super::caches::Caches;
+use super::error::Error;
 use super::events::Events;
 use super::local_state::LocalState;
 use super::shared_reads::SharedReads;
 use crate::api::{NamespacedName, VppToken};
 use crate::clock::{Clock, Random};
 use crate::tenant::{Access, TenantRegistry, Timings};
-
-/// What could not be read from or written to Kubernetes. Failures of Graph are not errors here but part of what is
-/// observed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// The API server refused, or could not be reached.
-    #[error("Kubernetes: {0}")]
-    Kubernetes(#[source] Arc<kube::Error>),
-    /// The object has no UID or namespace, which no object from an API server lacks.
-    #[error("the object has no {0}")]
-    Incomplete(&'static str),
-    /// The reconcile panicked. The panic's own message is not shown, because it may quote a secret.
-    #[error("a fault of the operator: the reconcile of this object panicked")]
-    Panicked,
-}
-
-impl From<kube::Error> for Error {
-    fn from(error: kube::Error) -> Self {
-        Self::Kubernetes(Arc::new(error))
-    }
-}
 
 /// Triggers the reconcile of a VppToken.
 pub(crate) type Trigger = Arc<dyn Fn(NamespacedName) + Send + Sync>;
@@ -71,8 +51,8 @@ pub(crate) struct Context {
     pub events: Events,
     /// Triggers other reconciles.
     pub trigger: Trigger,
-    /// How many reconciles work at a time, those that are at Graph apart.
-    pub workers: Arc<Semaphore>,
+    /// The steps at Graph: tasks of their own, so that a reconcile does not wait for Graph.
+    pub graph_tasks: TaskTracker,
 }
 
 impl Context {

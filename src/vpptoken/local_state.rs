@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use super::at_graph::GraphTask;
 use super::caches::strip;
 use super::claims::{Claims, CreateKey, Index, OthersClaims, version};
 use super::creates::Creates;
@@ -35,6 +36,8 @@ pub(crate) struct ObjectState {
     pub file: Option<Box<ReadFile>>,
     /// Outcomes that could not be written into the status yet.
     pub unrecorded: Vec<Outcome>,
+    /// The step that is at Graph, if one is.
+    pub at_graph: Option<GraphTask>,
     /// A list is waited for.
     pub awaits_list: bool,
     /// The object as this process wrote it last, or read it past the cache, until the watch shows it.
@@ -240,6 +243,21 @@ impl LocalState {
         if let Some(limiter) = self.state().limiters.get(uid) {
             limiter.release(uid);
         }
+    }
+
+    /// What became of the step of an object that is at Graph. A result is taken out.
+    pub(crate) fn take_graph_task(&self, uid: &str) -> Option<GraphTask> {
+        let mut state = self.state();
+        let task = &mut state.objects.get_mut(uid)?.at_graph;
+        if matches!(task, Some(GraphTask::UnderWay)) { Some(GraphTask::UnderWay) } else { task.take() }
+    }
+
+    /// Objects of whose steps at Graph the result is not reported yet.
+    pub(crate) fn with_result(&self) -> BTreeSet<String> {
+        let state = self.state();
+        let has_result =
+            state.objects.iter().filter(|(_, object)| matches!(object.at_graph, Some(GraphTask::Ended(_))));
+        has_result.map(|(uid, _)| uid.clone()).collect()
     }
 
     /// Whether an object has a permit to record the intent of a create already.

@@ -11,6 +11,8 @@
 //! | [`plan`] | decides, and says why |
 //! | [`references`] | whom a change concerns |
 //! | [`caches`] | what the watches keep |
+//! | [`error`] | why a reconcile failed |
+//! | [`at_graph`] | steps at Graph, and what comes of them |
 //! | [`local_state`] | what this process remembers |
 //! | [`events`] | publishes events |
 //! | [`shared_reads`] | reads that several reconciles share |
@@ -21,10 +23,12 @@
 //! | [`reconcile`] | all of it, one after the other |
 
 pub(crate) mod act;
+pub(crate) mod at_graph;
 pub(crate) mod caches;
 pub(crate) mod claims;
 pub(crate) mod context;
 pub(crate) mod creates;
+pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod local_state;
 pub(crate) mod observe;

@@ -13,10 +13,12 @@ use kube::{Api, CustomResourceExt, ResourceExt};
 
 use super::caches::secret_version;
 use super::claims::CreateKey;
-use super::context::{Context, Error, namespace, uid};
+use super::context::{Context, namespace, uid};
+use super::error::Error;
 use super::local_state::{ObjectState, Own, ReadFile};
 use super::observed::{
-    FileFacts, FileProblem, KnownTenant, Object, Observed, Others, Permission, TenantState, bounded_request,
+    FileFacts, FileProblem, KnownTenant, LiveCluster, LiveReads, LiveSecret, Object, Observed, Others, Permission,
+    TenantState, bounded_request,
 };
 use super::plan;
 use crate::api::{
@@ -24,33 +26,6 @@ use crate::api::{
 };
 use crate::tenant::{Access, Lookup, Tenant, TenantKey};
 use crate::token_file::TokenFile;
-
-/// What decides whether a VppToken may use its tenant, read past the caches.
-#[derive(Clone, Debug)]
-pub(crate) struct LiveReads {
-    /// When the reads began.
-    since: Timestamp,
-    /// Of a ClusterGraphTenant; a GraphTenant allows its own namespace everything.
-    cluster: Option<LiveCluster>,
-    /// Of the Secret, if it was read.
-    secret: Option<LiveSecret>,
-}
-
-/// What a ClusterGraphTenant and the namespace are now.
-#[derive(Clone, Debug)]
-struct LiveCluster {
-    /// Whom it allows what; none when it does not exist.
-    access: Option<Access>,
-    /// The labels of the namespace.
-    labels: BTreeMap<String, String>,
-}
-
-/// The Secret as it is now.
-#[derive(Clone, Debug)]
-struct LiveSecret {
-    name: String,
-    version: Result<String, FileProblem>,
-}
 
 /// Reads what decides whether a VppToken may use its tenant and, if that is asked for, the version of its Secret.
 ///

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::claims::OthersClaims;
 use crate::api::{AllowedOperation, Reason, TokenEncoding, Uploaded, VppTokenSpec, VppTokenStatus, VppTokenTenant};
 use crate::graph::ErrorKind;
-use crate::tenant::{Field, TenantView, Timings};
+use crate::tenant::{Access, Field, TenantView, Timings};
 use crate::token_file::sha256_hex;
 
 /// All that a decision needs.
@@ -267,6 +267,33 @@ pub(crate) struct TryStart {
     pub began_wall: Timestamp,
     /// Of a sync: when the token's last sync had ended, by Graph's clock.
     pub last_sync: Option<Timestamp>,
+}
+
+/// What decides whether a VppToken may use its tenant, read past the caches.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveReads {
+    /// When the reads began.
+    pub since: Timestamp,
+    /// Of a ClusterGraphTenant; a GraphTenant allows its own namespace everything.
+    pub cluster: Option<LiveCluster>,
+    /// Of the Secret, if it was read.
+    pub secret: Option<LiveSecret>,
+}
+
+/// What a ClusterGraphTenant and the namespace are now.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveCluster {
+    /// Whom it allows what; none when it does not exist.
+    pub access: Option<Access>,
+    /// The labels of the namespace.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The Secret as it is now.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveSecret {
+    pub name: String,
+    pub version: Result<String, FileProblem>,
 }
 
 /// What a step was decided on, as far as its result is recorded with it.

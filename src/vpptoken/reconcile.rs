@@ -1,15 +1,18 @@
 //! One reconcile: observe, plan, act, report. One step and one status write at a time.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use kube::runtime::controller::Action;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::act::{self, Permit, StepResult};
-use super::context::{Context, Error, live, uid};
-use super::observe::{self, LiveReads};
-use super::observed::{DecidedOn, Observed};
+use super::act::{self, Permit};
+use super::at_graph::{Ended, GraphTask, StepResult};
+use super::context::{Context, live, uid};
+use super::error::Error;
+use super::observe;
+use super::observed::{DecidedOn, LiveReads, Observed};
 use super::outcome::Outcome;
 use super::plan::{self, PermitKind, Plan, Step};
 use super::report;
@@ -25,38 +28,37 @@ struct Decision {
 }
 
 /// Brings one VppToken one step nearer to what it asks for. It never waits for a permit: when none is free, it ends, and the
-/// VppToken is triggered when one is reserved for it. The worker slot is given up while Graph is asked.
-///
-/// The future of each phase is boxed, so that one at Graph is small.
+/// VppToken is triggered when one is reserved for it. Nor does it wait for Graph: a step there is a task of its own, which
+/// triggers the VppToken when it has ended; the reconcile after that reports what came of it.
 ///
 /// # Errors
 /// When Kubernetes can't be read or written.
-pub(crate) async fn reconcile(
-    object: Arc<VppToken>,
-    context: Arc<Context>,
-    slot: OwnedSemaphorePermit,
-) -> Result<Action, Error> {
+pub(crate) async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<Action, Error> {
     let object = context.newest(object);
-    let decision = Box::pin(decide(&context, Arc::unwrap_or_clone(object), None)).await?;
+    match context.local_state.take_graph_task(uid(&object)?) {
+        Some(GraphTask::UnderWay) => return Ok(Action::await_change()),
+        Some(GraphTask::Ended(ended)) => return report_ended(&context, object, *ended).await,
+        None => {}
+    }
+    let decision = decide(&context, Arc::unwrap_or_clone(object), None).await?;
     let permit = match request_permit(&context, &decision) {
         Requested::Nothing => None,
         Requested::Permit(permit) => Some(permit),
-        Requested::Ticket => return Box::pin(report_queued(&context, decision)).await,
+        Requested::Ticket => return report_queued(&context, decision).await,
     };
-    let Some(decision) = Box::pin(decide_on_live_reads(&context, decision)).await? else {
+    let Some(decision) = decide_on_live_reads(&context, decision).await? else {
         return Ok(Action::await_change());
     };
-    let decision = match Box::pin(report_first(&context, decision)).await? {
+    let decision = match report_first(&context, decision).await? {
         Ok(decision) => decision,
         Err(action) => return Ok(action),
     };
     if decision.plan.step.as_ref().is_some_and(Step::is_at_graph) {
-        drop(slot);
-        return Box::pin(ask_graph(&context, decision, permit)).await;
+        return ask_graph(&context, decision, permit);
     }
     let Decision { object, observed, plan, .. } = *decision;
-    let result = Box::pin(take_step(&context, &object, &observed.decided_on(), plan.step, permit)).await?;
-    Box::pin(report_result(&context, object, observed, result)).await
+    let result = take_step(&context, &object, &observed.decided_on(), plan.step, permit).await?;
+    report_result(&context, object, observed, result).await
 }
 
 /// A VppToken that waits for a permit is reconciled after this at the latest, even if nothing triggers it.
@@ -167,18 +169,41 @@ impl AtGraph {
     }
 }
 
-/// Takes a step for which Graph is asked, and reports it. Very many may be here, so that each keeps what its step uses, and
-/// observes again when Graph has answered. Before an upload, that is bounded by the permits.
-async fn ask_graph(context: &Context, decision: Box<Decision>, permit: Option<Permit>) -> Result<Action, Error> {
-    let decision = Box::pin(confirm_upload(context, decision)).await?;
+/// Begins a step for which Graph is asked, as a task. Very many may be under way, so that each keeps what its step uses.
+fn ask_graph(context: &Arc<Context>, decision: Box<Decision>, permit: Option<Permit>) -> Result<Action, Error> {
+    let (uid, name) = (uid(&decision.object)?.to_owned(), NamespacedName::of(&decision.object));
+    let is_known = context.local_state.change(&uid, |state| state.at_graph = Some(GraphTask::UnderWay)).is_some();
+    if is_known {
+        let context = Arc::clone(context);
+        context.graph_tasks.clone().spawn(async move {
+            // Nobody else would see that it has ended.
+            let asked = AssertUnwindSafe(at_graph(&context, decision, permit)).catch_unwind().await;
+            let ended = asked.unwrap_or(Ended { live: None, result: Err(Error::Panicked) });
+            context.local_state.change(&uid, |state| state.at_graph = Some(GraphTask::Ended(Box::new(ended))));
+            (context.trigger)(name);
+        });
+    }
+    Ok(Action::await_change())
+}
+
+/// Before an upload, the whole decision is kept while Graph is asked for the token: the permits bound how many are.
+async fn at_graph(context: &Context, decision: Box<Decision>, permit: Option<Permit>) -> Ended {
+    let decision = match confirm_upload(context, decision).await {
+        Ok(decision) => decision,
+        Err(error) => return Ended { live: None, result: Err(error) },
+    };
     let AtGraph { object, live, decided_on, step } = AtGraph::of(context, *decision);
-    let result = Box::pin(take_step(context, &object, &decided_on, step, permit)).await?;
-    let _slot = context.workers.acquire().await;
-    let object = Arc::unwrap_or_clone(context.newest(object));
-    match Box::pin(observe::observe(context, &object, live.as_ref())).await {
-        Ok(observed) => Box::pin(report_result(context, object, observed, result)).await,
+    Ended { live, result: take_step(context, &object, &decided_on, step, permit).await }
+}
+
+/// Reports a step at Graph that has ended, on what is observed now.
+async fn report_ended(context: &Context, object: Arc<VppToken>, ended: Ended) -> Result<Action, Error> {
+    let result = ended.result?;
+    let object = Arc::unwrap_or_clone(object);
+    match observe::observe(context, &object, ended.live.as_ref()).await {
+        Ok(observed) => report_result(context, object, observed, result).await,
         Err(error) => {
-            Box::pin(report::publish(context, &object, result.event)).await;
+            report::publish(context, &object, result.event).await;
             Err(error)
         }
     }
@@ -239,7 +264,7 @@ mod tests {
     use kube::runtime::reflector;
     use kube::{Api, Client, ResourceExt};
     use serde_json::json;
-    use tokio::sync::Semaphore;
+    use tokio_util::task::TaskTracker;
 
     use super::super::caches::Caches;
     use super::super::context::LiveAccess;
@@ -290,7 +315,7 @@ mod tests {
                 timings: Timings::default(),
                 events: Events::new(client, Reporter { controller: "test".into(), instance: None }),
                 trigger: Arc::new(|_| {}),
-                workers: Arc::new(Semaphore::new(1)),
+                graph_tasks: TaskTracker::new(),
             });
             context.local_state.apply_listed(&cached);
             Self { kubernetes, tokens, context, cached }
@@ -303,8 +328,7 @@ mod tests {
         }
 
         async fn reconcile(&self) -> Action {
-            let slot = Arc::clone(&self.context.workers).acquire_owned().await.unwrap();
-            reconcile(Arc::clone(&self.cached), Arc::clone(&self.context), slot).await.unwrap()
+            reconcile(Arc::clone(&self.cached), Arc::clone(&self.context)).await.unwrap()
         }
 
         /// Reports a step that had this outcome, on the object that the cache has.

@@ -7,8 +7,10 @@
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 
-use super::act::{self, StepResult};
-use super::context::{Context, Error, live, uid};
+use super::act;
+use super::at_graph::StepResult;
+use super::context::{Context, live, uid};
+use super::error::Error;
 use super::observed::{Observed, TenantState};
 use super::outcome::Outcome;
 use super::plan::{self, EventNote, Plan};
