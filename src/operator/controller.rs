@@ -31,9 +31,6 @@ const KUBERNETES_RETRY: Backoff = Backoff::new(Duration::from_millis(500), Durat
 /// How long reconciles in progress may take to end when the operator is stopped.
 const GRACE_PERIOD: Duration = Duration::from_secs(20);
 
-/// Results of steps at Graph that are reported at a time when the operator is stopped.
-const REPORTS: usize = 16;
-
 /// Triggers from elsewhere than the watch of the VppTokens, one queue per scope.
 pub(super) struct Queue {
     lines: Vec<(Scope, mpsc::UnboundedSender<NamespacedName>)>,
@@ -178,20 +175,20 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
         biased;
         () = async {
             results.await;
-            report_results(&context, &store).await;
+            report_results(&context, &store, workers).await;
         } => {}
         () = grace_period_over => tracing::warn!("stopping although reconciles are still in progress"),
     }
 }
 
 /// Waits for the steps that are at Graph when the operator is stopped, and reports what has come of them.
-async fn report_results(context: &Arc<Context>, store: &Store<VppToken>) {
+async fn report_results(context: &Arc<Context>, store: &Store<VppToken>, workers: u16) {
     context.graph_tasks.close();
     context.graph_tasks.wait().await;
     let with_result = context.local_state.with_result();
     let has_result = |object: &Arc<VppToken>| object.metadata.uid.as_ref().is_some_and(|uid| with_result.contains(uid));
     let reports = store.state().into_iter().filter(has_result).map(|object| reconcile(object, Arc::clone(context)));
-    stream::iter(reports).for_each_concurrent(REPORTS, |reported| reported.map(drop)).await;
+    stream::iter(reports).for_each_concurrent(usize::from(workers), |reported| reported.map(drop)).await;
 }
 
 fn request(reference: ObjectRef<VppToken>) -> ReconcileRequest<VppToken> {

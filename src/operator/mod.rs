@@ -101,7 +101,8 @@ pub const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// refused is not waited for.
 const MAX_START_DELAY: Duration = Duration::from_secs(30);
 
-/// Reconciles at a time. Steps at Graph are not among them: the sessions bound these.
+/// Reconciles at a time, in all watched namespaces; of each, one at least. Steps at Graph are not among them: the sessions bound
+/// these.
 const WORKERS: u16 = 16;
 
 /// What the operator needs of the world around it: what a simulation replaces, and nothing else.

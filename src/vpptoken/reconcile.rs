@@ -155,14 +155,14 @@ async fn write_planned_status(context: &Context, decision: &mut Decision) -> Res
 }
 
 /// What a step at Graph uses of its decision.
-struct AtGraph {
+struct GraphStep {
     object: Arc<VppToken>,
     live: Option<LiveReads>,
     decided_on: DecidedOn,
     step: Option<Step>,
 }
 
-impl AtGraph {
+impl GraphStep {
     /// Drops everything else.
     fn of(context: &Context, Decision { object, live, observed, plan }: Decision) -> Self {
         Self { object: context.shared(object), live, decided_on: observed.decided_on(), step: plan.step }
@@ -177,7 +177,7 @@ fn ask_graph(context: &Arc<Context>, decision: Box<Decision>, permit: Option<Per
         let context = Arc::clone(context);
         context.graph_tasks.clone().spawn(async move {
             // Nobody else would see that it has ended.
-            let asked = AssertUnwindSafe(at_graph(&context, decision, permit)).catch_unwind().await;
+            let asked = AssertUnwindSafe(take_graph_step(&context, decision, permit)).catch_unwind().await;
             let ended = asked.unwrap_or(Ended { live: None, result: Err(Error::Panicked) });
             context.local_state.change(&uid, |state| state.at_graph = Some(GraphTask::Ended(Box::new(ended))));
             (context.trigger)(name);
@@ -187,12 +187,12 @@ fn ask_graph(context: &Arc<Context>, decision: Box<Decision>, permit: Option<Per
 }
 
 /// Before an upload, the whole decision is kept while Graph is asked for the token: the permits bound how many are.
-async fn at_graph(context: &Context, decision: Box<Decision>, permit: Option<Permit>) -> Ended {
+async fn take_graph_step(context: &Context, decision: Box<Decision>, permit: Option<Permit>) -> Ended {
     let decision = match confirm_upload(context, decision).await {
         Ok(decision) => decision,
         Err(error) => return Ended { live: None, result: Err(error) },
     };
-    let AtGraph { object, live, decided_on, step } = AtGraph::of(context, *decision);
+    let GraphStep { object, live, decided_on, step } = GraphStep::of(context, *decision);
     Ended { live, result: take_step(context, &object, &decided_on, step, permit).await }
 }
 

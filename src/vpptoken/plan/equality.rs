@@ -6,7 +6,15 @@ use crate::graph::Entity;
 
 /// Equal for a person: case and surrounding space don't matter, and what Graph leaves out counts as equal.
 pub(super) fn same(found: Option<&str>, wanted: &str) -> bool {
-    found.is_none_or(|found| found.trim().to_lowercase() == wanted.trim().to_lowercase())
+    found.is_none_or(|found| same_text(found, wanted))
+}
+
+/// Whether two texts are equal, apart from case and surrounding space. Every token of a tenant is compared, nearly always in
+/// ASCII, which needs no copies.
+pub(super) fn same_text(one: &str, other: &str) -> bool {
+    let (one, other) = (one.trim(), other.trim());
+    one.eq_ignore_ascii_case(other)
+        || !(one.is_ascii() && other.is_ascii()) && one.to_lowercase() == other.to_lowercase()
 }
 
 /// Graph's times have fractions, a file's have none.
@@ -88,5 +96,24 @@ impl Likeness {
 
     fn shows_equal(self) -> bool {
         [self.organization_name, self.apple_id, self.expiration].contains(&Comparison::Equal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same_text;
+
+    #[test]
+    fn texts_are_the_same_apart_from_case_and_surrounding_space() {
+        for (one, other, is_same) in [
+            ("Contoso", " CONTOSO ", true),
+            ("Contoso", "Contoso 2", false),
+            ("ÖRTLICH", "örtlich", true),
+            ("ÖRTLICH", "ortlich", false),
+            ("ΟΔΟΣ", "οδος", true),
+            ("", " ", true),
+        ] {
+            assert_eq!((same_text(one, other), same_text(other, one)), (is_same, is_same), "{one:?} {other:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::draft::Draft;
+use super::equality::same_text;
 use crate::api::{AccountType, GraphApi, Reason, VppTokenSpec};
 use crate::graph::TokenSettings;
 use crate::tenant::{Entry, Field};
@@ -84,7 +85,5 @@ pub(super) fn found(entry: &Entry, field: Field) -> Option<String> {
 /// Compared as a person would: the case of a country or an Apple ID does not matter, that of a name does.
 pub(super) fn is_kept(field: Field, found: Option<&str>, wanted: &str) -> bool {
     let case_matters = matches!(field, Field::DisplayName | Field::RoleScopeTagIds);
-    found.map(str::trim).is_some_and(|found| {
-        found == wanted.trim() || (!case_matters && found.to_lowercase() == wanted.trim().to_lowercase())
-    })
+    found.is_some_and(|found| if case_matters { found.trim() == wanted.trim() } else { same_text(found, wanted) })
 }
