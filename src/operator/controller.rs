@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures::stream::BoxStream;
@@ -28,7 +29,7 @@ use crate::vpptoken::references::References;
 
 /// A reconcile that could not read or write Kubernetes is retried after such delays.
 const KUBERNETES_RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
-/// How long reconciles in progress may take to end when the operator is stopped.
+/// How long reconciles, and steps at Graph, may take to end when the operator is stopped.
 const GRACE_PERIOD: Duration = Duration::from_secs(20);
 
 /// Triggers from elsewhere than the watch of the VppTokens, one queue per scope.
@@ -127,18 +128,14 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
     let Shared { context, tenants_changed, metrics, has_started, watches, stop } = shared;
     let store = cache.store().clone();
     let Some(triggers) = triggers else { return };
-    let triggers = stream::unfold(triggers, |mut triggers| async move {
-        let NamespacedName { namespace, name } = triggers.recv().await?;
-        Some((ObjectRef::new(&name).within(&namespace), triggers))
-    });
+    let triggers = triggers_until_stop(triggers, Arc::clone(&context), stop.clone());
     let changes = changed_objects(scope.clone(), events, cache, Arc::clone(&context), tenants_changed);
-    let requests = stream::select(changes, triggers)
-        .map(|reference| Ok::<_, Infallible>(request(reference)))
-        .take_until(Box::pin(stop.clone().cancelled_owned()));
+    let changes = changes.take_until(Box::pin(stop.clone().cancelled_owned()));
+    let requests = stream::select(changes, triggers).map(|reference| Ok::<_, Infallible>(request(reference)));
     let reconcile = {
-        let metrics = Arc::clone(&metrics);
+        let (metrics, stop) = (Arc::clone(&metrics), stop.clone());
         move |object: Arc<VppToken>, context: Arc<Context>| {
-            let metrics = Arc::clone(&metrics);
+            let (metrics, stop) = (Arc::clone(&metrics), stop.clone());
             let (mut has_started, mut watches) = (has_started.clone(), watches.clone());
             let namespace = scope.0.clone().unwrap_or_default();
             async move {
@@ -148,12 +145,10 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
                 if has_started.wait_for(|it| *it).await.is_err() || watches.wait_for(secrets).await.is_err() {
                     return Ok(Action::await_change());
                 }
-                let began = Instant::now();
-                // A panic in one reconcile would end them all.
-                let outcome = AssertUnwindSafe(reconcile(object, context)).catch_unwind().await;
-                let outcome = outcome.unwrap_or(Err(Error::Panicked));
-                metrics.reconciled(outcome.is_ok(), began.elapsed());
-                outcome
+                if stop.is_cancelled() && !has_result(&context, &NamespacedName::of(&*object)) {
+                    return Ok(Action::await_change());
+                }
+                reconcile_counted(object, context, &metrics).await
             }
             .boxed()
         }
@@ -175,20 +170,67 @@ pub(super) async fn run(feed: Feed, shared: Shared) {
         biased;
         () = async {
             results.await;
-            report_results(&context, &store, workers).await;
+            report_rest(&context, &store, &metrics).await;
         } => {}
-        () = grace_period_over => tracing::warn!("stopping although reconciles are still in progress"),
+        () = grace_period_over => tracing::warn!("stopping although reconciles or requests to Graph are still in progress"),
     }
 }
 
-/// Waits for the steps that are at Graph when the operator is stopped, and reports what has come of them.
-async fn report_results(context: &Arc<Context>, store: &Store<VppToken>, workers: u16) {
-    context.graph_tasks.close();
-    context.graph_tasks.wait().await;
-    let with_result = context.local_state.with_result();
-    let has_result = |object: &Arc<VppToken>| object.metadata.uid.as_ref().is_some_and(|uid| with_result.contains(uid));
-    let reports = store.state().into_iter().filter(has_result).map(|object| reconcile(object, Arc::clone(context)));
-    stream::iter(reports).for_each_concurrent(usize::from(workers), |reported| reported.map(drop)).await;
+/// A panic in one reconcile would end them all.
+async fn reconcile_counted(object: Arc<VppToken>, context: Arc<Context>, metrics: &Metrics) -> Result<Action, Error> {
+    let began = Instant::now();
+    let outcome = AssertUnwindSafe(reconcile(object, context)).catch_unwind().await;
+    let outcome = outcome.unwrap_or(Err(Error::Panicked));
+    metrics.reconciled(outcome.is_ok(), began.elapsed());
+    outcome
+}
+
+/// Whether the result of a step at Graph is to be reported, which is done also when the operator stops.
+fn has_result(context: &Context, name: &NamespacedName) -> bool {
+    context.local_state.graph_tasks(|tasks, _| tasks.has_result(name))
+}
+
+/// Triggers from elsewhere. When the operator stops, those whose step at Graph has ended follow, until none is under way.
+fn triggers_until_stop(
+    mut triggers: mpsc::UnboundedReceiver<NamespacedName>,
+    context: Arc<Context>,
+    stop: CancellationToken,
+) -> impl Stream<Item = ObjectRef<VppToken>> {
+    let tasks = context.graph_tasks.clone();
+    let is_stopping = stop.clone();
+    let mut tasks_ended = Box::pin(async move {
+        stop.cancelled().await;
+        tasks.close();
+        tasks.wait().await;
+    });
+    let mut is_over = false;
+    stream::poll_fn(move |cx| {
+        loop {
+            match triggers.poll_recv(cx) {
+                Poll::Ready(Some(name)) if is_stopping.is_cancelled() && !has_result(&context, &name) => {}
+                Poll::Ready(Some(NamespacedName { namespace, name })) => {
+                    return Poll::Ready(Some(ObjectRef::new(&name).within(&namespace)));
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending if is_over => return Poll::Ready(None),
+                Poll::Pending => match tasks_ended.as_mut().poll(cx) {
+                    // What the last one has triggered is there now.
+                    Poll::Ready(()) => is_over = true,
+                    Poll::Pending => return Poll::Pending,
+                },
+            }
+        }
+    })
+}
+
+/// What the end of the stream of requests has kept from being reported.
+async fn report_rest(context: &Arc<Context>, store: &Store<VppToken>, metrics: &Metrics) {
+    let has_result = |object: &Arc<VppToken>| has_result(context, &NamespacedName::of(&**object));
+    for object in store.state().into_iter().filter(has_result) {
+        if let Err(error) = reconcile_counted(object, Arc::clone(context), metrics).await {
+            tracing::warn!(%error, "what was done before the stop could not be reported");
+        }
+    }
 }
 
 fn request(reference: ObjectRef<VppToken>) -> ReconcileRequest<VppToken> {

@@ -101,9 +101,10 @@ pub const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// refused is not waited for.
 const MAX_START_DELAY: Duration = Duration::from_secs(30);
 
-/// Reconciles at a time, in all watched namespaces; of each, one at least. Steps at Graph are not among them: the sessions bound
-/// these.
+/// Reconciles at a time, in all watched namespaces. Steps at Graph are not among them: the sessions bound these.
 const WORKERS: u16 = 16;
+/// Reconciles at a time in one of many watched namespaces: one that hangs must not hold up its namespace.
+const MIN_WORKERS: u16 = 4;
 
 /// What the operator needs of the world around it: what a simulation replaces, and nothing else.
 #[derive(Clone)]
@@ -182,6 +183,8 @@ pub async fn run_with(
     // Serves until it is dropped.
     let _server = listener.map(|listener| health::serve(listener, probe_state, &mut tasks)).transpose()?;
 
+    let ended = CancellationToken::new();
+    let _guard = ended.clone().drop_guard();
     let local_state = LocalState::default();
     let registry = Arc::new(TenantRegistry::default());
     let queue = controller::Queue::new(&scopes);
@@ -199,6 +202,7 @@ pub async fn run_with(
         events: Events::new(client.clone(), reporter),
         trigger: queue.trigger(),
         graph_tasks: TaskTracker::new(),
+        ended: ended.clone(),
     });
     tasks.spawn(controller::trigger_on_changes(
         Arc::clone(&context),
@@ -231,7 +235,7 @@ pub async fn run_with(
             cache: cache.clone(),
             events,
             triggers: queue.receiver(scope),
-            workers: u16::try_from(scopes.len()).map_or(1, |scopes| WORKERS / scopes.max(1)).max(1),
+            workers: u16::try_from(scopes.len()).map_or(0, |scopes| WORKERS / scopes.max(1)).max(MIN_WORKERS),
         };
         controllers.spawn(controller::run(feed, shared.clone()));
     }

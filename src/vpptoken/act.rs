@@ -208,7 +208,6 @@ impl<'a> Actor<'a> {
         if !self.context.local_state.claim(&self.tenant.identity.entra_tenant(), id, self.uid) {
             return StepResult::default();
         }
-        unlock_create(self.context, self.uid);
         trigger_stalled(self.context);
         let tenant = self.tenant.identity.clone();
         let outcome = Outcome::Owned { id: id.to_owned(), tenant, uploaded, upload_request };
@@ -238,20 +237,26 @@ impl<'a> Actor<'a> {
                 let note = format!("Created the token {} in Graph.", entity.id);
                 let uploaded = Some(self.uploaded(&read));
                 let request = new.request.clone();
-                let result = self.take_ownership(&entity.id, uploaded, request, EventNote::normal("Created", note));
-                // Also if the object was deleted meanwhile: the outcome is known.
-                unlock_create(self.context, self.uid);
-                Ok(result)
+                self.unlock_if_deleted();
+                Ok(self.take_ownership(&entity.id, uploaded, request, EventNote::normal("Created", note)))
             }
             Err(error) if error.maybe_executed() => {
                 self.session.want_list_after(self.context.clock.now());
                 Ok(StepResult::default())
             }
             Err(_) => {
-                unlock_create(self.context, self.uid);
+                self.unlock_if_deleted();
                 let outcome = Some(Outcome::IntentAbandoned { since: pending.since });
                 Ok(StepResult { outcome, ..StepResult::default() })
             }
+        }
+    }
+
+    /// The outcome of a create is known. Its locks are released with the status that shows it, because others see the intent
+    /// until then; of an object that was deleted, at once.
+    fn unlock_if_deleted(&self) {
+        if !self.context.local_state.is_known(self.uid) {
+            unlock_create(self.context, self.uid);
         }
     }
 

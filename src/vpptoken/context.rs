@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::{Api, Client, ResourceExt};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::caches::Caches;
@@ -51,8 +52,10 @@ pub(crate) struct Context {
     pub events: Events,
     /// Triggers other reconciles.
     pub trigger: Trigger,
-    /// The steps at Graph: tasks of their own, so that a reconcile does not wait for Graph.
+    /// The tasks of the steps at Graph: a reconcile does not wait for them.
     pub graph_tasks: TaskTracker,
+    /// Cancelled when the operator has ended: its tasks end then.
+    pub ended: CancellationToken,
 }
 
 impl Context {
@@ -63,8 +66,7 @@ impl Context {
         }
     }
 
-    /// The newest state of an object that this process knows: a reconcile may have waited for a worker, and the cache may be
-    /// behind what was written.
+    /// The newest state of an object that this process knows: the cache may be behind what was written.
     pub(crate) fn newest(&self, object: Arc<VppToken>) -> Arc<VppToken> {
         let cached = self.caches.token(&object).filter(|cached| cached.metadata.uid == object.metadata.uid);
         self.local_state.newest(cached.unwrap_or(object))

@@ -12,8 +12,8 @@ pub(crate) enum Error {
     /// The object has no UID or namespace, which no object from an API server lacks.
     #[error("the object has no {0}")]
     Incomplete(&'static str),
-    /// The reconcile panicked. The panic's own message is not shown, because it may quote a secret.
-    #[error("a fault of the operator: the reconcile of this object panicked")]
+    /// The reconcile, or the step at Graph, panicked. The panic's own message is not shown, because it may quote a secret.
+    #[error("a fault of the operator: what was done for this object panicked")]
     Panicked,
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use super::at_graph::GraphTask;
+use super::at_graph::GraphTasks;
 use super::caches::strip;
 use super::claims::{Claims, CreateKey, Index, OthersClaims, version};
 use super::creates::Creates;
@@ -36,8 +36,6 @@ pub(crate) struct ObjectState {
     pub file: Option<Box<ReadFile>>,
     /// Outcomes that could not be written into the status yet.
     pub unrecorded: Vec<Outcome>,
-    /// The step that is at Graph, if one is.
-    pub at_graph: Option<GraphTask>,
     /// A list is waited for.
     pub awaits_list: bool,
     /// The object as this process wrote it last, or read it past the cache, until the watch shows it.
@@ -91,6 +89,7 @@ struct State {
     creates: Creates,
     index: Index,
     references: References,
+    graph_tasks: GraphTasks,
     /// Where an object may have a ticket.
     limiters: BTreeMap<String, Arc<WriteRateLimiter>>,
 }
@@ -245,19 +244,10 @@ impl LocalState {
         }
     }
 
-    /// What became of the step of an object that is at Graph. A result is taken out.
-    pub(crate) fn take_graph_task(&self, uid: &str) -> Option<GraphTask> {
-        let mut state = self.state();
-        let task = &mut state.objects.get_mut(uid)?.at_graph;
-        if matches!(task, Some(GraphTask::UnderWay)) { Some(GraphTask::UnderWay) } else { task.take() }
-    }
-
-    /// Objects of whose steps at Graph the result is not reported yet.
-    pub(crate) fn with_result(&self) -> BTreeSet<String> {
-        let state = self.state();
-        let has_result =
-            state.objects.iter().filter(|(_, object)| matches!(object.at_graph, Some(GraphTask::Ended(_))));
-        has_result.map(|(uid, _)| uid.clone()).collect()
+    /// Looks at the steps at Graph, or changes them. They see which objects exist.
+    pub(crate) fn graph_tasks<T>(&self, change: impl FnOnce(&mut GraphTasks, &dyn Fn(&str) -> bool) -> T) -> T {
+        let State { graph_tasks, objects, .. } = &mut *self.state();
+        change(graph_tasks, &|uid| objects.contains_key(uid))
     }
 
     /// Whether an object has a permit to record the intent of a create already.
@@ -314,6 +304,7 @@ impl LocalState {
         state.objects.remove(uid);
         state.index.forget(uid);
         state.references.forget(uid);
+        state.graph_tasks.forget(uid);
         if let Some(limiter) = state.limiters.remove(uid) {
             limiter.withdraw(uid);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use kube::runtime::controller::Action;
+use tracing::Instrument;
 
 use super::act::{self, Permit};
 use super::at_graph::{Ended, GraphTask, StepResult};
@@ -35,9 +36,13 @@ struct Decision {
 /// When Kubernetes can't be read or written.
 pub(crate) async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> Result<Action, Error> {
     let object = context.newest(object);
-    match context.local_state.take_graph_task(uid(&object)?) {
+    let (uid, name) = (uid(&object)?.to_owned(), NamespacedName::of(&*object));
+    match context.local_state.graph_tasks(|tasks, _| tasks.take(&name, &uid)) {
         Some(GraphTask::UnderWay) => return Ok(Action::await_change()),
-        Some(GraphTask::Ended(ended)) => return report_ended(&context, object, *ended).await,
+        Some(GraphTask::Ended(ended, was_triggered)) => {
+            let action = report_ended(&context, object, *ended).await?;
+            return Ok(if was_triggered { Action::requeue(Duration::ZERO) } else { action });
+        }
         None => {}
     }
     let decision = decide(&context, Arc::unwrap_or_clone(object), None).await?;
@@ -172,17 +177,21 @@ impl GraphStep {
 /// Begins a step for which Graph is asked, as a task. Very many may be under way, so that each keeps what its step uses.
 fn ask_graph(context: &Arc<Context>, decision: Box<Decision>, permit: Option<Permit>) -> Result<Action, Error> {
     let (uid, name) = (uid(&decision.object)?.to_owned(), NamespacedName::of(&decision.object));
-    let is_known = context.local_state.change(&uid, |state| state.at_graph = Some(GraphTask::UnderWay)).is_some();
-    if is_known {
-        let context = Arc::clone(context);
-        context.graph_tasks.clone().spawn(async move {
-            // Nobody else would see that it has ended.
-            let asked = AssertUnwindSafe(take_graph_step(&context, decision, permit)).catch_unwind().await;
-            let ended = asked.unwrap_or(Ended { live: None, result: Err(Error::Panicked) });
-            context.local_state.change(&uid, |state| state.at_graph = Some(GraphTask::Ended(Box::new(ended))));
-            (context.trigger)(name);
-        });
-    }
+    context.local_state.graph_tasks(|tasks, _| tasks.begin(name.clone(), uid));
+    let tasks = context.graph_tasks.clone();
+    let context = Arc::clone(context);
+    let task = async move {
+        // Nobody else would see that it has ended.
+        let asked = AssertUnwindSafe(take_graph_step(&context, decision, permit)).catch_unwind();
+        let ended = tokio::select! {
+            biased;
+            () = context.ended.cancelled() => return,
+            asked = asked => asked.unwrap_or(Ended { live: None, result: Err(Error::Panicked) }),
+        };
+        context.local_state.graph_tasks(|tasks, is_known| tasks.end(&name, ended, is_known));
+        (context.trigger)(name);
+    };
+    tasks.spawn(task.in_current_span());
     Ok(Action::await_change())
 }
 
@@ -196,17 +205,24 @@ async fn take_graph_step(context: &Context, decision: Box<Decision>, permit: Opt
     Ended { live, result: take_step(context, &object, &decided_on, step, permit).await }
 }
 
-/// Reports a step at Graph that has ended, on what is observed now.
+/// Reports a step at Graph that has ended, on what is observed now. If that fails, it is tried again.
 async fn report_ended(context: &Context, object: Arc<VppToken>, ended: Ended) -> Result<Action, Error> {
-    let result = ended.result?;
+    let result = ended.result.clone()?;
     let object = Arc::unwrap_or_clone(object);
-    match observe::observe(context, &object, ended.live.as_ref()).await {
-        Ok(observed) => report_result(context, object, observed, result).await,
-        Err(error) => {
-            report::publish(context, &object, result.event).await;
-            Err(error)
-        }
+    let (uid, name) = (uid(&object)?.to_owned(), NamespacedName::of(&object));
+    let reported = async {
+        let observed = observe::observe(context, &object, ended.live.as_ref()).await?;
+        report_result(context, object, observed, result).await
+    };
+    let reported = reported.await;
+    if reported.is_err() {
+        context.local_state.graph_tasks(|tasks, is_known| {
+            if is_known(&uid) {
+                tasks.put_back(name, uid, ended);
+            }
+        });
     }
+    reported
 }
 
 /// What Graph has now decides whether a file is uploaded: it is asked with the permit in hand, so that the upload follows at
@@ -264,6 +280,7 @@ mod tests {
     use kube::runtime::reflector;
     use kube::{Api, Client, ResourceExt};
     use serde_json::json;
+    use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
     use super::super::caches::Caches;
@@ -316,6 +333,7 @@ mod tests {
                 events: Events::new(client, Reporter { controller: "test".into(), instance: None }),
                 trigger: Arc::new(|_| {}),
                 graph_tasks: TaskTracker::new(),
+                ended: CancellationToken::new(),
             });
             context.local_state.apply_listed(&cached);
             Self { kubernetes, tokens, context, cached }

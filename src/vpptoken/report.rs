@@ -208,7 +208,7 @@ fn shortened(mut note: String) -> String {
 }
 
 /// An event that can't be written stops nothing else.
-pub(super) async fn publish(context: &Context, object: &VppToken, event: Option<EventNote>) {
+async fn publish(context: &Context, object: &VppToken, event: Option<EventNote>) {
     let Some(EventNote { is_warning, reason, note }) = event else { return };
     let type_ = if is_warning { EventType::Warning } else { EventType::Normal };
     let note = shortened(note);
