@@ -192,12 +192,14 @@ fn due_changes(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeM
     let mut differing = BTreeSet::new();
     for (field, wanted) in wanted(observed) {
         let found = found(entry, field);
-        // There is no verdict before a list that began after the settling time.
+        // There is no verdict before a list that began after the settling time and has the token.
         let unsettled = entry
             .written(field)
             .filter(|written| written.value == wanted)
             .and_then(|written| Some((written, written.at.checked_add(observed.timings.settling).ok()?)))
-            .filter(|(_, settled)| tenant.view.snapshot.last_list().is_none_or(|began| began <= *settled));
+            .filter(|(_, settled)| {
+                !entry.is_present() || tenant.view.snapshot.last_list().is_none_or(|began| began <= *settled)
+            });
         if is_kept(field, found.as_deref(), &wanted) {
             // The answer may be an echo.
             differing.extend(unsettled.map(|_| field));

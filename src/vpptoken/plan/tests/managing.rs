@@ -54,6 +54,14 @@ fn a_setting_that_someone_changed_is_put_back_but_never_fought_over() {
                 working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
             ),
             (
+                "written and settled, and the list since then lacks the token",
+                |w| {
+                    w.written = vec![(OURS.into(), Field::CountryOrRegion, "de".into(), ago(MINUTE * 5))];
+                    w.lists.push((ago(MINUTE * 2), [OURS.to_owned()].into()));
+                },
+                waiting(Reason::Settling),
+            ),
+            (
                 "another value was written: the manifest changed",
                 |w| {
                     w.written = vec![(OURS.into(), Field::CountryOrRegion, "fr".into(), ago(SECOND))];
