@@ -733,6 +733,36 @@ async fn what_was_done_is_shown_as_an_event_although_kubernetes_fails_after_it()
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_answered_while_the_operator_stops_is_reported_although_another_request_hangs() {
+    let mut world = World::new(&["a"]);
+    world.latency = Duration::from_secs(2);
+    let operator = world.operator(&[]);
+    for name in ["berlin", "munich"] {
+        world.put_token("a", name);
+        world.wait_reason("a", name, "UpToDate").await;
+    }
+    let status = |name: &str| world.kubernetes.get("VppToken", "a", name).unwrap()["status"].clone();
+    let hung = status("berlin")["tokenId"].as_str().unwrap().to_owned();
+    let asked = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&asked);
+    *world.hangs.lock().unwrap() = Some(Box::new(move |request| {
+        let is_sync = request.url().path().ends_with("/syncLicenses");
+        *count.lock().unwrap() += usize::from(is_sync);
+        is_sync && request.url().path().contains(&hung)
+    }));
+    let request = json!({ "metadata": { "annotations": { "vpptoken.io/sync-requested-at": "now" } } });
+    for name in ["berlin", "munich"] {
+        world.kubernetes.merge("VppToken", "a", name, &request);
+    }
+    world.until("both are sent", || *asked.lock().unwrap() == 2).await;
+    operator.stop().await;
+    let handled = |name: &str| status(name)["lastHandledSyncRequest"].clone();
+    assert_eq!((handled("munich"), handled("berlin")), (json!("now"), json!(null)));
+    let events = world.kubernetes.objects("events.events.k8s.io");
+    assert!(events.iter().any(|it| it["reason"] == "SyncStarted" && it["regarding"]["name"] == "munich"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_asked_of_a_token_that_is_only_observed_is_declined_in_events() {
     let world = World::new(&["a"]);
     let operator = world.operator(&[]);

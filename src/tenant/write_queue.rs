@@ -56,7 +56,7 @@ enum Stage {
     Queued,
     /// A permit is reserved for it.
     Reserved,
-    /// Its VppToken's reconcile has the permit, and has sent nothing yet.
+    /// Its VppToken has the permit, and nothing was sent yet.
     Held,
     /// It is in no queue: its VppToken has to ask again, and then has waited since before.
     Idle,
@@ -90,7 +90,7 @@ pub(crate) struct WriteQueue {
     interactive: Turns<(Place, String)>,
     scheduled: Turns<(Place, String)>,
     next_number: u64,
-    /// Permits that reconciles have, also those of writes in flight, whose tickets have served.
+    /// Permits that are out, also those of writes in flight, whose tickets have served.
     held: InUse,
     /// Until when a permit is reserved for whom, by UID.
     reservations: BTreeMap<String, Instant>,
