@@ -44,6 +44,8 @@ struct World {
     graph: Emulation,
     /// Namespaces, or ends of paths, that the operator may not read or write.
     forbidden: Arc<Mutex<BTreeSet<&'static str>>>,
+    /// How often each Secret was read, by the end of its path.
+    secrets_read: Arc<Mutex<Vec<String>>>,
     /// What happens to requests to Graph.
     hangs: Interference,
     /// How long Graph takes to answer.
@@ -64,9 +66,9 @@ impl World {
         let settings = graph_emulator::Settings { sync_duration: Duration::from_secs(5), ..Default::default() };
         let graph = Emulation::new(settings, clock, graph_emulator::Random::seeded(1));
         graph.add_app(TENANT, CLIENT, "client-secret");
-        let (forbidden, hangs) = (Arc::default(), Arc::default());
+        let (forbidden, hangs, secrets_read) = (Arc::default(), Arc::default(), Arc::default());
         let (latency, write_latency) = (Duration::ZERO, Duration::ZERO);
-        let world = Self { kubernetes, graph, forbidden, hangs, latency, write_latency, start };
+        let world = Self { kubernetes, graph, forbidden, secrets_read, hangs, latency, write_latency, start };
         for namespace in namespaces.iter().chain(&[SYSTEM]) {
             world.put_namespace(namespace);
         }
@@ -154,9 +156,12 @@ impl World {
     /// A client with these rights, in place of a real API server's authorization.
     fn client(&self) -> Client {
         let (service, forbidden) = (self.kubernetes.service("operator"), Arc::clone(&self.forbidden));
-        let latency = self.write_latency;
+        let (latency, secrets_read) = (self.write_latency, Arc::clone(&self.secrets_read));
         let service = tower::service_fn(move |request: Request<Body>| {
             let path = request.uri().path().to_owned();
+            if let Some((_, name)) = path.split_once("/secrets/") {
+                secrets_read.lock().unwrap().push(name.to_owned());
+            }
             let is_forbidden = forbidden
                 .lock()
                 .unwrap()
@@ -760,6 +765,25 @@ async fn what_is_answered_while_the_operator_stops_is_reported_although_another_
     assert_eq!((handled("munich"), handled("berlin")), (json!("now"), json!(null)));
     let events = world.kubernetes.objects("events.events.k8s.io");
     assert!(events.iter().any(|it| it["reason"] == "SyncStarted" && it["regarding"]["name"] == "munich"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_reads_no_secret_whose_version_a_status_knows() {
+    let world = World::new(&["a"]);
+    let operator = world.operator(&[]);
+    for name in ["berlin", "munich"] {
+        world.put_token("a", name);
+        world.wait_reason("a", name, "UpToDate").await;
+    }
+    operator.stop().await;
+    world.put_file("a", "munich", 400);
+    world.secrets_read.lock().unwrap().clear();
+    let operator = world.operator(&[]);
+    world.until("the renewal", || world.graph.entities(TENANT).iter().any(|entity| entity.uploads == 2)).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let read: BTreeSet<String> = world.secrets_read.lock().unwrap().drain(..).collect();
+    assert_eq!(read, ["graph".to_owned(), "munich".to_owned()].into(), "its credentials, and the one that is new");
+    operator.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -259,6 +259,13 @@ impl Judge {
         if key == "POST vppTokens" && self.intents.is_empty() {
             self.fail("never_two: a create is sent, and no VppToken has an intent on record".into());
         }
+        if key == "POST vppTokens" && !self.may_seem_stalled(world) {
+            let objects = world.api.objects("VppToken");
+            let mut creating = objects.iter().filter(|it| self.intents.contains_key(text(&it["metadata"]["uid"])));
+            if !creating.any(|it| condition(it, "Stalled").0 != "True") {
+                self.fail("truthful: a create is sent although its VppToken is Stalled".into());
+            }
+        }
         match id {
             Some(id) if key.starts_with("DELETE") => self.may_delete(world, process, id),
             Some(id) if key.starts_with("GET") => {
@@ -268,6 +275,13 @@ impl Judge {
             }
             _ => {}
         }
+    }
+
+    /// Whether another process, a restore, or a person may just have changed what statuses say.
+    fn may_seem_stalled(&self, world: &World) -> bool {
+        let acts = [self.portal_acted, self.person_acted].into_iter().flatten();
+        let is_recent = |at: Timestamp| world.now().duration_since(at) < SignedDuration::from_mins(1);
+        world.processes_started() > 1 || self.restores > 0 || acts.into_iter().any(is_recent) || self.intents.is_empty()
     }
 
     /// A process sends a write.
