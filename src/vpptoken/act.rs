@@ -322,7 +322,8 @@ impl<'a> Actor<'a> {
             return StepResult::default();
         }
         let event = request.as_ref().map(|_| EventNote::normal("SyncStarted", "Started a sync, as requested."));
-        StepResult { outcome: Some(Outcome::Synced { at, request: request.clone() }), event, ..StepResult::default() }
+        let outcome = Outcome::Synced { at, uploaded: self.decided_on.uploaded, request: request.clone() };
+        StepResult { outcome: Some(outcome), event, ..StepResult::default() }
     }
 
     /// Reads the file now; none if it is not the one that the decision was made on.

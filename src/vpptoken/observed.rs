@@ -301,6 +301,8 @@ pub(crate) struct LiveSecret {
 pub(crate) struct DecidedOn {
     /// The tenant that the step was decided for, if it is known.
     pub tenant: Option<VppTokenTenant>,
+    /// When the file was uploaded that the status has.
+    pub uploaded: Option<Timestamp>,
     /// What it is tried with.
     pub inputs: Inputs,
 }
@@ -344,7 +346,8 @@ impl Observed {
             TenantState::Known(known) => Some(known.identity.clone()),
             _ => None,
         };
-        DecidedOn { tenant, inputs: self.inputs() }
+        let uploaded = self.status.uploaded.as_ref().map(|uploaded| uploaded.time);
+        DecidedOn { tenant, uploaded, inputs: self.inputs() }
     }
 
     /// What a step would be tried with now.

@@ -46,6 +46,8 @@ pub(crate) enum Outcome {
     Synced {
         /// When.
         at: Timestamp,
+        /// When the file was uploaded that it was decided after.
+        uploaded: Option<Timestamp>,
         /// The request that it answers.
         request: Option<String>,
     },
@@ -90,10 +92,11 @@ impl Outcome {
             }
             Self::UploadDeclined { request } => status.last_handled_upload_request = Some(request.clone()),
             Self::SyncDeclined { request } => status.last_handled_sync_request = Some(request.clone()),
-            Self::Synced { at, request } => {
-                // The wall clock may have been set back since the upload that this sync is for.
-                let uploaded = status.uploaded.as_ref().map(|uploaded| uploaded.time);
-                status.last_sync_trigger_time = uploaded.max(Some(*at));
+            Self::Synced { at, uploaded, request } => {
+                // The wall clock may have been set back since the upload that this sync is for. Another process may have
+                // uploaded since then.
+                let shown = status.uploaded.as_ref().map(|uploaded| uploaded.time);
+                status.last_sync_trigger_time = shown.filter(|_| shown == *uploaded).max(Some(*at));
                 if request.is_some() {
                     status.last_handled_sync_request = request.clone();
                 }
@@ -127,18 +130,25 @@ mod tests {
         let mut status = VppTokenStatus::default();
         // The wall clock is set back by an hour before every step.
         Outcome::Uploaded { uploaded: uploaded("x", 20_000), request: None }.apply(&mut status);
-        Outcome::Synced { at: at(16_400), request: None }.apply(&mut status);
+        let synced = |second, uploaded: Option<i64>| Outcome::Synced {
+            at: at(second),
+            uploaded: uploaded.map(at),
+            request: None,
+        };
+        synced(16_400, Some(15_000)).apply(&mut status);
+        assert_eq!(status.last_sync_trigger_time, Some(at(16_400)), "another process has uploaded since then");
+        synced(16_400, Some(20_000)).apply(&mut status);
         assert_eq!(status.last_sync_trigger_time, Some(at(20_000)));
         Outcome::Uploaded { uploaded: uploaded("y", 12_800), request: None }.apply(&mut status);
         assert!(status.uploaded.as_ref().map(|uploaded| uploaded.time) > status.last_sync_trigger_time);
         // What is recorded already is not recorded again as a later upload.
         let before = status.clone();
-        Outcome::Synced { at: at(21_000), request: None }.apply(&mut status);
+        synced(21_000, None).apply(&mut status);
         Outcome::Uploaded { uploaded: uploaded("y", 12_800), request: None }.apply(&mut status);
         assert_eq!(status.uploaded, before.uploaded);
         assert_eq!(status.last_sync_trigger_time, Some(at(21_000)));
         // Without such a step, times are kept as they are.
-        Outcome::Synced { at: at(30_000), request: None }.apply(&mut status);
+        synced(30_000, None).apply(&mut status);
         Outcome::Uploaded { uploaded: uploaded("z", 40_000), request: None }.apply(&mut status);
         assert_eq!(status.last_sync_trigger_time, Some(at(30_000)));
         assert_eq!(status.uploaded.map(|uploaded| uploaded.time), Some(at(40_000)));

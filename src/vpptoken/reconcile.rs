@@ -395,7 +395,7 @@ mod tests {
         let world = World::new().await;
         world.change();
         let at = Timestamp::UNIX_EPOCH;
-        let plan = world.report(Outcome::Synced { at, request: Some("now".into()) }).await.unwrap();
+        let plan = world.report(Outcome::Synced { at, uploaded: None, request: Some("now".into()) }).await.unwrap();
         assert_eq!(plan.status.last_handled_sync_request.as_deref(), Some("now"));
         assert_eq!(world.status().await.last_handled_sync_request.as_deref(), Some("now"));
         assert!(world.state().unrecorded.is_empty());
@@ -426,7 +426,7 @@ mod tests {
         let world = World::new().await;
         world.kubernetes.delete("VppToken", "devices", "berlin");
         let at = Timestamp::UNIX_EPOCH;
-        assert!(world.report(Outcome::Synced { at, request: None }).await.is_none());
+        assert!(world.report(Outcome::Synced { at, uploaded: None, request: None }).await.is_none());
         assert!(!world.context.local_state.is_known(world.cached.metadata.uid.as_deref().unwrap()));
     }
 

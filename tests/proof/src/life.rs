@@ -372,7 +372,7 @@ async fn suspend(world: &World) -> Result<(), String> {
     world.put_file("t0", &file("t0", 400));
     world
         .until("the suspension is said", LIMIT, |world| {
-            world.condition("t0", "Ready").1 == "Suspended" || world.was_renewed_outside()
+            world.condition("t0", "Ready").1 == "Suspended" || world.was_renewed_outside() || has_met_twin(world, "t0")
         })
         .await?;
     world.put_token("t0", json!({ "suspend": false }));

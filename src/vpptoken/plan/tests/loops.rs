@@ -251,7 +251,8 @@ impl Loop {
                     entity.last_sync = Some(now);
                     entity.last_sync_status = Some("completed".into());
                 });
-                Some(Outcome::Synced { at: now, request: request.clone() })
+                let uploaded = self.observed.status.uploaded.as_ref().map(|uploaded| uploaded.time);
+                Some(Outcome::Synced { at: now, uploaded, request: request.clone() })
             }
             Step::Confirm { id } => {
                 self.steps.push("Confirm");
