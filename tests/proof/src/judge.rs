@@ -262,7 +262,13 @@ impl Judge {
         if key == "POST vppTokens" && !self.may_seem_stalled(world) {
             let objects = world.api.objects("VppToken");
             let mut creating = objects.iter().filter(|it| self.intents.contains_key(text(&it["metadata"]["uid"])));
-            if !creating.any(|it| condition(it, "Stalled").0 != "True") {
+            // What Graph or Entra refused is tried again slowly.
+            let may_go_on = |it: &Value| {
+                let (stalled, reason) = condition(it, "Stalled");
+                stalled != "True"
+                    || ["GraphRefused", "PermissionMissing", "CredentialsRefused"].contains(&reason.as_str())
+            };
+            if !creating.any(may_go_on) {
                 self.fail("truthful: a create is sent although its VppToken is Stalled".into());
             }
         }
