@@ -239,7 +239,9 @@ async fn delete(world: &World) -> Result<(), String> {
     world.start_process();
     done(world, "t0", 200).await?;
     world.delete("VppToken", DEVICES, "t0");
-    world.until("the VppToken is gone", LIMIT, |world| world.token("t0").is_null()).await?;
+    // Of two that may be the result of its create, a person has to say which one is deleted.
+    let is_over = |world: &World| world.token("t0").is_null() || has_met_twin(world, "t0");
+    world.until("the VppToken is gone", LIMIT, is_over).await?;
     all_is_deleted(world)
 }
 
