@@ -44,7 +44,7 @@ struct World {
     graph: Emulation,
     /// Namespaces, or ends of paths, that the operator may not read or write.
     forbidden: Arc<Mutex<BTreeSet<&'static str>>>,
-    /// How often each Secret was read, by the end of its path.
+    /// The Secrets that were read, once for each time.
     secrets_read: Arc<Mutex<Vec<String>>>,
     /// What happens to requests to Graph.
     hangs: Interference,

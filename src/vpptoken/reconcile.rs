@@ -1,4 +1,4 @@
-//! One reconcile: observe, plan, act, report. One step and one status write at a time.
+//! One reconcile: observe, plan, act, report. One step and one status write at a time. A step at Graph is a task of its own.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
