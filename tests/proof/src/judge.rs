@@ -223,7 +223,7 @@ impl Judge {
     /// The API server answers a read of a process.
     pub fn read(&mut self, world: &World, process: u32, key: &str) {
         let object = key.strip_prefix("GET vpptokens/").and_then(|rest| rest.split_once('/'));
-        let object = object.and_then(|(namespace, name)| world.api.get("VppToken", namespace, name));
+        let object = object.and_then(|(namespace, name)| world.api.value("VppToken", namespace, name));
         let forbids = object.is_some_and(|object| forbids_writes(&object["spec"]));
         self.reads.insert((process, key.to_owned()), (world.now(), forbids));
     }
@@ -260,7 +260,7 @@ impl Judge {
             self.fail("never_two: a create is sent, and no VppToken has an intent on record".into());
         }
         if key == "POST vppTokens" && !self.may_seem_stalled(world) {
-            let objects = world.api.objects("VppToken");
+            let objects = world.api.values("VppToken");
             let mut creating = objects.iter().filter(|it| self.intents.contains_key(text(&it["metadata"]["uid"])));
             // What Graph or Entra refused is tried again slowly.
             let may_go_on = |it: &Value| {
@@ -268,7 +268,7 @@ impl Judge {
                 stalled != "True"
                     || ["GraphRefused", "PermissionMissing", "CredentialsRefused"].contains(&reason.as_str())
             };
-            if !creating.any(may_go_on) {
+            if !creating.any(|it| may_go_on(it)) {
                 self.fail("truthful: a create is sent although its VppToken is Stalled".into());
             }
         }
@@ -352,7 +352,7 @@ impl Judge {
 
     /// Graph DELETE only with `deletionPolicy: Delete`, a deletion timestamp and the id in the status.
     fn may_delete(&mut self, world: &World, process: u32, id: &str) {
-        let objects = world.api.objects("VppToken");
+        let objects = world.api.values("VppToken");
         let of_objects = objects.iter().filter(|object| text(&object["status"]["tokenId"]).eq_ignore_ascii_case(id));
         let mut of_object = of_objects.map(|object| {
             let [namespace, name] = ["namespace", "name"].map(|field| text(&object["metadata"][field]));
@@ -368,16 +368,16 @@ impl Judge {
         if let Some(unread) = [of_object.as_str(), of_definition, tenants].into_iter().find(|start| !is_live(start)) {
             self.fail(format!("never_wipe: the token {id} is deleted, and no {unread} came right before"));
         }
-        let definition = world.api.get("CustomResourceDefinition", "", "vpptokens.vpptoken.io").unwrap_or_default();
+        let definition = world.api.value("CustomResourceDefinition", "", "vpptokens.vpptoken.io").unwrap_or_default();
         if !definition["metadata"]["deletionTimestamp"].is_null() {
             self.fail("never_wipe: a token is deleted while the definition is".into());
         }
-        let is_meant = world.api.objects("VppToken").iter().any(|object| {
+        let is_meant = world.api.values("VppToken").iter().any(|object| {
             object["spec"]["deletionPolicy"] == "Delete"
                 && object["metadata"]["deletionTimestamp"].is_string()
                 && text(&object["status"]["tokenId"]).eq_ignore_ascii_case(id)
         });
-        let has_another = world.api.objects("VppToken").into_iter().any(|object| {
+        let has_another = world.api.values("VppToken").into_iter().any(|object| {
             object["metadata"]["deletionTimestamp"].is_null()
                 && text(&object["status"]["tokenId"]).eq_ignore_ascii_case(id)
                 && condition(&object, "Ready").0 == "True"
@@ -449,7 +449,7 @@ impl Judge {
         let id = effect.id.as_str();
         let created = effect.after.as_ref().filter(|_| effect.operation == Operation::Create);
         let created = created.and_then(|created| created.token_sha256.as_deref());
-        for object in world.api.objects("VppToken") {
+        for object in world.api.values("VppToken") {
             let status = &object["status"];
             let is_its =
                 status["tokenId"] == id || created.is_some() && status["pendingCreate"]["sha256"].as_str() == created;
@@ -467,7 +467,7 @@ impl Judge {
         if is_new || was_struck {
             return;
         }
-        for object in world.api.objects("VppToken") {
+        for object in world.api.values("VppToken") {
             if forbids_writes(&object["spec"]) && object["status"]["tokenId"] == id {
                 self.fail(format!("obeys: {id} is written to, although its VppToken forbids that"));
             }
@@ -484,7 +484,7 @@ impl Judge {
         if expires <= world.now() {
             self.fail(format!("never_rubbish: {} is created from an expired file", created.id));
         }
-        let others = world.api.objects("VppToken").into_iter().filter(|object| {
+        let others = world.api.values("VppToken").into_iter().filter(|object| {
             object["status"]["pendingCreate"]["sha256"] == digest.as_str()
                 && object["spec"]["organizationName"].as_str().is_some_and(|named| named != organization)
         });
@@ -518,12 +518,12 @@ impl Judge {
         let is_too_new = self.created.get(&entity.id).is_some_and(|(at, _)| world.now().duration_since(*at) < lag);
         let is_named = || {
             self.owned.get(&entity.id).is_some_and(|since| *since <= self.sent.at)
-                && world.api.objects("VppToken").iter().any(|it| text(&it["status"]["tokenId"]) == entity.id)
+                && world.api.values("VppToken").iter().any(|it| text(&it["status"]["tokenId"]) == entity.id)
         };
         // By the intent that it was created from.
         let is_intended = || {
             let created_at = self.created.get(&entity.id).map(|(at, _)| *at);
-            world.api.objects("VppToken").iter().any(|it| {
+            world.api.values("VppToken").iter().any(|it| {
                 let pending = &it["status"]["pendingCreate"];
                 let since = text(&pending["since"]).parse::<Timestamp>().ok();
                 pending["sha256"].as_str() == entity.token_sha256.as_deref() && since.is_some() && since <= created_at
@@ -572,7 +572,7 @@ impl Judge {
                 self.fail(format!("no_needless_write: the same file is uploaded onto {id} for the {count}th time"));
             }
             let organization = digest_organization(&self.files, &digest);
-            let is_meant = world.api.objects("VppToken").iter().any(|object| {
+            let is_meant = world.api.values("VppToken").iter().any(|object| {
                 text(&object["status"]["tokenId"]) == id && object["spec"]["organizationName"].as_str() == organization
             });
             if organization.is_some() && organization != before.organization_name.as_deref() && !is_meant {
@@ -799,7 +799,7 @@ impl Judge {
             return self.fail(format!("truthful: {name} is Ready, and its token is not in Graph"));
         };
         let secret =
-            world.api.get("Secret", text(&object["metadata"]["namespace"]), text(&spec["tokenSecretRef"]["name"]));
+            world.api.value("Secret", text(&object["metadata"]["namespace"]), text(&spec["tokenSecretRef"]["name"]));
         let digest = secret.and_then(|secret| self.digest_of(&secret));
         let is_newer_outside = condition(object, "TokenValid").1 == "NewerTokenInIntune"
             || condition(object, "Ready").1 == "NewerTokenInIntune";

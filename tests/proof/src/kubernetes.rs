@@ -208,7 +208,7 @@ impl Way {
 
 /// A person deletes a VppToken and applies its manifest again, unless a finalizer keeps it.
 fn remake(world: &World, call: &Target) {
-    let Some(object) = world.api.get("VppToken", &call.namespace, &call.name) else { return };
+    let Some(object) = world.api.value("VppToken", &call.namespace, &call.name) else { return };
     if object["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty()) {
         return;
     }
@@ -221,7 +221,7 @@ fn remake(world: &World, call: &Target) {
 
 /// A person suspends a VppToken for five minutes, unless it is suspended, or an observer, by its manifest.
 fn suspend(world: &World, call: &Target) {
-    let Some(object) = world.api.get("VppToken", &call.namespace, &call.name) else { return };
+    let Some(object) = world.api.value("VppToken", &call.namespace, &call.name) else { return };
     let spec = &object["spec"];
     if spec["suspend"] == true || spec["managementPolicy"] == "Observe" {
         return;
@@ -232,7 +232,7 @@ fn suspend(world: &World, call: &Target) {
     let world = world.clone();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(300)).await;
-        if world.api.get("VppToken", &namespace, &name).is_some() {
+        if world.api.value("VppToken", &namespace, &name).is_some() {
             world.patch("VppToken", &namespace, &name, &set(false));
         }
     });
@@ -248,11 +248,9 @@ pub fn restore(world: &World, kind: &str, namespace: &str, name: &str) {
         .filter_map(|write| write.new.as_ref().map(|new| new["status"].clone()))
         .collect();
     let status = older.iter().rev().nth(2).or_else(|| older.first()).cloned();
-    let Some(mut object) = world.api.get(kind, namespace, name) else { return };
+    let Some(object) = world.api.value(kind, namespace, name) else { return };
+    let mut object = Value::clone(&object);
     object["status"] = status.unwrap_or_default();
-    if let Some(metadata) = object["metadata"].as_object_mut() {
-        metadata.remove("managedFields");
-    }
     let path = format!("{}/status?fieldManager=backup", path(kind, namespace, name));
     world.judge().restored();
     world.request("PUT", &path, "application/json", &object);

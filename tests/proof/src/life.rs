@@ -13,7 +13,7 @@ use crate::mistakes::{
     ambiguous, another_id, deletion_stalls, mistakes, no_rights, not_allowed, refused, refused_at_restart, rotates,
     tenant_comes_and_goes, unavailable, unread_namespace_ends, verdicts,
 };
-use crate::permits::{many_due, scarce_permits};
+use crate::permits::{late_reconcile, many_due, scarce_permits};
 use crate::world::{DEVICES, SYSTEM, TENANT, World, condition, file, text};
 
 /// A step of a life has to arrive within this time, whatever struck before.
@@ -77,6 +77,7 @@ lives!(
     unread_namespace_ends,
     scarce_permits,
     many_due,
+    late_reconcile,
 );
 
 /// Ready and synced with its file; or, if a person uploaded a newer one meanwhile, whatever that leads to: it is not
@@ -293,7 +294,7 @@ async fn namespace_ends(world: &World) -> Result<(), String> {
     world.start_process();
     done(world, "t0", 200).await?;
     world.delete("Namespace", "", DEVICES);
-    world.until("the namespace is gone", LIMIT, |world| world.api.get("Namespace", "", DEVICES).is_none()).await
+    world.until("the namespace is gone", LIMIT, |world| world.api.value("Namespace", "", DEVICES).is_none()).await
 }
 
 async fn definition_ends(world: &World) -> Result<(), String> {
@@ -304,7 +305,7 @@ async fn definition_ends(world: &World) -> Result<(), String> {
     world.delete("CustomResourceDefinition", "", "vpptokens.vpptoken.io");
     world
         .until("the definition is gone", LIMIT, |world| {
-            world.api.get("CustomResourceDefinition", "", "vpptokens.vpptoken.io").is_none()
+            world.api.value("CustomResourceDefinition", "", "vpptokens.vpptoken.io").is_none()
         })
         .await?;
     if world.graph.entities(TENANT).is_empty() {
@@ -409,7 +410,7 @@ pub async fn stays(world: &World) -> Result<(), String> {
         (ours.count(), world.graph.look(|view| view.requests().filter(|request| request.operation.is_write()).count()))
     };
     let ready = || -> BTreeSet<String> {
-        let objects = world.api.objects("VppToken").into_iter().filter(|it| condition(it, "Ready").0 == "True");
+        let objects = world.api.values("VppToken").into_iter().filter(|it| condition(it, "Ready").0 == "True");
         objects.map(|it| text(&it["metadata"]["uid"]).to_owned()).collect()
     };
     let owners = world
@@ -425,7 +426,7 @@ pub async fn stays(world: &World) -> Result<(), String> {
     let (before, was_ready) = (writes(), ready());
     tokio::time::sleep(Duration::from_secs(15 * 60)).await;
     let (after, is_ready) = (writes(), ready());
-    for object in world.api.objects("VppToken") {
+    for object in world.api.values("VppToken") {
         world.judge().ready_after_quiet(world, &object);
     }
     if !is_ready.is_superset(&was_ready) {
@@ -443,5 +444,5 @@ pub async fn stays(world: &World) -> Result<(), String> {
 }
 
 fn has_schedule(world: &World) -> bool {
-    world.api.objects("VppToken").iter().any(|object| object["spec"]["sync"].is_object())
+    world.api.values("VppToken").iter().any(|object| object["spec"]["sync"].is_object())
 }

@@ -70,3 +70,40 @@ pub(crate) async fn many_due(world: &World) -> Result<(), String> {
     }
     still_cares(world, "t0").await
 }
+
+/// One write may be sent in 20 s. The reconcile that a permit is reserved for hangs: the next one in turn gets the permit when
+/// the reservation ends.
+pub(crate) async fn late_reconcile(world: &World) -> Result<(), String> {
+    world.limit_writes(1);
+    for name in NAMES {
+        world.put_file(name, &file(name, 200));
+        world.put_token(name, json!({}));
+    }
+    world.start_process();
+    for name in NAMES {
+        done(world, name, 200).await?;
+    }
+    let before = world.syncs_of("t0");
+    world.put_file("t0", &file("t0", 400));
+    let is_sent =
+        |world: &World| world.syncs_of("t0") > before || world.was_renewed_outside() || has_met_twin(world, "t0");
+    world.until("the sync after the upload is sent", LIMIT, is_sent).await?;
+    for name in ["t1", "t2"] {
+        world.put_file(name, &file(name, 400));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    // Its reconcile is under way when the permit becomes free.
+    world.hang_next("GET secrets/devices/t1");
+    world.put_file("t1", &file("t1", 401));
+    let limit = if world.is_calm() { Duration::from_secs(15) } else { LIMIT };
+    world
+        .until("the new file of t2 is in Graph", limit, |world| {
+            world.has_file("t2", &file("t2", 400)) || world.was_renewed_outside() || has_met_twin(world, "t2")
+        })
+        .await?;
+    for (name, days) in [("t0", 400), ("t1", 401), ("t2", 400)] {
+        done(world, name, days).await?;
+    }
+    still_cares(world, "t1").await
+}

@@ -95,6 +95,7 @@ struct Record {
     is_api_server_down: bool,
     is_over: bool,
     has_ended: bool,
+    to_hang: BTreeSet<String>,
 }
 
 impl Record {
@@ -116,6 +117,7 @@ impl Record {
             is_api_server_down: false,
             is_over: false,
             has_ended: false,
+            to_hang: BTreeSet::new(),
         }
     }
 }
@@ -267,6 +269,7 @@ impl World {
         record.calls.push(Call { at, process: process.number, kind, address, fault, answer: String::new() });
         let number = record.calls.len() - 1;
         let key = record.calls[number].address.key.clone();
+        let hangs = !record.is_over && record.to_hang.remove(&key);
         drop(record);
         let mut judge = self.judge();
         judge.called(self, &key);
@@ -274,7 +277,12 @@ impl World {
             judge.struck(fault, kind);
         }
         drop(judge);
-        Begun { number, fault, delay }
+        Begun { number, fault: fault.or(hangs.then_some(Fault::Hang)), delay }
+    }
+
+    /// The next call of this name hangs, whatever else strikes in this history: that belongs to the life.
+    pub fn hang_next(&self, key: &str) {
+        self.record().to_hang.insert(key.to_owned());
     }
 
     /// A call was answered.
@@ -553,8 +561,8 @@ impl World {
     }
 
     /// A VppToken as it is.
-    pub fn token(&self, name: &str) -> Value {
-        self.api.get("VppToken", DEVICES, name).unwrap_or_default()
+    pub fn token(&self, name: &str) -> Arc<Value> {
+        self.api.value("VppToken", DEVICES, name).unwrap_or_default()
     }
 
     /// The status of a condition of a VppToken, with its reason.
@@ -616,10 +624,10 @@ impl World {
 
     /// A person uploads the file of the first VppToken that has no token yet.
     pub fn create_twin_in_portal(&self) {
-        for object in self.api.objects("VppToken").iter().filter(|object| object["status"]["tokenId"].is_null()) {
+        for object in self.api.values("VppToken").iter().filter(|object| object["status"]["tokenId"].is_null()) {
             let (namespace, secret) =
                 (text(&object["metadata"]["namespace"]), text(&object["spec"]["tokenSecretRef"]["name"]));
-            let file = self.api.get("Secret", namespace, secret).and_then(|secret| self.judge().file_of(&secret));
+            let file = self.api.value("Secret", namespace, secret).and_then(|secret| self.judge().file_of(&secret));
             if let Some(file) = file {
                 let id = self.create_in_portal(text(&object["spec"]["appleId"]), &file, "de");
                 self.judge().created_in_portal(id, self.now());
