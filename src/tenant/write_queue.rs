@@ -157,12 +157,15 @@ impl WriteQueue {
                 self.tickets.insert(uid.to_owned(), ticket);
             }
         }
-        if !self.is_paused(now)
-            && self.is_next(uid, priority)
-            && (self.is_free(priority) || self.take_over(uid, priority))
-        {
-            self.unqueue(uid);
-            return Some(self.hold(uid, priority));
+        if !self.is_paused(now) && self.is_next(uid, priority) {
+            let is_free = self.is_free(priority);
+            if is_free || self.take_over(uid, priority) {
+                if is_free {
+                    self.count_given(priority);
+                }
+                self.unqueue(uid);
+                return Some(self.hold(uid, priority));
+            }
         }
         if self.tickets.get(uid).is_none_or(|ticket| (ticket.stage, ticket.priority) != (Stage::Queued, priority)) {
             self.unqueue(uid);
@@ -172,12 +175,13 @@ impl WriteQueue {
         None
     }
 
-    /// Whether nobody who waits for a permit has waited for longer, or is more urgent.
+    /// Whether nobody who waits for a permit has waited for longer, or is more urgent. Of people's permits, one in ten is a
+    /// schedule's, also when people come just when one is free.
     fn is_next(&self, uid: &str, priority: Priority) -> bool {
         let Some(place) = self.tickets.get(uid).map(|ticket| (ticket.place, uid.to_owned())) else { return false };
         let is_older = |oldest: Option<&(Place, String)>| oldest.is_none_or(|oldest| place <= *oldest);
         match priority {
-            Priority::Interactive => is_older(self.interactive.oldest()),
+            Priority::Interactive => is_older(self.interactive.oldest()) && !self.is_turn_of_schedules(),
             Priority::Scheduled => self.interactive.is_empty() && is_older(self.scheduled.oldest()),
         }
     }
@@ -347,18 +351,34 @@ impl WriteQueue {
 
     /// Takes the next ticket for which a permit is free out of the queue.
     fn pop_next(&mut self) -> Option<String> {
-        let schedule_may = !self.scheduled.is_empty() && self.is_free(Priority::Scheduled);
-        let is_its_turn = self.interactive_in_a_row + 1 >= SHARE_OF_SCHEDULES;
-        let next = if schedule_may && (is_its_turn || self.interactive.is_empty()) {
-            self.interactive_in_a_row = 0;
-            if is_its_turn { self.scheduled.pop_oldest() } else { self.scheduled.pop_next() }
+        let is_their_turn = self.is_turn_of_schedules();
+        let next = if is_their_turn || self.interactive.is_empty() && self.schedule_may() {
+            self.count_given(Priority::Scheduled);
+            if is_their_turn { self.scheduled.pop_oldest() } else { self.scheduled.pop_next() }
         } else if !self.interactive.is_empty() && self.is_free(Priority::Interactive) {
-            self.interactive_in_a_row = self.interactive_in_a_row.saturating_add(1).min(SHARE_OF_SCHEDULES);
+            self.count_given(Priority::Interactive);
             self.interactive.pop_next()
         } else {
             None
         };
         next.map(|(_, uid)| uid)
+    }
+
+    fn schedule_may(&self) -> bool {
+        !self.scheduled.is_empty() && self.is_free(Priority::Scheduled)
+    }
+
+    /// Whether the next permit is a schedule's, although people wait or come.
+    fn is_turn_of_schedules(&self) -> bool {
+        self.interactive_in_a_row + 1 >= SHARE_OF_SCHEDULES && self.schedule_may()
+    }
+
+    /// A permit that was free is given, or reserved: what people get counts while schedules wait.
+    fn count_given(&mut self, priority: Priority) {
+        self.interactive_in_a_row = match priority {
+            Priority::Interactive if !self.scheduled.is_empty() => self.interactive_in_a_row.saturating_add(1),
+            Priority::Interactive | Priority::Scheduled => 0,
+        };
     }
 
     fn hold(&mut self, uid: &str, priority: Priority) -> Priority {
@@ -544,6 +564,31 @@ mod tests {
         }
         let of_schedules: Vec<usize> = (0..30).filter(|at| order[*at] < 10).collect();
         assert_eq!(of_schedules[..3], [9, 19, 22], "{order:?}");
+    }
+
+    #[test]
+    fn people_who_come_just_when_a_permit_is_free_leave_one_in_ten_to_schedules() {
+        let mut world = World::new();
+        let step = WINDOW / 10;
+        for n in 200..210 {
+            world.now += step;
+            assert!(world.write(n, Priority::Interactive));
+        }
+        for n in 0..5 {
+            assert!(!world.request(n, Priority::Scheduled));
+        }
+        let mut order = Vec::new();
+        for person in 100..160 {
+            // One permit is free by now, and somebody asks before it is reserved.
+            world.now += step;
+            order.extend(world.write(person, Priority::Interactive).then_some(person));
+            for n in std::mem::take(&mut world.triggered) {
+                let priority = if n < 100 { Priority::Scheduled } else { Priority::Interactive };
+                order.extend(world.write(n, priority).then_some(n));
+            }
+        }
+        let of_schedules: Vec<usize> = (0..order.len()).filter(|at| order[*at] < 100).collect();
+        assert_eq!(of_schedules, [9, 19, 29, 39, 49], "{order:?}");
     }
 
     #[test]
