@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proof::explore::{Tally, kind, one_more, run_all, share};
 use proof::history::{History, count_panics};
+use proof::judge::STEPS;
 use proof::life::LIVES;
 use proof::random::RANDOM;
 use proof::world::Climate;
@@ -45,6 +46,41 @@ fn no_fault_breaks_a_rule_in_a_share_of_all_lives() {
     });
     assert!(histories.iter().filter(|history| lost(history)).count() >= 20, "no create was lost");
     nothing_is_broken(&run_all(&histories, 2, Duration::from_secs(120)));
+}
+
+/// What people would count in Graph's audit log and in the object's history.
+#[test]
+fn without_a_fault_a_life_takes_just_the_steps_that_it_needs() {
+    let expected = [
+        ("create_and_sync", "RecordIntent 1, Create 1, Update 1, Sync 1"),
+        ("renew", "RecordIntent 1, Create 1, ConfirmUpload 1, Upload 1, Update 1, Sync 2, Confirm 1"),
+        ("drift", "RecordIntent 1, Create 1, Update 2, Sync 1"),
+        ("adopt", "Adopt 1, Update 1, Sync 1"),
+        ("bind", "Bind 1, ConfirmUpload 1, Upload 1, Update 2, Sync 1, Confirm 1"),
+        ("observe", "Bind 1, DeclineSync 1, DeclineUpload 1"),
+        ("delete", "AddFinalizer 1, RemoveFinalizer 1, RecordIntent 1, Create 1, Sync 1, Delete 1"),
+        ("vanish", "RecordIntent 2, Create 2, Update 1, Sync 2, Confirm 2"),
+        ("one_file_for_two", "RecordIntent 1, Create 1, Adopt 1, Sync 1"),
+        ("definition_ends", "AddFinalizer 1, RemoveFinalizer 1, RecordIntent 1, Create 1, Sync 1"),
+        ("one_apple_id_for_three", "RecordIntent 3, Create 3, Sync 3"),
+        ("schedule", "RecordIntent 1, Create 1, Sync 2"),
+        ("noted", "RecordIntent 1, Create 1, Note 1, Sync 2"),
+        ("suspend", "RecordIntent 1, Create 1, ConfirmUpload 1, Upload 1, Sync 2, Confirm 1"),
+        // A tokenId that is set later changes nothing but what the status says; the Secret's file is uploaded on request.
+        ("another_id", "RecordIntent 1, Create 1, ConfirmUpload 1, Upload 1, Sync 2, Confirm 1"),
+        ("distinct", "RecordIntent 1, Create 1, Update 1, Sync 1"),
+        // A namesake takes over the token.
+        ("again", "RecordIntent 1, Create 1, Adopt 1, Bind 1, ConfirmUpload 1, Upload 1, Update 1, Sync 2, Confirm 1"),
+        // A setting that Graph does not keep is sent three times; then a person asks for another value.
+        ("refused", "RecordIntent 2, AbandonIntent 1, Create 1, Update 4, Sync 1"),
+    ];
+    for (name, steps) in expected {
+        let life = LIVES.iter().find(|life| life.name == name).unwrap();
+        let outcome = kind(*life, climate(0)).run();
+        let count = |step: &&str| outcome.steps.get(*step).map(|count| format!("{step} {count}"));
+        let taken: Vec<String> = STEPS.iter().filter_map(count).collect();
+        assert_eq!(taken.join(", "), steps, "{name}");
+    }
 }
 
 #[test]
