@@ -1,6 +1,7 @@
 //! A live session per tenant: its access, its snapshot of all tokens, and the rate limiter of its writes. Uses Graph
 //! and the API types, and sends nothing to Kubernetes.
 
+mod entries;
 pub(crate) mod rate_limiter;
 pub(crate) mod registry;
 pub(crate) mod session;
@@ -10,12 +11,13 @@ pub(crate) mod write_queue;
 
 use jiff::SignedDuration;
 
+pub(crate) use entries::{Entry, Field};
 pub(crate) use rate_limiter::{AppKey, IntentPermit, WritePermit, WriteRateLimiter, WriteRateLimiters};
 pub(crate) use registry::{Access, Lookup, Tenant, TenantKey, TenantRegistry, Unusable};
 pub(crate) use session::{Callbacks, Change, Problem, Session, SessionSettings, TenantView};
+pub(crate) use snapshot::Merged;
 #[cfg(test)]
 pub(crate) use snapshot::Snapshot;
-pub(crate) use snapshot::{Entry, Field, Merged};
 pub use write_queue::Limits;
 pub(crate) use write_queue::Priority;
 

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::{StreamExt, future, stream};
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt, future};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
+use super::entries::Field;
 use super::rate_limiter::{AppKey, WritePermit, WriteRateLimiter, WriteRateLimiters};
-use super::snapshot::{Field, Snapshot};
+use super::snapshot::Snapshot;
 use super::{Merged, Timings};
 use crate::api::NamespacedName;
 use crate::backoff::Backoff;
@@ -24,6 +26,10 @@ pub(crate) const MAX_SYNC_DURATION: SignedDuration = SignedDuration::from_hours(
 /// Requests for single tokens at a time. With the one list and the writes that have permits, a session has 16 requests under way
 /// at most.
 const MAX_CONCURRENT_GETS: usize = 3;
+/// A list that VppTokens wait for begins when the last one has been over for so many times as long as it took, but for no longer
+/// than this: creates that come close together share a list, and lists take a part of the time only, however long each is.
+const WANTED_LIST_GAP: u32 = 4;
+const MAX_WANTED_LIST_GAP: Duration = Duration::from_secs(2);
 /// A list that failed is tried again after such delays.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
@@ -86,10 +92,14 @@ struct State {
     snapshot: Arc<Snapshot>,
     problem: Option<Problem>,
     wanted_after: Option<Timestamp>,
+    /// Before this, no list begins only because it is wanted.
+    next_wanted: Option<Instant>,
     next_regular: Option<Instant>,
     not_before: Option<Instant>,
     failures: u32,
     syncing_lists: u32,
+    /// Tokens that lists lack, and that were not asked for yet.
+    to_confirm: Vec<String>,
     limiter: Arc<WriteRateLimiter>,
     settings: SessionSettings,
 }
@@ -107,6 +117,8 @@ pub(crate) struct Session {
     app_key: AppKey,
     /// Another limiter is used now.
     limiter_changed: Notify,
+    /// There are tokens to confirm.
+    confirm_wanted: Notify,
     gets: Semaphore,
 }
 
@@ -132,10 +144,12 @@ impl Session {
             snapshot: Arc::default(),
             problem: None,
             wanted_after: None,
+            next_wanted: None,
             next_regular: None,
             not_before: None,
             failures: 0,
             syncing_lists: 0,
+            to_confirm: Vec::new(),
             limiter: limiters.unshared(),
             settings,
         };
@@ -150,6 +164,7 @@ impl Session {
             limiters,
             app_key,
             limiter_changed: Notify::new(),
+            confirm_wanted: Notify::new(),
             gets: Semaphore::new(MAX_CONCURRENT_GETS),
         }
     }
@@ -204,9 +219,9 @@ impl Session {
         true
     }
 
-    /// Lists, and reserves permits, for ever.
+    /// Lists, asks for the tokens that lists lack, and reserves permits, for ever.
     pub(crate) async fn run(self: Arc<Self>) {
-        future::join(self.list_for_ever(), self.reserve_for_ever()).await;
+        future::join3(self.list_for_ever(), self.confirm_for_ever(), self.reserve_for_ever()).await;
     }
 
     async fn list_for_ever(&self) {
@@ -221,6 +236,30 @@ impl Session {
                         () = notified => {}
                     }
                 }
+            }
+        }
+    }
+
+    /// No list waits for these requests.
+    async fn confirm_for_ever(&self) {
+        let mut asked = FuturesUnordered::new();
+        let mut under_way = BTreeSet::new();
+        loop {
+            let wanted = self.confirm_wanted.notified();
+            for id in std::mem::take(&mut self.state().to_confirm) {
+                if under_way.insert(id.clone()) {
+                    asked.push(async move { (self.confirm(&id).await, id) });
+                }
+            }
+            tokio::select! {
+                biased;
+                Some((outcome, id)) = asked.next() => {
+                    under_way.remove(&id);
+                    if outcome.is_ok() {
+                        (self.callbacks.on_change)(Change { ids: BTreeSet::from([id]), problem: false });
+                    }
+                }
+                () = wanted => {}
             }
         }
     }
@@ -241,10 +280,12 @@ impl Session {
         let now = Instant::now();
         let state = self.state();
         let wanted = match state.wanted_after {
-            Some(time) if state.snapshot.last_list().is_none_or(|began| began <= time) => Some(now),
+            Some(time) if state.snapshot.last_list().is_none_or(|began| began <= time) => {
+                Some(state.next_wanted.unwrap_or(now))
+            }
             _ => None,
         };
-        let due = wanted.or(state.next_regular).unwrap_or(now);
+        let due = state.next_regular.map_or(now, |regular| wanted.map_or(regular, |wanted| wanted.min(regular)));
         let paused = state.limiter.paused().map(|wait| now + wait);
         due.max(state.not_before.unwrap_or(due)).max(paused.unwrap_or(due))
     }
@@ -253,25 +294,20 @@ impl Session {
     async fn list(&self) {
         let started = Instant::now();
         let began = self.clock.now();
-        match self.client.list().await {
+        let (change, to_confirm) = match self.client.list().await {
             Ok(entities) => {
                 let (merged, problem) = self.merge(began, entities, started);
-                (self.callbacks.on_change)(Change { ids: merged.changed, problem });
-                let confirms = merged.to_confirm.into_iter().map(|id| async move {
-                    let confirmed = self.confirm(&id).await;
-                    (id, confirmed)
-                });
-                let mut confirmed = stream::iter(confirms).buffer_unordered(MAX_CONCURRENT_GETS);
-                while let Some((id, outcome)) = confirmed.next().await {
-                    if outcome.is_ok() {
-                        (self.callbacks.on_change)(Change { ids: BTreeSet::from([id]), problem: false });
-                    }
-                }
+                (Change { ids: merged.changed, problem }, merged.to_confirm)
             }
             Err(error) => {
                 let problem = self.record_list_failure(error, started);
-                (self.callbacks.on_change)(Change { ids: BTreeSet::new(), problem });
+                (Change { ids: BTreeSet::new(), problem }, Vec::new())
             }
+        };
+        (self.callbacks.on_change)(change);
+        if !to_confirm.is_empty() {
+            self.state().to_confirm.extend(to_confirm);
+            self.confirm_wanted.notify_one();
         }
     }
 
@@ -298,6 +334,7 @@ impl Session {
             state.syncing_lists = 0;
         }
         state.next_regular = Some(started + wait);
+        state.next_wanted = Some(Instant::now() + (started.elapsed() * WANTED_LIST_GAP).min(MAX_WANTED_LIST_GAP));
         (merged, state.problem.take().is_some())
     }
 
@@ -558,6 +595,8 @@ mod tests {
         requests: Arc<Mutex<Vec<String>>>,
         /// The tokens that lists have.
         tokens: Arc<Mutex<Vec<serde_json::Value>>>,
+        /// Requests for single tokens take so much longer.
+        delay_of_gets: Arc<Mutex<Duration>>,
     }
 
     impl Graph {
@@ -611,7 +650,9 @@ mod tests {
             Arc::new(move |request| {
                 let graph = answering.clone();
                 Box::pin(async move {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    let is_get = request.url().path().contains("vppTokens/") && request.method() == "GET";
+                    let longer = graph.delay_of_gets.lock().unwrap().mul_f64(f64::from(u8::from(is_get)));
+                    tokio::time::sleep(Duration::from_millis(20) + longer).await;
                     Ok(graph.answer(&request))
                 })
             }),
@@ -782,6 +823,56 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn lists_that_are_wanted_one_after_the_other_are_one_list() {
+        let graph = Graph::default();
+        let session = Arc::new(session(&graph));
+        let running = tokio::spawn(Arc::clone(&session).run());
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let before = graph.asked("GET");
+        session.want_list_after(session.clock.now());
+        tokio::time::sleep(Duration::from_millis(21)).await;
+        assert_eq!(graph.asked("GET"), before + 1, "one is not made to wait");
+        // A list takes 20 ms.
+        for _ in 0..100 {
+            session.want_list_after(session.clock.now());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let asked = graph.asked("GET") - before - 1;
+        assert!((8..=11).contains(&asked), "{asked} lists in a second");
+        let last = session.clock.now();
+        tokio::time::sleep(Duration::from_millis(121)).await;
+        assert!(session.view().snapshot.last_list() >= Some(last - SignedDuration::from_millis(10)));
+        running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_list_waits_for_the_answer_about_a_token_that_lists_lack() {
+        let graph = Graph::default();
+        *graph.tokens.lock().unwrap() = vec![json!({ "id": "a" })];
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tells = Arc::clone(&told);
+        let on_change: OnChange = Box::new(move |change| tells.lock().unwrap().push(change));
+        let session = session_with(&graph, Arc::default(), Callbacks { on_change, on_reserved: Arc::new(|_| {}) });
+        session.set_settings(SessionSettings { poll_interval: Duration::from_secs(1), timings: Timings::default() });
+        let session = Arc::new(session);
+        let running = tokio::spawn(Arc::clone(&session).run());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        graph.tokens.lock().unwrap().clear();
+        *graph.delay_of_gets.lock().unwrap() = Duration::from_secs(10);
+        // The second list without it comes after 2 s.
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        assert_eq!((graph.asked("vppTokens/a"), graph.asked("GET")), (0, 9), "it is being asked for");
+        assert!(session.view().snapshot.missing_since("a").is_none());
+        told.lock().unwrap().clear();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(graph.asked("vppTokens/a"), 1, "and not a second time meanwhile");
+        assert!(session.view().snapshot.missing_since("a").is_some());
+        let of_it = told.lock().unwrap().iter().filter(|change: &&Change| change.ids.contains("a")).count();
+        assert_eq!(of_it, 1);
+        running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn another_interval_holds_at_once() {
         let graph = Graph::default();
         let session = Arc::new(session(&graph));
@@ -825,7 +916,7 @@ mod tests {
     async fn whoever_a_permit_is_reserved_for_is_called() {
         let (graph, called) = (Graph::default(), Arc::new(Mutex::new(Vec::new())));
         let calls = Arc::clone(&called);
-        let on_reserved = Arc::new(move |object: NamespacedName| calls.lock().unwrap().push(object.name));
+        let on_reserved = Arc::new(move |object: NamespacedName| calls.lock().unwrap().push(object.name.to_string()));
         let limiters = Arc::new(WriteRateLimiters::new(Limits { at_a_time: 1, ..Limits::default() }));
         let session = session_with(&graph, limiters, Callbacks { on_change: Box::new(|_| {}), on_reserved });
         let session = Arc::new(session);

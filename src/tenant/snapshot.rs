@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use rpds::RedBlackTreeMapSync;
 
+use super::entries::{Entries, Entry, Field};
 use crate::graph::Entity;
 
 /// Lists that an entry must be absent from before it is asked for by its id.
@@ -20,75 +20,6 @@ const ABSENCES: u32 = 2;
 const MAX_TO_CONFIRM: usize = 10;
 /// A token that was not asked for in this time is not remembered as missing any more.
 const MAX_MISSING_AGE: SignedDuration = SignedDuration::from_hours(24);
-
-/// A setting of a token that a manifest can name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Field {
-    /// `appleId`.
-    AppleId,
-    /// `vppTokenAccountType`.
-    AccountType,
-    /// `countryOrRegion`.
-    CountryOrRegion,
-    /// `automaticallyUpdateApps`.
-    AutomaticallyUpdateApps,
-    /// `displayName` (beta).
-    DisplayName,
-    /// `roleScopeTagIds` (beta).
-    RoleScopeTagIds,
-    /// `dataSharingConsentGranted` (beta).
-    DataSharingConsentGranted,
-    /// `claimTokenManagementFromExternalMdm` (beta).
-    ClaimTokenManagement,
-}
-
-impl Field {
-    /// The name in manifests and in Graph.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::AppleId => "appleId",
-            Self::AccountType => "vppTokenAccountType",
-            Self::CountryOrRegion => "countryOrRegion",
-            Self::AutomaticallyUpdateApps => "automaticallyUpdateApps",
-            Self::DisplayName => "displayName",
-            Self::RoleScopeTagIds => "roleScopeTagIds",
-            Self::DataSharingConsentGranted => "dataSharingConsentGranted",
-            Self::ClaimTokenManagement => "claimTokenManagementFromExternalMdm",
-        }
-    }
-
-    /// Whether only Graph's beta API has it.
-    pub(crate) fn is_beta(self) -> bool {
-        use Field::{ClaimTokenManagement, DataSharingConsentGranted, DisplayName, RoleScopeTagIds};
-        matches!(self, DisplayName | RoleScopeTagIds | DataSharingConsentGranted | ClaimTokenManagement)
-    }
-}
-
-/// A value that was written, and when the write ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Written {
-    /// As it was sent, in text.
-    pub value: String,
-    /// When the write ended.
-    pub at: Timestamp,
-}
-
-/// One token of the tenant.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Entry {
-    /// As Graph showed it last, or as a write of ours was answered.
-    pub entity: Entity,
-    /// What this process wrote to it: few, so that a vector takes less memory than a map.
-    written: Vec<(Field, Written)>,
-    /// When the last write of this process ended.
-    pub last_write: Option<Timestamp>,
-    /// Since when a sync has been seen running.
-    pub syncing_since: Option<Timestamp>,
-    /// The last GET that showed it: when it began, and when it ended.
-    asked: Option<(Timestamp, Timestamp)>,
-    in_flight: u32,
-    absent: u32,
-}
 
 /// A token that a GET did not find.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,59 +34,10 @@ struct Missing {
     has_vanished: bool,
 }
 
-impl Entry {
-    /// Whether the last list that counts had it.
-    pub(crate) fn is_present(&self) -> bool {
-        self.absent == 0
-    }
-
-    /// What this process wrote to a field last.
-    pub(crate) fn written(&self, field: Field) -> Option<&Written> {
-        self.written.iter().find(|(of, _)| *of == field).map(|(_, written)| written)
-    }
-
-    /// When this process wrote a field last.
-    pub(crate) fn last_written(&self) -> Option<Timestamp> {
-        self.written.iter().map(|(_, written)| written.at).max()
-    }
-
-    /// Whether a GET that began after a time has shown it.
-    pub(crate) fn was_asked_since(&self, time: Timestamp) -> bool {
-        self.asked.is_some_and(|(began, _)| began > time)
-    }
-
-    fn keeps_its_answer(&self, read_began: Timestamp) -> bool {
-        self.in_flight > 0 || self.last_write.is_some_and(|ended| ended >= read_began)
-    }
-
-    /// Whether the entry is newer than a list that began at a time.
-    fn is_newer_than_list(&self, list_began: Timestamp) -> bool {
-        self.keeps_its_answer(list_began) || self.asked.is_some_and(|(_, ended)| ended >= list_began)
-    }
-
-    /// A write of ours was answered with the token.
-    fn answered(&mut self, entity: Entity, now: Timestamp) {
-        self.absent = 0;
-        self.show(entity, now);
-    }
-
-    fn remember(&mut self, written: &[(Field, String)], now: Timestamp) {
-        self.written.retain(|(known, _)| written.iter().all(|(field, _)| field != known));
-        self.written.reserve_exact(written.len());
-        self.written.extend(written.iter().map(|(field, value)| (*field, Written { value: value.clone(), at: now })));
-    }
-
-    fn show(&mut self, entity: Entity, now: Timestamp) {
-        let syncing = entity.last_sync_status.as_deref() == Some("inProgress");
-        self.syncing_since = syncing.then(|| self.syncing_since.unwrap_or(now));
-        self.entity = entity;
-    }
-}
-
 /// The tokens of one tenant. A clone shares the entries with the original: a change costs one entry, however many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    entries: RedBlackTreeMapSync<String, Entry>,
+    entries: Entries,
     deleted: BTreeMap<String, Timestamp>,
     missing: BTreeMap<String, Missing>,
     lists: Vec<Timestamp>,
@@ -177,9 +59,10 @@ impl Snapshot {
         self.entries.values().filter(|entry| entry.is_present())
     }
 
-    /// All tokens that are not known to be deleted, vanished or missing, also those that the last list lacked.
-    pub(crate) fn known(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+    /// The tokens that may have this Apple ID, or expire in the same second, as far as Graph shows that: what is not shown may be
+    /// equal. Those that are known to be deleted, vanished or missing are not among them, those that the last list lacked are.
+    pub(crate) fn known_like(&self, apple_id: &str, expiration: Timestamp) -> impl Iterator<Item = &Entry> {
+        self.entries.like(apple_id, expiration)
     }
 
     /// Tokens that were known before a GET did not find them, and that are not missing for long enough to have vanished.
@@ -236,21 +119,23 @@ impl Snapshot {
             .entries
             .iter()
             .filter(|(id, entry)| !listed.contains_key(*id) && !entry.is_newer_than_list(began))
-            .map(|(id, _)| id.clone())
+            .map(|(id, _)| id.to_owned())
             .collect();
         let mut merged = Merged::default();
         for id in absent {
-            let Some(entry) = self.entries.get_mut(&id) else {
-                continue;
-            };
-            if entry.last_write.is_some_and(|written| began < after(written, settling)) {
+            let is_settling = |entry: &Entry| entry.last_write.is_some_and(|at| began < after(at, settling));
+            if self.entries.get(&id).is_none_or(is_settling) {
                 continue;
             }
-            entry.absent = entry.absent.saturating_add(1);
-            if entry.absent == 1 {
+            let mut absent = 0;
+            self.entries.change(&id, |entry| {
+                entry.absent = entry.absent.saturating_add(1);
+                absent = entry.absent;
+            });
+            if absent == 1 {
                 merged.changed.insert(id.clone());
             }
-            if entry.absent >= ABSENCES && merged.to_confirm.len() < MAX_TO_CONFIRM {
+            if absent >= ABSENCES && merged.to_confirm.len() < MAX_TO_CONFIRM {
                 merged.to_confirm.push(id);
             }
         }
@@ -262,16 +147,23 @@ impl Snapshot {
             }
             self.missing.remove(&id);
             let known = self.entries.get(&id);
-            if known
-                .is_some_and(|entry| entry.is_newer_than_list(began) || entry.entity == entity && entry.is_present())
-            {
+            if known.is_some_and(|entry| entry.is_newer_than_list(began)) {
+                continue;
+            }
+            let is_settled = |at: Timestamp| began > after(at, settling);
+            let is_same = known.is_some_and(|entry| entry.entity == entity && entry.is_present());
+            if is_same && known.is_none_or(|entry| !entry.written.iter().any(|(_, written)| is_settled(written.at))) {
                 continue;
             }
             let mut entry = known.cloned().unwrap_or_default();
-            entry.absent = 0;
-            entry.show(entity, ended);
-            merged.changed.insert(id.clone());
-            self.entries.insert_mut(id, entry);
+            entry.written.retain(|(_, written)| !is_settled(written.at));
+            entry.written.shrink_to_fit();
+            if !is_same {
+                entry.absent = 0;
+                entry.show(entity, ended);
+                merged.changed.insert(id.clone());
+            }
+            self.entries.insert(&id, entry);
         }
         self.lists.push(began);
         let too_many = self.lists.len().saturating_sub(8);
@@ -282,9 +174,7 @@ impl Snapshot {
 
     /// A write to a token is about to be sent.
     pub(crate) fn record_write_started(&mut self, id: &str) {
-        if let Some(entry) = self.entries.get_mut(id) {
-            entry.in_flight += 1;
-        }
+        self.entries.change(id, |entry| entry.in_flight += 1);
     }
 
     /// A write to a token ended: with Graph's answer, or without one. `written` is what Graph accepted, with or without
@@ -296,13 +186,14 @@ impl Snapshot {
         written: &[(Field, String)],
         now: Timestamp,
     ) {
-        let Some(entry) = self.entries.get_mut(id) else { return };
-        entry.in_flight = entry.in_flight.saturating_sub(1);
-        entry.last_write = Some(now);
-        entry.remember(written, now);
-        if let Some(entity) = answer {
-            entry.answered(entity, now);
-        }
+        self.entries.change(id, |entry| {
+            entry.in_flight = entry.in_flight.saturating_sub(1);
+            entry.last_write = Some(now);
+            entry.remember(written, now);
+            if let Some(entity) = answer {
+                entry.answered(entity, now);
+            }
+        });
     }
 
     /// A token was created.
@@ -313,7 +204,7 @@ impl Snapshot {
         entry.last_write = Some(now);
         entry.remember(written, now);
         entry.answered(entity, now);
-        self.entries.insert_mut(id, entry);
+        self.entries.insert(&id, entry);
     }
 
     /// A token was asked for by its id, and found.
@@ -330,7 +221,7 @@ impl Snapshot {
             entry.absent = 0;
             entry.asked = Some((began, now));
             entry.show(entity, now);
-            self.entries.insert_mut(id, entry);
+            self.entries.insert(&id, entry);
         }
     }
 
@@ -347,7 +238,7 @@ impl Snapshot {
             return;
         }
         let entry = self.entries.get(id).cloned().map(Arc::new);
-        self.entries.remove_mut(id);
+        self.entries.remove(id);
         let missing = self.missing.entry(id.to_owned());
         let missing = missing.or_insert(Missing { entry, since: began, last: now, has_vanished: false });
         missing.last = now;
@@ -357,7 +248,7 @@ impl Snapshot {
 
     /// A token was deleted by us.
     pub(crate) fn record_deleted(&mut self, id: &str, now: Timestamp) {
-        self.entries.remove_mut(id);
+        self.entries.remove(id);
         self.missing.remove(id);
         self.deleted.insert(id.to_owned(), now);
     }
@@ -369,6 +260,7 @@ fn after(time: Timestamp, wait: SignedDuration) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entries::Written;
     use super::*;
     use proptest::prelude::*;
 
@@ -421,7 +313,7 @@ mod tests {
         assert_eq!(merged.to_confirm, [""; 0]);
         assert_eq!((snapshot.read_at(), snapshot.last_list()), (Some(at(3)), Some(at(2))));
         assert_eq!(ids(snapshot.listed()), ["a", "b"]);
-        assert_eq!(ids(snapshot.known()), ["a", "b", "c"]);
+        assert_eq!(ids(snapshot.entries.values()), ["a", "b", "c"]);
         assert_eq!(country(&snapshot, "b").as_deref(), Some("fr"));
         assert!(snapshot.entry("a").unwrap().is_present() && !snapshot.entry("c").unwrap().is_present());
         assert_eq!(snapshot.entry("d"), None);
@@ -551,7 +443,7 @@ mod tests {
     // Rule 3.
 
     #[test]
-    fn what_was_written_and_when_is_known_as_long_as_the_token_is() {
+    fn what_was_written_is_known_until_a_list_after_the_settling_time_has_the_token() {
         let mut snapshot = Snapshot::default();
         snapshot.record_created(
             entity("a", "de"),
@@ -564,13 +456,23 @@ mod tests {
         let written = |value: &str, second| Written { value: value.into(), at: at(second) };
         let expected = [(Field::AppleId, written("x", 5)), (Field::CountryOrRegion, written("fr", 9))];
         assert_eq!(entry.written, expected);
-        assert_eq!(entry.last_written(), Some(at(9)));
+        assert_eq!(entry.last_written, Some(at(9)));
         assert_eq!(entry.last_write, Some(at(9)));
         list(&mut snapshot, 12, 13, &[]);
-        assert_eq!(snapshot.entry("a").unwrap().written.len(), 2);
-        snapshot.record_deleted("a", at(14));
-        list(&mut snapshot, 80, 81, &[entity("a", "de")]);
-        assert!(snapshot.entry("a").unwrap().written.is_empty());
+        let fields = |snapshot: &Snapshot| -> Vec<Field> {
+            snapshot.entry("a").unwrap().written.iter().map(|(field, _)| *field).collect()
+        };
+        assert_eq!(fields(&snapshot), [Field::AppleId, Field::CountryOrRegion]);
+        for (began, known) in [(65, vec![Field::AppleId, Field::CountryOrRegion]), (66, vec![Field::CountryOrRegion])] {
+            list(&mut snapshot, began, 67, &[entity("a", "it")]);
+            assert_eq!(fields(&snapshot), known, "{began}");
+        }
+        let merged = list(&mut snapshot, 70, 71, &[entity("a", "it")]);
+        assert_eq!((fields(&snapshot), merged.changed.len()), (Vec::new(), 0));
+        assert_eq!(snapshot.entry("a").unwrap().last_written, Some(at(9)));
+        snapshot.record_deleted("a", at(72));
+        list(&mut snapshot, 140, 141, &[entity("a", "de")]);
+        assert_eq!(snapshot.entry("a").unwrap().last_written, None);
     }
 
     // Rule 4.
@@ -732,7 +634,7 @@ mod tests {
         for (how, begins_anew, show) in shows {
             let mut snapshot = has_a("de");
             snapshot.record_missing("a", at(10), at(11), VANISHED_AFTER);
-            assert_eq!(ids(snapshot.known()), [""; 0]);
+            assert_eq!(ids(snapshot.entries.values()), [""; 0]);
             show(&mut snapshot);
             assert_eq!(snapshot.missing_since("a").is_none(), begins_anew, "{how}");
         }

@@ -443,9 +443,10 @@ fn is_distinct(draft: &Draft, id: &str) -> bool {
     draft.observed.spec.distinct_from.iter().any(|distinct| distinct.matches(id))
 }
 
-/// All tokens, each compared with an identity.
+/// The tokens that may have the Apple ID or the expiry of an identity, each compared with it; no other is like it.
 fn compared<'a>(tenant: &'a KnownTenant, identity: Identity<'a>) -> impl Iterator<Item = (&'a Entry, Likeness)> {
-    tenant.view.snapshot.known().map(move |entry| (entry, Likeness::of(&entry.entity, identity)))
+    let alike = tenant.view.snapshot.known_like(identity.apple_id, identity.expiration);
+    alike.map(move |entry| (entry, Likeness::of(&entry.entity, identity)))
 }
 
 /// Tokens that no other VppToken has.
@@ -462,7 +463,7 @@ fn unclaimed<'a>(
 /// another VppToken has, which may give them up, those that are missing, and those that are known to be of other locations.
 fn known_ids<'a>(tenant: &'a KnownTenant, identity: Identity<'a>) -> impl Iterator<Item = &'a String> {
     let missing = tenant.view.snapshot.missing().map(|entry| &entry.entity);
-    let tokens = tenant.view.snapshot.known().map(|entry| &entry.entity).chain(missing);
+    let tokens = compared(tenant, identity).map(|(entry, _)| &entry.entity).chain(missing);
     tokens.filter(move |entity| Likeness::of(entity, identity).may_be_similar()).map(|entity| &entity.id)
 }
 

@@ -1,7 +1,13 @@
 //! What a person is told by events: changes, not attempts.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::step::Wanted;
 use crate::api::conditions::{ConditionType, find};
 use crate::api::{Reason, VppTokenStatus};
+use crate::tenant::Field;
 
 /// An event to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,13 +21,73 @@ pub(crate) struct EventNote {
 }
 
 impl EventNote {
-    /// Something that went well.
-    pub(crate) fn normal(reason: &str, note: impl Into<String>) -> Self {
+    /// A token was created.
+    pub(crate) fn created(id: &str) -> Self {
+        Self::normal("Created", format!("Created the token {id} in Graph."))
+    }
+
+    /// A token was taken over: a create of this VppToken has made it, or Graph had it already.
+    pub(crate) fn adopted(id: &str, is_own_create: bool) -> Self {
+        if is_own_create {
+            return Self::normal(
+                "Created",
+                format!("Found the token {id}, which a create whose answer was lost has made."),
+            );
+        }
+        Self::normal("Adopted", format!("Took over the token {id}, which Graph already had."))
+    }
+
+    /// The token that the manifest names was taken over.
+    pub(crate) fn bound(id: &str) -> Self {
+        Self::normal("Bound", format!("Took over the token {id} by its id."))
+    }
+
+    /// A file was uploaded.
+    pub(crate) fn uploaded(id: &str, expiration: Timestamp) -> Self {
+        let until = expiration.strftime("%Y-%m-%dT%H:%M:%SZ");
+        Self::normal("Uploaded", format!("Uploaded the token file that expires at {until} onto the token {id}."))
+    }
+
+    /// Settings were changed.
+    pub(crate) fn updated(changes: &BTreeMap<Field, Wanted>) -> Self {
+        let changes = changes.iter().map(|(field, Wanted { found, wanted })| {
+            format!("{} from {} to {wanted}", field.as_str(), found.as_deref().unwrap_or("nothing"))
+        });
+        Self::normal("Updated", format!("Changed {}.", changes.collect::<Vec<_>>().join(", ")))
+    }
+
+    /// A sync was started: only one that a person asked for is told.
+    pub(crate) fn sync_started(request: Option<&str>) -> Option<Self> {
+        request.map(|_| Self::normal("SyncStarted", "Started a sync, as requested."))
+    }
+
+    /// A token was deleted.
+    pub(crate) fn deleted(id: &str) -> Self {
+        Self::normal("Deleted", format!("Deleted the token {id} in Graph."))
+    }
+
+    /// A sync that was asked for is not started.
+    pub(crate) fn sync_declined() -> Self {
+        let note = "A sync was requested and not started, because of managementPolicy: Observe.";
+        Self::normal("SyncNotStarted", note)
+    }
+
+    /// An upload that was asked for is not done.
+    pub(crate) fn upload_declined() -> Self {
+        let note = "An upload was requested and not done, because of managementPolicy: Observe.";
+        Self::normal("UploadNotDone", note)
+    }
+
+    /// A VppToken is let go although its token should have been deleted.
+    pub(crate) fn retained(why: &str) -> Self {
+        Self::warning("TokenRetained", why)
+    }
+
+    fn normal(reason: &str, note: impl Into<String>) -> Self {
         Self { is_warning: false, reason: reason.to_owned(), note: note.into() }
     }
 
-    /// Something that a person should know.
-    pub(crate) fn warning(reason: &str, note: impl Into<String>) -> Self {
+    fn warning(reason: &str, note: impl Into<String>) -> Self {
         Self { is_warning: true, reason: reason.to_owned(), note: note.into() }
     }
 }

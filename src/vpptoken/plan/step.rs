@@ -184,6 +184,12 @@ impl Step {
         }
     }
 
+    /// Whether the object is read live, too. An intent is written into the status of the very version that it was decided on,
+    /// or not at all.
+    pub(crate) fn needs_live_object(&self) -> bool {
+        self.needs_live_reads() && !matches!(self, Self::RecordIntent(_))
+    }
+
     /// Whether the Secret is read live, too: a token is taken over because of its file. A file that is sent is read then.
     pub(crate) fn needs_live_secret(&self) -> bool {
         match self {

@@ -85,13 +85,13 @@ pub(super) fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
             draft.wait(Reason::TenantNotRead, "The tenant's tokens are being listed for the first time.".into());
             draft.keeps_conditions = was_reported(draft);
         }
-        let opened = tenant.view.opened;
-        if draft.keeps_conditions && now > stale_after(opened, tenant) {
+        let stale_at = stale_after(tenant.view.opened, tenant);
+        if now <= stale_at {
+            draft.requeue_at(stale_at);
+        } else if draft.keeps_conditions {
             draft.keeps_conditions = false;
             draft.blockers.retain(|blocker| blocker.needs_action);
             draft.stale = Some("The tenant's tokens could not be listed; what is shown may be out of date.".into());
-        } else if draft.keeps_conditions {
-            draft.requeue_at(stale_after(opened, tenant));
         }
         // Any list will do.
         draft.list_after = Some(Timestamp::MIN);

@@ -66,7 +66,7 @@ pub(super) fn many_vanished(draft: &Draft, tenant: &KnownTenant, id: &str) -> bo
     if !is_missing && !draft.was_stalled_by(Reason::ManyVanished) {
         return false;
     }
-    let is_there = |id: &String| tenant.view.snapshot.entry(id).is_some_and(Entry::is_present);
+    let is_there = |id: &str| tenant.view.snapshot.entry(id).is_some_and(Entry::is_present);
     let (mut missing, mut all) = (1, 1);
     for id in draft.observed.others.claims.ids() {
         missing += usize::from(!is_there(id));

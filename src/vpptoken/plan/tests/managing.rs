@@ -57,7 +57,7 @@ fn a_setting_that_someone_changed_is_put_back_but_never_fought_over() {
                 "written and settled, and the list since then lacks the token",
                 |w| {
                     w.written = vec![(OURS.into(), Field::CountryOrRegion, "de".into(), ago(MINUTE * 5))];
-                    w.lists.push((ago(MINUTE * 2), [OURS.to_owned()].into()));
+                    w.lists[1] = (ago(MINUTE * 2), [OURS.to_owned()].into());
                 },
                 waiting(Reason::Settling),
             ),

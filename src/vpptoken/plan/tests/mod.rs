@@ -1,4 +1,4 @@
-//! Tables, properties and closed loops of plan. They expect what the design specifies, not what the code does.
+//! Tables and properties of plan. They expect what the design specifies, not what the code does.
 
 mod adopting;
 mod converged;
@@ -6,11 +6,11 @@ mod creating;
 mod deleting;
 mod draft;
 mod file;
-mod loops;
 mod managing;
 mod messages;
 mod policies;
 mod properties;
+mod reporting;
 mod restart;
 mod step;
 mod syncing;
@@ -28,7 +28,9 @@ use jiff::{SignedDuration, Timestamp};
 use want::{check, ready, stalled, waiting, working};
 
 use super::*;
-use crate::api::{Cloud, GraphApi, ManagementPolicy, PendingCreate, TokenEncoding, Uploaded, VppTokenTenant};
+use crate::api::{
+    Cloud, GraphApi, ManagementPolicy, NamespacedName, PendingCreate, TokenEncoding, Uploaded, VppTokenTenant,
+};
 use crate::graph::{Entity, ErrorKind, GraphError, TokenSettings};
 use crate::tenant::{Priority, Problem, Snapshot, TenantView, Timings};
 use crate::vpptoken::claims::{Holder, OthersClaims, Owner};
@@ -237,14 +239,14 @@ impl World {
 
     /// Another VppToken has a token, in another namespace.
     fn claimed(&mut self, id: &str, created: Timestamp, uid: &str) {
-        let (namespace, name) = ("elsewhere".to_owned(), "other".to_owned());
-        self.others.claims.add(id, Holder { created, uid: uid.into(), namespace, name });
+        let name = NamespacedName::new("elsewhere", "other");
+        self.others.claims.add(id, Holder { created, uid: uid.into(), name });
     }
 
     /// A VppToken of the same namespace has a token.
     fn claimed_here(&mut self, id: &str, name: &str) {
-        let namespace = String::new();
-        self.others.claims.add(id, Holder { created: ago(DAY), uid: "uid-9".into(), namespace, name: name.into() });
+        let name = NamespacedName::new("", name);
+        self.others.claims.add(id, Holder { created: ago(DAY), uid: "uid-9".into(), name });
     }
 
     /// The manifest says that these are other locations.

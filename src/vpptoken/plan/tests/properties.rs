@@ -596,9 +596,8 @@ proptest! {
         let Ok(file) = &observed.file else { return Ok(()) };
         let Some(id) = observed.others.claims.token_with_file(&file.sha256) else { return Ok(()) };
         let is_there = known(&observed).is_some_and(|tenant| {
-            tenant.view.snapshot.known().any(|entry| {
-                entry.entity.id == id
-                    && is_alike(entry.entity.apple_id.as_deref(), apple_id(&observed))
+            tenant.view.snapshot.entry(id).is_some_and(|entry| {
+                is_alike(entry.entity.apple_id.as_deref(), apple_id(&observed))
                     && is_alike(entry.entity.organization_name.as_deref(), &file.organization_name)
             })
         });
@@ -720,7 +719,7 @@ proptest! {
         let plan = plan(&observed);
         if let (Some(id), None) = (&observed.status.token_id, &plan.status.token_id) {
             prop_assert!(known(&observed).unwrap().view.snapshot.is_confirmed_absent(id));
-            let is_lost = |id: &String| own_entry_of(&observed, id).is_none();
+            let is_lost = |id: &str| own_entry_of(&observed, id).is_none();
             let lost = observed.others.claims.ids().filter(|id| is_lost(id)).count() + 1;
             let all = observed.others.claims.ids().count() + 1;
             prop_assert!(lost == 1 || lost < all && (lost <= 3 || lost * 2 < all), "{lost} of {all}");
@@ -732,7 +731,7 @@ proptest! {
         let plan = plan(&observed);
         let Some(id) = observed.status.token_id.as_deref() else { return Ok(()) };
         let is_elder =
-            |other: Owner| (other.created, &other.uid) < (observed.object.created, &observed.object.uid);
+            |other: Owner| (other.created, &*other.uid) < (observed.object.created, &*observed.object.uid);
         if !observed.others.claims.owners(id).any(is_elder) || own_entry(&observed).is_none() {
             return Ok(());
         }
@@ -815,9 +814,10 @@ proptest! {
         if first.step.is_some() {
             return Ok(());
         }
-        let requeue_after = Observed { status: first.status.clone(), ..observed };
-        let second = plan(&requeue_after);
-        prop_assert_eq!(second, first);
+        let second = plan(&Observed { status: first.status.clone(), ..observed });
+        // Of several blockers, a person reads the first one.
+        let shown = |plan: Plan| Plan { blockers: plan.blockers.into_iter().take(1).collect(), ..plan };
+        prop_assert_eq!(shown(second), shown(first));
     }
 
     #[test]
