@@ -1,19 +1,21 @@
 //! How an object is named.
 
+use std::sync::Arc;
+
 use kube::ResourceExt;
 
-/// Namespace and name of an object, whose kind is told by where this is used.
+/// Namespace and name of an object, whose kind is told by where this is used. Clones share them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct NamespacedName {
     /// The namespace; empty of a cluster-scoped object.
-    pub(crate) namespace: String,
+    pub(crate) namespace: Arc<str>,
     /// The name.
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
 }
 
 impl NamespacedName {
     /// An object with this name in a namespace.
-    pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub(crate) fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -19,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use super::metrics::Metrics;
 use super::watch_state::{Kind, WatchState, is_read};
 use super::watches::Scope;
-use crate::api::{NamespacedName, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
+use crate::api::{EntraTenant, NamespacedName, SYNC_REQUESTED_AT, UPLOAD_REQUESTED_AT, VppToken};
 use crate::backoff::Backoff;
+use crate::tenant::TenantKey;
 use crate::vpptoken::caches::TokenCache;
 use crate::vpptoken::context::{Context, Trigger};
 use crate::vpptoken::error::Error;
@@ -66,29 +68,14 @@ impl Queue {
     }
 }
 
-/// The metadata of a VppToken that triggers a reconcile when it changes. Our own status writes don't: they would end
-/// every delay.
-#[derive(PartialEq, Eq)]
-struct Version {
-    uid: Option<String>,
-    generation: Option<i64>,
-    sync_request: Option<String>,
-    upload_request: Option<String>,
-    deleting: bool,
-    finalizers: Vec<String>,
-}
-
-impl Version {
-    fn of(object: &VppToken) -> Self {
-        Self {
-            uid: object.uid(),
-            generation: object.metadata.generation,
-            sync_request: object.annotations().get(SYNC_REQUESTED_AT).cloned(),
-            upload_request: object.annotations().get(UPLOAD_REQUESTED_AT).cloned(),
-            deleting: object.metadata.deletion_timestamp.is_some(),
-            finalizers: object.finalizers().to_vec(),
-        }
-    }
+/// A digest of what triggers a reconcile of a VppToken when it changes. Our own status writes don't: they would end every
+/// delay.
+fn triggering_version(object: &VppToken) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let annotation = |name| object.annotations().get(name);
+    (&object.metadata.uid, object.metadata.generation, object.metadata.deletion_timestamp.is_some()).hash(&mut hasher);
+    (annotation(SYNC_REQUESTED_AT), annotation(UPLOAD_REQUESTED_AT), object.finalizers()).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What the reconciles of one scope are fed from.
@@ -208,9 +195,7 @@ fn triggers_until_stop(
         loop {
             match triggers.poll_recv(cx) {
                 Poll::Ready(Some(name)) if is_stopping.is_cancelled() && !has_result(&context, &name) => {}
-                Poll::Ready(Some(NamespacedName { namespace, name })) => {
-                    return Poll::Ready(Some(ObjectRef::new(&name).within(&namespace)));
-                }
+                Poll::Ready(Some(name)) => return Poll::Ready(Some(reference(&name))),
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending if is_over => return Poll::Ready(None),
                 Poll::Pending => match tasks_ended.as_mut().poll(cx) {
@@ -231,6 +216,11 @@ async fn report_rest(context: &Arc<Context>, store: &Store<VppToken>, metrics: &
             tracing::warn!(%error, "what was done before the stop could not be reported");
         }
     }
+}
+
+/// Without what an object's own reference has: very many are scheduled.
+fn reference(name: &NamespacedName) -> ObjectRef<VppToken> {
+    ObjectRef::new(&name.name).within(&name.namespace)
 }
 
 fn request(reference: ObjectRef<VppToken>) -> ReconcileRequest<VppToken> {
@@ -258,7 +248,7 @@ fn changed_objects(
     context: Arc<Context>,
     tenants_changed: Arc<Notify>,
 ) -> impl Stream<Item = ObjectRef<VppToken>> {
-    let mut seen: HashMap<NamespacedName, Version> = HashMap::new();
+    let mut seen: HashMap<NamespacedName, u64> = HashMap::new();
     let mut listed: Vec<NamespacedName> = Vec::new();
     events.filter_map(move |event| {
         let is_listed = matches!(event, Event::InitApply(_));
@@ -273,33 +263,35 @@ fn changed_objects(
                     tenants_changed.notify_one();
                 }
                 let name = NamespacedName::of(&object);
-                let version = Version::of(&object);
-                let is_new = seen.get(&name) != Some(&version);
-                seen.insert(name.clone(), version);
+                let version = triggering_version(&object);
+                let is_new = seen.insert(name.clone(), version) != Some(version);
                 if is_listed && is_new {
                     // The cache has it only when the list is complete.
                     listed.push(name);
+                    return std::future::ready(None);
                 }
-                (is_new && !is_listed).then(|| ObjectRef::from_obj(&object))
+                is_new.then(|| reference(&name))
             }
             Event::Delete(object) => {
                 seen.remove(&NamespacedName::of(&object));
                 let waited = object.uid().map(|uid| context.local_state.forget(&uid)).unwrap_or_default();
                 tenants_changed.notify_one();
                 context.trigger_all(waited);
-                trigger_blocked(&context);
+                trigger_blocked(&context, tenant_of(&context, &object).as_ref());
                 None
             }
             Event::InitDone => {
                 let cached: Vec<Arc<VppToken>> = context.caches.all_tokens().collect();
                 context.local_state.record_shown(&cached);
                 let uids: BTreeSet<String> = cached.iter().filter_map(|object| object.uid()).collect();
-                seen.retain(|_, version| version.uid.as_ref().is_some_and(|uid| uids.contains(uid)));
+                let names: BTreeSet<NamespacedName> =
+                    cached.iter().map(|object| NamespacedName::of(&**object)).collect();
+                seen.retain(|name, _| names.contains(name));
                 context.trigger_all(context.local_state.keep_only(&uids, |namespace| scope.contains(namespace)));
                 // Not before: what it has would seem to be nobody's.
                 cache.set_read();
                 context.trigger_all(std::mem::take(&mut listed));
-                trigger_blocked(&context);
+                trigger_blocked(&context, None);
                 tenants_changed.notify_one();
                 None
             }
@@ -312,9 +304,17 @@ fn changed_objects(
     })
 }
 
-/// A VppToken was deleted: one that is blocked because of its token may now have it.
-fn trigger_blocked(context: &Context) {
-    context.trigger_all(context.local_state.references(References::awaiting_deletion));
+/// The tenant that a VppToken's token is in, as far as that is known.
+fn tenant_of(context: &Context, object: &VppToken) -> Option<EntraTenant> {
+    let shown = object.status.as_ref().and_then(|status| status.tenant.as_ref());
+    let shown = shown.map(|tenant| tenant.entra_tenant());
+    shown.or_else(|| Some(context.registry.tenant_of(object)?.identity.entra_tenant()))
+}
+
+/// A VppToken of a tenant was deleted, or of any: one that is blocked because of its token may now have it.
+fn trigger_blocked(context: &Context, tenant: Option<&EntraTenant>) {
+    let leads_there = |key: &TenantKey| tenant.is_none_or(|tenant| context.leads_to(key, tenant));
+    context.trigger_all(context.local_state.references(|references| references.awaiting_deletion(leads_there)));
 }
 
 /// Triggers the VppTokens whose Secret or namespace changed, and notifies `tenants_changed` if a tenant object uses the Secret,
@@ -322,7 +322,7 @@ fn trigger_blocked(context: &Context) {
 pub(super) async fn trigger_on_changes(
     context: Arc<Context>,
     mut secrets: broadcast::Receiver<NamespacedName>,
-    mut namespaces: broadcast::Receiver<String>,
+    mut namespaces: broadcast::Receiver<Arc<str>>,
     tenants_changed: Arc<Notify>,
 ) -> &'static str {
     loop {
@@ -345,7 +345,7 @@ pub(super) async fn trigger_on_changes(
                 let changed = changed.ok();
                 if changed.as_ref().is_none_or(|namespace| context.caches.is_unread(namespace)) {
                     // The namespace may have been deleted: those that waited because of it go on.
-                    trigger_blocked(&context);
+                    trigger_blocked(&context, None);
                 }
                 context.local_state.references(|references| match &changed {
                     Some(namespace) => references.of_namespace(namespace),

@@ -892,25 +892,36 @@ async fn more_vpp_tokens_at_graph_than_workers_all_arrive() {
     operator.stop().await;
 }
 
-/// With a tenant of namespace a whose writes hang, and so many VppTokens there: how long a new one of another tenant waits, and
-/// how many writes hang at a time.
-async fn beside_a_hung_tenant(tokens: u16) -> (Duration, usize) {
-    const OTHER: &str = "5f0d3a51-9d1b-4c0f-8e57-0c7f6b2f1a10";
+/// The tenant that hangs.
+const HUNG: &str = "5f0d3a51-9d1b-4c0f-8e57-0c7f6b2f1a10";
+
+/// Creates of namespace a; that the other tenant is asked for its tokens does not matter.
+fn is_create_of_hung(request: &reqwest::Request) -> bool {
+    let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default();
+    request.method() == "POST" && String::from_utf8_lossy(body).contains("vpp.hung-")
+}
+
+/// Signing in, without which nothing else is asked.
+fn is_sign_in_of_hung(request: &reqwest::Request) -> bool {
+    request.url().path().contains(HUNG)
+}
+
+/// With a tenant of namespace a of which such requests hang, and so many VppTokens there: how long a new one of another tenant
+/// waits, and how many requests hang at a time.
+async fn beside_a_hung_tenant(tokens: u16, hangs: fn(&reqwest::Request) -> bool) -> (Duration, usize) {
     let world = World::new(&["a", "b"]);
-    world.graph.add_app(OTHER, CLIENT, "client-secret");
+    world.graph.add_app(HUNG, CLIENT, "client-secret");
     world.put_secret("a", "graph", "clientSecret", "client-secret");
     world.apply(&json!({
         "apiVersion": "vpptoken.io/v1alpha1", "kind": "GraphTenant", "metadata": { "name": "hung", "namespace": "a" },
         "spec": {
-            "tenantId": OTHER, "clientId": CLIENT, "credentials": { "clientSecretRef": { "name": "graph" } },
+            "tenantId": HUNG, "clientId": CLIENT, "credentials": { "clientSecretRef": { "name": "graph" } },
         },
     }));
     let hung = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = Arc::clone(&hung);
-    // Only creates of namespace a hang; that the other tenant is asked for its tokens does not matter.
     *world.hangs.lock().unwrap() = Some(Box::new(move |request| {
-        let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default();
-        let hangs = request.method() == "POST" && String::from_utf8_lossy(body).contains("vpp.hung-");
+        let hangs = hangs(request);
         counted.fetch_add(usize::from(hangs), std::sync::atomic::Ordering::SeqCst);
         hangs
     }));
@@ -944,8 +955,10 @@ async fn beside_a_hung_tenant(tokens: u16) -> (Duration, usize) {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_never_answers_delays_no_other() {
-    let (alone, none) = beside_a_hung_tenant(0).await;
-    let (beside, at_a_time) = beside_a_hung_tenant(200).await;
+    let (alone, none) = beside_a_hung_tenant(0, is_create_of_hung).await;
+    let (beside, at_a_time) = beside_a_hung_tenant(200, is_create_of_hung).await;
     assert_eq!((none, at_a_time), (0, Limits::default().at_a_time));
     assert_eq!(beside, alone);
+    let (beside, at_a_time) = beside_a_hung_tenant(200, is_sign_in_of_hung).await;
+    assert_eq!((beside, at_a_time), (alone, 1));
 }

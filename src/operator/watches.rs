@@ -77,7 +77,7 @@ pub(super) struct Sources {
     /// Secrets that changed: namespace and name.
     pub(super) secrets_changed: broadcast::Sender<NamespacedName>,
     /// Namespaces that changed.
-    pub(super) namespaces_changed: broadcast::Sender<String>,
+    pub(super) namespaces_changed: broadcast::Sender<Arc<str>>,
 }
 
 /// Starts all watches. Those of the VppTokens only run while their stream is read.
@@ -329,7 +329,7 @@ mod tests {
             serde_json::from_value::<PartialObjectMeta<Secret>>(serde_json::json!({ "metadata": metadata })).unwrap()
         };
         let told = std::cell::RefCell::new(Vec::new());
-        let changed = |secret: NamespacedName| told.borrow_mut().push(secret.name);
+        let changed = |secret: NamespacedName| told.borrow_mut().push(secret.name.to_string());
         let versions = SecretVersions::default();
         let mut recorder = SecretRecorder { versions: versions.clone(), listed: HashMap::new(), changed };
         let mut list = |all: &[(&str, &str)], is_whole: bool| {

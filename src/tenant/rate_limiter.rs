@@ -237,7 +237,7 @@ mod tests {
         let running = Arc::clone(limiter);
         let triggers = sender.clone();
         let run = tokio::spawn(async move {
-            let trigger = move |object: NamespacedName| triggers.send(object.name).unwrap();
+            let trigger = move |object: NamespacedName| triggers.send(object.name.to_string()).unwrap();
             running.run(&trigger).await;
         });
         for n in 0..tokens {
@@ -283,7 +283,7 @@ mod tests {
                 let (sender, mut triggered) = tokio::sync::mpsc::unbounded_channel();
                 let running = Arc::clone(&limiter);
                 let run = tokio::spawn(async move {
-                    running.run(&|object: NamespacedName| sender.send(object.name).unwrap()).await;
+                    running.run(&|object: NamespacedName| sender.send(object.name.to_string()).unwrap()).await;
                 });
                 let request = |n: usize| -> Option<Box<dyn Send>> {
                     let (uid, object) = (n.to_string(), object(n));

@@ -12,15 +12,15 @@ use crate::api::{
     TenantKind, TenantRef, TokenEncoding, VppToken, VppTokenTenant,
 };
 
-/// A tenant object.
+/// A tenant object. Clones share its names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TenantKey {
     /// Its kind.
     pub kind: TenantKind,
     /// Its namespace: none for a ClusterGraphTenant.
-    pub namespace: Option<String>,
+    pub namespace: Option<Arc<str>>,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl TenantKey {
@@ -33,8 +33,8 @@ impl TenantKey {
     pub(crate) fn of(reference: &TenantRef, namespace: &str) -> Self {
         Self {
             kind: reference.kind,
-            namespace: (reference.kind == TenantKind::GraphTenant).then(|| namespace.to_owned()),
-            name: reference.name.clone(),
+            namespace: (reference.kind == TenantKind::GraphTenant).then(|| namespace.into()),
+            name: reference.name.as_str().into(),
         }
     }
 }

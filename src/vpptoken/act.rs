@@ -18,10 +18,9 @@ use super::observe::{VersionedFile, read_file};
 use super::observed::{DecidedOn, FileFacts, FileProblem, StepKind, TryStart, UnsentIntent};
 use super::outcome::Outcome;
 use super::plan::{EventNote, NewToken, Step, Wanted, Write};
-use super::references::References;
-use crate::api::{FINALIZER, NamespacedName, PendingCreate, Uploaded, VppToken};
+use crate::api::{EntraTenant, FINALIZER, NamespacedName, PendingCreate, Uploaded, VppToken};
 use crate::graph::{GraphError, TokenPatch, TokenPost, TokenSettings};
-use crate::tenant::{Field, IntentPermit, Session, Tenant, WritePermit};
+use crate::tenant::{Field, IntentPermit, Session, Tenant, TenantKey, WritePermit};
 use crate::token_file::TokenFile;
 
 /// A permit for a step.
@@ -56,24 +55,18 @@ pub(crate) async fn act(
         }),
         Step::DeclineSync { request } => Ok(StepResult {
             outcome: Some(Outcome::SyncDeclined { request: request.clone() }),
-            event: Some(EventNote::normal(
-                "SyncNotStarted",
-                "A sync was requested and not started, because of managementPolicy: Observe.",
-            )),
+            event: Some(EventNote::sync_declined()),
             ..StepResult::default()
         }),
         Step::DeclineUpload { request } => Ok(StepResult {
             outcome: Some(Outcome::UploadDeclined { request: request.clone() }),
-            event: Some(EventNote::normal(
-                "UploadNotDone",
-                "An upload was requested and not done, because of managementPolicy: Observe.",
-            )),
+            event: Some(EventNote::upload_declined()),
             ..StepResult::default()
         }),
         Step::AddFinalizer => finalizer(context, object, true).await,
         Step::RemoveFinalizer { warning } => {
             let mut result = finalizer(context, object, false).await?;
-            result.event = warning.as_ref().map(|note| EventNote::warning("TokenRetained", note));
+            result.event = warning.as_deref().map(EventNote::retained);
             Ok(result)
         }
         Step::RecordIntent(pending) => {
@@ -81,32 +74,18 @@ pub(crate) async fn act(
             Ok(actor()?.map_or_else(StepResult::default, |actor| actor.record_intent(permit, pending)))
         }
         Step::Adopt { id, uploaded, is_own_create } => {
-            let event = if *is_own_create {
-                let note = format!("Found the token {id}, which a create whose answer was lost has made.");
-                EventNote::normal("Created", note)
-            } else {
-                EventNote::normal("Adopted", format!("Took over the token {id}, which Graph already had."))
-            };
+            let event = EventNote::adopted(id, *is_own_create);
             let adopt = |actor: Actor<'_>| actor.take_ownership(id, Some(uploaded.clone()), None, event);
             Ok(actor()?.map_or_else(StepResult::default, adopt))
         }
         Step::Bind { id } => {
-            let event = EventNote::normal("Bound", format!("Took over the token {id} by its id."));
-            let bind = |actor: Actor<'_>| actor.take_ownership(id, None, None, event);
+            let bind = |actor: Actor<'_>| actor.take_ownership(id, None, None, EventNote::bound(id));
             Ok(actor()?.map_or_else(StepResult::default, bind))
         }
-        Step::Confirm { id } => {
-            let Some(actor) = actor()? else { return Ok(StepResult::default()) };
-            let began = context.clock.now();
-            let outcome = actor.session.confirm(id).await;
-            actor.record_result(StepKind::Confirm, &outcome, began, None);
-            Ok(StepResult::default())
-        }
-        Step::ConfirmUpload { id } => {
-            let Some(actor) = actor()? else { return Ok(StepResult::default()) };
-            let began = context.clock.now();
-            let outcome = actor.session.confirm_before_write(id).await;
-            actor.record_result(StepKind::Confirm, &outcome, began, None);
+        Step::Confirm { id } | Step::ConfirmUpload { id } => {
+            if let Some(actor) = actor()? {
+                actor.confirm(id, step.writes()).await;
+            }
             Ok(StepResult::default())
         }
         Step::Write(write) => {
@@ -172,11 +151,20 @@ impl<'a> Actor<'a> {
         }
     }
 
+    async fn confirm(&self, id: &str, before_write: bool) {
+        let began = self.context.clock.now();
+        let outcome = match before_write {
+            true => self.session.confirm_before_write(id).await,
+            false => self.session.confirm(id).await,
+        };
+        self.record_result(StepKind::Confirm, &outcome, began, None);
+    }
+
     async fn delete(&self, permit: WritePermit, id: &str) -> StepResult {
         let began = self.context.clock.now();
         let outcome = self.session.delete(permit, id).await;
         self.record_result(StepKind::Delete, &outcome, began, None);
-        let event = outcome.ok().map(|()| EventNote::normal("Deleted", format!("Deleted the token {id} in Graph.")));
+        let event = outcome.ok().map(|()| EventNote::deleted(id));
         StepResult { event, ..StepResult::default() }
     }
 
@@ -205,10 +193,11 @@ impl<'a> Actor<'a> {
         upload_request: Option<String>,
         event: EventNote,
     ) -> StepResult {
-        if !self.context.local_state.claim(&self.tenant.identity.entra_tenant(), id, self.uid) {
+        let entra_tenant = self.tenant.identity.entra_tenant();
+        if !self.context.local_state.claim(&entra_tenant, id, self.uid) {
             return StepResult::default();
         }
-        trigger_stalled(self.context);
+        trigger_stalled(self.context, &entra_tenant);
         let tenant = self.tenant.identity.clone();
         let outcome = Outcome::Owned { id: id.to_owned(), tenant, uploaded, upload_request };
         StepResult { outcome: Some(outcome), event: Some(event), ..StepResult::default() }
@@ -234,11 +223,10 @@ impl<'a> Actor<'a> {
         self.record_result(StepKind::Create, &outcome, began, None);
         match outcome {
             Ok(entity) => {
-                let note = format!("Created the token {} in Graph.", entity.id);
                 let uploaded = Some(self.uploaded(&read));
                 let request = new.request.clone();
                 self.unlock_if_deleted();
-                Ok(self.take_ownership(&entity.id, uploaded, request, EventNote::normal("Created", note)))
+                Ok(self.take_ownership(&entity.id, uploaded, request, EventNote::created(&entity.id)))
             }
             Err(error) if error.maybe_executed() => {
                 self.session.want_list_after(self.context.clock.now());
@@ -280,11 +268,7 @@ impl<'a> Actor<'a> {
         if outcome.is_err() {
             return Ok(StepResult::default());
         }
-        let until = file.expiration.strftime("%Y-%m-%dT%H:%M:%SZ");
-        let event = Some(EventNote::normal(
-            "Uploaded",
-            format!("Uploaded the token file that expires at {until} onto the token {id}."),
-        ));
+        let event = Some(EventNote::uploaded(id, file.expiration));
         let outcome = Outcome::Uploaded { uploaded: self.uploaded(&read), request: request.clone() };
         Ok(StepResult { outcome: Some(outcome), event, ..StepResult::default() })
     }
@@ -306,11 +290,7 @@ impl<'a> Actor<'a> {
             return StepResult::default();
         }
         self.context.local_state.change(self.uid, |state| state.attempts.record_sent(written));
-        let changes = changes.iter().map(|(field, Wanted { found, wanted })| {
-            format!("{} from {} to {wanted}", field.as_str(), found.as_deref().unwrap_or("nothing"))
-        });
-        let changes = changes.collect::<Vec<_>>().join(", ");
-        StepResult { event: Some(EventNote::normal("Updated", format!("Changed {changes}."))), ..StepResult::default() }
+        StepResult { event: Some(EventNote::updated(changes)), ..StepResult::default() }
     }
 
     async fn sync(&self, permit: WritePermit, id: &str, request: &Option<String>) -> StepResult {
@@ -321,7 +301,7 @@ impl<'a> Actor<'a> {
         if outcome.is_err() {
             return StepResult::default();
         }
-        let event = request.as_ref().map(|_| EventNote::normal("SyncStarted", "Started a sync, as requested."));
+        let event = EventNote::sync_started(request.as_deref());
         let outcome = Outcome::Synced { at, uploaded: self.decided_on.uploaded, request: request.clone() };
         StepResult { outcome: Some(outcome), event, ..StepResult::default() }
     }
@@ -391,8 +371,9 @@ pub(super) fn remember_intent(context: &Context, uid: &str, pending: &PendingCre
 }
 
 /// A token has an owner now: triggers the objects that are stalled because of unclaimed tokens.
-fn trigger_stalled(context: &Context) {
-    context.trigger_all(context.local_state.references(References::awaiting_claim));
+fn trigger_stalled(context: &Context, tenant: &EntraTenant) {
+    let leads_there = |key: &TenantKey| context.leads_to(key, tenant);
+    context.trigger_all(context.local_state.references(|references| references.awaiting_claim(leads_there)));
 }
 
 /// Releases the object's locks to create, and triggers the objects that waited for them.

@@ -88,7 +88,7 @@ impl Caches {
 }
 
 /// Names of Secrets, and their versions, in each namespace.
-pub(crate) type VersionsByNamespace = HashMap<String, HashMap<String, String>>;
+pub(crate) type VersionsByNamespace = HashMap<Arc<str>, HashMap<Arc<str>, String>>;
 
 /// The versions of the Secrets of a watched namespace, or of all: a cluster may have many that are none of ours, so that
 /// nothing else of them is kept. Clones are the same one.
@@ -107,7 +107,7 @@ impl SecretVersions {
         let mut versions = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match version {
             Some(version) => {
-                versions.entry(namespace.to_owned()).or_default().insert(name.to_owned(), version);
+                versions.entry(namespace.into()).or_default().insert(name.into(), version);
             }
             None => {
                 if let Some(of_namespace) = versions.get_mut(namespace) {
@@ -127,9 +127,9 @@ impl SecretVersions {
         for (one, other) in [(&*versions, &now), (&now, &*versions)] {
             for (namespace, of_namespace) in one {
                 let other = other.get(namespace);
-                let is_new = |name: &String, version| other.and_then(|other| other.get(name)) != Some(version);
+                let is_new = |name: &Arc<str>, version| other.and_then(|other| other.get(name)) != Some(version);
                 let new = of_namespace.iter().filter(|(name, version)| is_new(name, version));
-                differing.extend(new.map(|(name, _)| NamespacedName::new(namespace, name)));
+                differing.extend(new.map(|(name, _)| NamespacedName::new(Arc::clone(namespace), Arc::clone(name))));
             }
         }
         *versions = now;

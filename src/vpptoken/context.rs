@@ -12,9 +12,9 @@ use super::error::Error;
 use super::events::Events;
 use super::local_state::LocalState;
 use super::shared_reads::SharedReads;
-use crate::api::{NamespacedName, VppToken};
+use crate::api::{EntraTenant, NamespacedName, VppToken};
 use crate::clock::{Clock, Random};
-use crate::tenant::{Access, TenantRegistry, Timings};
+use crate::tenant::{Access, TenantKey, TenantRegistry, Timings};
 
 /// Triggers the reconcile of a VppToken.
 pub(crate) type Trigger = Arc<dyn Fn(NamespacedName) + Send + Sync>;
@@ -77,6 +77,11 @@ impl Context {
         let version = object.metadata.resource_version.clone();
         let cached = self.newest(Arc::new(object.clone()));
         if cached.metadata.resource_version == version { cached } else { Arc::new(object) }
+    }
+
+    /// Whether a tenant object leads to a tenant.
+    pub(crate) fn leads_to(&self, key: &TenantKey, tenant: &EntraTenant) -> bool {
+        self.registry.find(key).found().is_some_and(|found| found.identity.entra_tenant() == *tenant)
     }
 
     /// Triggers the reconciles of several VppTokens.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::at_graph::GraphTasks;
 use super::caches::strip;
-use super::claims::{Claims, CreateKey, Index, OthersClaims, version};
+use super::claims::{Claims, CreateKey, Index, OthersClaims, Uid, version};
 use super::creates::Creates;
 use super::observed::{Attempts, FileFacts, FileProblem, Inputs};
 use super::outcome::Outcome;
@@ -85,13 +85,13 @@ impl ObjectState {
 
 #[derive(Clone, Debug, Default)]
 struct State {
-    objects: BTreeMap<String, ObjectState>,
+    objects: BTreeMap<Uid, ObjectState>,
     creates: Creates,
     index: Index,
     references: References,
     graph_tasks: GraphTasks,
     /// Where an object may have a ticket.
-    limiters: BTreeMap<String, Arc<WriteRateLimiter>>,
+    limiters: BTreeMap<Uid, Arc<WriteRateLimiter>>,
 }
 
 /// The object that the others are compared with.
@@ -135,24 +135,26 @@ impl LocalState {
     pub(crate) fn apply_listed(&self, object: &VppToken) -> bool {
         let Some(uid) = object.metadata.uid.as_ref() else { return false };
         let mut state = self.state();
-        state.objects.entry(uid.clone()).or_default();
-        state.index.apply_listed(object);
-        state.references.apply(object)
+        let holder = state.index.holder_of(uid, object);
+        state.objects.entry(Arc::clone(&holder.uid)).or_default();
+        state.index.apply_listed(&holder, object);
+        state.references.apply(&holder, object)
     }
 
     /// The same for an event of a watch, which may be late.
     pub(crate) fn apply_if_newer(&self, object: &VppToken) -> bool {
         let Some(uid) = object.metadata.uid.as_ref() else { return false };
         let mut state = self.state();
-        state.objects.entry(uid.clone()).or_default().record_shown(object);
-        state.index.apply_if_newer(object) && state.references.apply(object)
+        let holder = state.index.holder_of(uid, object);
+        state.objects.entry(Arc::clone(&holder.uid)).or_default().record_shown(object);
+        state.index.apply_if_newer(&holder, object) && state.references.apply(&holder, object)
     }
 
     /// A list is complete: the cache has these objects now.
     pub(crate) fn record_shown<'a>(&self, objects: impl IntoIterator<Item = &'a Arc<VppToken>>) {
         let mut state = self.state();
         for object in objects {
-            let known = object.metadata.uid.as_ref().and_then(|uid| state.objects.get_mut(uid));
+            let known = object.metadata.uid.as_ref().and_then(|uid| state.objects.get_mut(uid.as_str()));
             if let Some(known) = known {
                 known.record_shown(object);
             }
@@ -170,7 +172,8 @@ impl LocalState {
             strip(&mut newest.metadata);
             Arc::new(newest)
         });
-        state.index.apply_if_newer(object) && state.references.apply(object)
+        let holder = state.index.holder_of(uid, object);
+        state.index.apply_if_newer(&holder, object) && state.references.apply(&holder, object)
     }
 
     /// The object that a cache has, or the newer one that this process has written or read past the cache.
@@ -205,7 +208,7 @@ impl LocalState {
     /// that is released. All at one moment: a create that ends is either still seen, or its token is.
     pub(crate) fn others_of(&self, tenant: &EntraTenant, own: &Own<'_>, rivals_since: Timestamp) -> OthersSeen {
         let mut state = self.state();
-        let who = NamespacedName::new(own.namespace, &own.name);
+        let who = NamespacedName::new(own.namespace, own.name.as_str());
         OthersSeen {
             is_create_locked: state.creates.is_locked_by_other(tenant, &own.keys, own.uid, &who),
             intents: state.index.tenants_of_intents(&own.keys, own.uid, rivals_since),
@@ -221,10 +224,11 @@ impl LocalState {
     /// The limiter that an object asks from now on; its ticket with another one is withdrawn. False when the object was deleted.
     pub(crate) fn set_limiter(&self, uid: &str, limiter: Option<&Arc<WriteRateLimiter>>) -> bool {
         let mut state = self.state();
-        let limiter = limiter.filter(|_| state.objects.contains_key(uid)).map(Arc::clone);
-        let before = match &limiter {
-            Some(limiter) => state.limiters.insert(uid.to_owned(), Arc::clone(limiter)),
-            None => state.limiters.remove(uid),
+        let known = state.objects.get_key_value(uid).map(|(uid, _)| Arc::clone(uid));
+        let limiter = limiter.filter(|_| known.is_some()).map(Arc::clone);
+        let before = match (&limiter, known) {
+            (Some(limiter), Some(uid)) => state.limiters.insert(uid, Arc::clone(limiter)),
+            _ => state.limiters.remove(uid),
         };
         if let Some(before) = before.filter(|before| limiter.is_none_or(|limiter| !Arc::ptr_eq(before, &limiter))) {
             before.withdraw(uid);
@@ -315,7 +319,7 @@ impl LocalState {
     /// the others.
     pub(crate) fn keep_only(&self, uids: &BTreeSet<String>, is_in: impl Fn(&str) -> bool) -> Vec<NamespacedName> {
         let known = self.state().index.uids_in(is_in);
-        known.iter().filter(|uid| !uids.contains(*uid)).flat_map(|uid| self.forget(uid)).collect()
+        known.iter().filter(|uid| !uids.contains(&***uid)).flat_map(|uid| self.forget(uid)).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -325,8 +329,11 @@ impl LocalState {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::api::Cloud;
+    use crate::tenant::{Limits, Priority};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + second).unwrap()
@@ -432,6 +439,39 @@ mod tests {
         local_state.forget("a");
         local_state.apply_newest(&at_version("104"));
         assert_eq!(version_of_newest("103").as_deref(), Some("103"), "it was deleted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_reserved_for_an_object_that_is_gone_suspended_or_moved_goes_to_the_next_at_once() {
+        let limiter = || Arc::new(WriteRateLimiter::new(Limits { at_a_time: 1, ..Limits::default() }));
+        let leave: [fn(&LocalState, &WriteRateLimiter); 3] = [
+            |local_state, _| drop(local_state.forget("a")),
+            // Its plan has nothing to write.
+            |_, limiter| limiter.record_unwanted("a"),
+            |local_state, _| {
+                let other = Arc::new(WriteRateLimiter::new(Limits::default()));
+                local_state.set_limiter("a", Some(&other));
+            },
+        ];
+        for leave in leave {
+            let (local_state, limiter) = (local_state(), limiter());
+            let (sender, mut triggered) = tokio::sync::mpsc::unbounded_channel();
+            let running = Arc::clone(&limiter);
+            let run = tokio::spawn(async move { running.run(&|object| drop(sender.send(object))).await });
+            let request = |uid: &str| {
+                assert!(local_state.set_limiter(uid, Some(&limiter)));
+                limiter.request(uid, &NamespacedName::new("ns", uid), Priority::Interactive)
+            };
+            let held = request("c").unwrap();
+            assert!(request("a").is_none() && request("b").is_none());
+            drop(held);
+            assert_eq!(&*triggered.recv().await.unwrap().name, "a");
+            leave(&local_state, &limiter);
+            let next = tokio::time::timeout(Duration::from_millis(1), triggered.recv()).await;
+            assert_eq!(&*next.unwrap().unwrap().name, "b");
+            assert!(request("b").is_some());
+            run.abort();
+        }
     }
 
     #[test]

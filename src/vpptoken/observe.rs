@@ -203,11 +203,7 @@ fn others(context: &Context, object: &VppToken, tenant: &Tenant, file: Option<&F
     let keys = create_keys(object, file);
     let own = Own { namespace: namespace(object)?, name: object.name_any(), uid: uid(object)?, keys };
     let seen = context.local_state.others_of(&entra_tenant, &own, rivals_since);
-    let leads_here = |key: &TenantKey| {
-        let tenant = context.registry.find(key).found();
-        tenant.is_some_and(|tenant| tenant.identity.entra_tenant() == entra_tenant)
-    };
-    let creating = seen.is_create_locked || seen.intents.iter().any(leads_here);
+    let creating = seen.is_create_locked || seen.intents.iter().any(|key| context.leads_to(key, &entra_tenant));
     Ok(Others { claims: seen.claims, creating, unread })
 }
 

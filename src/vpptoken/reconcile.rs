@@ -77,22 +77,54 @@ async fn decide(context: &Context, object: VppToken, live: Option<LiveReads>) ->
 
 /// The same decision on what the API server has now, if it is one that must not be made on caches; none when the object was
 /// deleted.
-async fn decide_on_live_reads(context: &Context, decision: Box<Decision>) -> Result<Option<Box<Decision>>, Error> {
-    let needs = |decision: &Decision, needs: fn(&Step) -> bool| decision.plan.step.as_ref().is_some_and(needs);
-    if !needs(&decision, Step::needs_live_reads) {
-        return Ok(Some(decision));
-    }
-    let mut with_secret = needs(&decision, Step::needs_live_secret);
+async fn decide_on_live_reads(context: &Context, mut decision: Box<Decision>) -> Result<Option<Box<Decision>>, Error> {
+    let mut read = LiveNeeds::default();
     loop {
-        let reads = observe::read_live(context, &decision.object, with_secret);
-        let (object, reads) = futures::try_join!(live(context, &decision.object), reads)?;
-        let Some(object) = object else { return Ok(None) };
-        let live = decide(context, object, Some(reads)).await?;
-        if with_secret || !needs(&live, Step::needs_live_secret) {
-            return Ok(Some(live));
+        // What is there now may lead to another step than the caches did.
+        let needed = read.and(LiveNeeds::of(decision.plan.step.as_ref()));
+        if needed == read {
+            return Ok(Some(decision));
         }
-        // What is there now leads to another step than the caches did.
-        with_secret = true;
+        read = needed;
+        let Decision { object, .. } = *decision;
+        let reads = observe::read_live(context, &object, needed.secret);
+        let (object, reads) = if needed.object {
+            let (object, reads) = futures::try_join!(live(context, &object), reads)?;
+            let Some(object) = object else { return Ok(None) };
+            (object, reads)
+        } else {
+            let reads = reads.await?;
+            (object, reads)
+        };
+        decision = decide(context, object, Some(reads)).await?;
+    }
+}
+
+/// What is read past the caches before a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct LiveNeeds {
+    /// Its tenant object and namespace.
+    tenant: bool,
+    object: bool,
+    secret: bool,
+}
+
+impl LiveNeeds {
+    fn of(step: Option<&Step>) -> Self {
+        let needs = |needs: fn(&Step) -> bool| step.is_some_and(needs);
+        Self {
+            tenant: needs(Step::needs_live_reads),
+            object: needs(Step::needs_live_object),
+            secret: needs(Step::needs_live_secret),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            tenant: self.tenant || other.tenant,
+            object: self.object || other.object,
+            secret: self.secret || other.secret,
+        }
     }
 }
 

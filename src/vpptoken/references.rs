@@ -6,19 +6,18 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 
+use super::claims::{Holder, Uid};
 use super::plan;
 use crate::api::{FINALIZER, NamespacedName, VppToken};
 use crate::tenant::TenantKey;
 
-type Uid = Arc<str>;
-
 /// What one VppToken refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Refers {
-    name: NamespacedName,
+    by: Arc<Holder>,
     tenant: TenantKey,
-    secret: Option<String>,
-    token_id: Option<String>,
+    secret: Option<NamespacedName>,
+    token_id: Option<Arc<str>>,
     awaits_its_turn: bool,
     awaits_claim: bool,
     awaits_deletion: bool,
@@ -27,12 +26,13 @@ struct Refers {
 }
 
 impl Refers {
-    fn of(object: &VppToken) -> Option<Self> {
+    fn of(by: &Arc<Holder>, object: &VppToken) -> Option<Self> {
+        let secret = object.spec.token_secret_ref.as_ref();
         Some(Self {
-            name: NamespacedName::of(object),
+            by: Arc::clone(by),
             tenant: TenantKey::of_token(object)?,
-            secret: object.spec.token_secret_ref.as_ref().map(|reference| reference.name.clone()),
-            token_id: object.status.as_ref().and_then(|status| status.token_id.clone()),
+            secret: secret.map(|secret| NamespacedName::new(Arc::clone(&by.name.namespace), secret.name.as_str())),
+            token_id: object.status.as_ref().and_then(|status| Some(status.token_id.as_deref()?.into())),
             awaits_its_turn: plan::awaits_its_turn(object.status.as_ref()),
             awaits_claim: plan::awaits_claim_of_another(object.status.as_ref()),
             awaits_deletion: plan::awaits_deletion_of_another(object.status.as_ref()),
@@ -74,32 +74,39 @@ impl<K: Hash + Eq> Many<K> {
     fn get<'a>(&'a self, key: &K) -> impl Iterator<Item = &'a Uid> + use<'a, K> {
         self.0.get(key).into_iter().flatten()
     }
+
+    fn of(&self, is_wanted: impl Fn(&K) -> bool) -> impl Iterator<Item = &Uid> {
+        self.0.iter().filter(move |(key, _)| is_wanted(key)).flat_map(|(_, uids)| uids)
+    }
 }
 
 /// What all VppTokens refer to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct References {
     by_uid: BTreeMap<Uid, Refers>,
-    by_namespace: Many<String>,
+    by_namespace: Many<Arc<str>>,
     by_secret: Many<NamespacedName>,
     by_tenant: Many<TenantKey>,
     /// By the id of the token that the status has.
-    by_token: Many<(TenantKey, String)>,
+    by_token: Many<(TenantKey, Arc<str>)>,
     /// Those that have none, and may get one that is new or changed.
     without_token: Many<TenantKey>,
-    awaiting_claim: BTreeSet<Uid>,
-    awaiting_deletion: BTreeSet<Uid>,
+    awaiting_claim: Many<TenantKey>,
+    awaiting_deletion: Many<TenantKey>,
 }
 
 impl References {
     /// A VppToken is as this now. True when that changes how tenant objects are used: it is the first that refers to one, it
     /// refers to another one, or its deletion will need or needs one.
-    pub(crate) fn apply(&mut self, object: &VppToken) -> bool {
-        let (Some(uid), Some(now)) = (object.uid(), Refers::of(object)) else { return false };
-        let uid: Uid = self.by_uid.get_key_value(uid.as_str()).map_or_else(|| uid.into(), |(uid, _)| Arc::clone(uid));
+    pub(crate) fn apply(&mut self, holder: &Arc<Holder>, object: &VppToken) -> bool {
+        let Some(mut now) = Refers::of(holder, object) else { return false };
+        let uid = Arc::clone(&holder.uid);
         let before = self.by_uid.get(&uid);
         if before == Some(&now) {
             return false;
+        }
+        if let Some((known, _)) = self.by_tenant.0.get_key_value(&now.tenant) {
+            now.tenant = known.clone();
         }
         let use_of = |refers: &Refers| (refers.tenant.clone(), refers.has_finalizer, refers.is_being_deleted);
         let is_news = match before {
@@ -107,21 +114,21 @@ impl References {
             None => now.has_finalizer || !self.by_tenant.0.contains_key(&now.tenant),
         };
         self.forget(&uid);
-        self.by_namespace.add(now.name.namespace.clone(), &uid);
+        self.by_namespace.add(Arc::clone(&holder.name.namespace), &uid);
         if let Some(secret) = &now.secret {
-            self.by_secret.add(NamespacedName::new(&now.name.namespace, secret), &uid);
+            self.by_secret.add(secret.clone(), &uid);
         }
         self.by_tenant.add(now.tenant.clone(), &uid);
         match &now.token_id {
-            Some(id) => self.by_token.add((now.tenant.clone(), id.clone()), &uid),
+            Some(id) => self.by_token.add((now.tenant.clone(), Arc::clone(id)), &uid),
             None if now.awaits_its_turn => {}
             None => self.without_token.add(now.tenant.clone(), &uid),
         }
         if now.awaits_claim {
-            self.awaiting_claim.insert(Arc::clone(&uid));
+            self.awaiting_claim.add(now.tenant.clone(), &uid);
         }
         if now.awaits_deletion {
-            self.awaiting_deletion.insert(Arc::clone(&uid));
+            self.awaiting_deletion.add(now.tenant.clone(), &uid);
         }
         self.by_uid.insert(uid, now);
         is_news
@@ -130,22 +137,22 @@ impl References {
     /// A VppToken was deleted.
     pub(crate) fn forget(&mut self, uid: &str) {
         let Some(before) = self.by_uid.remove(uid) else { return };
-        self.by_namespace.remove(&before.name.namespace, uid);
+        self.by_namespace.remove(&before.by.name.namespace, uid);
         if let Some(secret) = before.secret {
-            self.by_secret.remove(&NamespacedName::new(before.name.namespace, secret), uid);
+            self.by_secret.remove(&secret, uid);
         }
         self.by_tenant.remove(&before.tenant, uid);
+        self.awaiting_claim.remove(&before.tenant, uid);
+        self.awaiting_deletion.remove(&before.tenant, uid);
         match before.token_id {
             Some(id) => self.by_token.remove(&(before.tenant, id), uid),
             None => self.without_token.remove(&before.tenant, uid),
         }
-        self.awaiting_claim.remove(uid);
-        self.awaiting_deletion.remove(uid);
     }
 
     /// Those of a namespace.
     pub(crate) fn of_namespace(&self, namespace: &str) -> Vec<NamespacedName> {
-        self.names(self.by_namespace.get(&namespace.to_owned()))
+        self.names(self.by_namespace.get(&namespace.into()))
     }
 
     /// Those whose file is in a Secret.
@@ -155,30 +162,30 @@ impl References {
 
     /// Those whose tenant object is this one, with their UIDs.
     pub(crate) fn of_tenant(&self, tenant: &TenantKey) -> impl Iterator<Item = (&Uid, &NamespacedName)> {
-        self.by_tenant.get(tenant).filter_map(|uid| Some((uid, &self.by_uid.get(uid)?.name)))
+        self.by_tenant.get(tenant).filter_map(|uid| Some((uid, &self.by_uid.get(uid)?.by.name)))
     }
 
     /// Those that have one of these tokens, and those that may get one of them because they have none; of these, not those that
     /// wait for their turn.
     pub(crate) fn of_tokens(&self, tenant: &TenantKey, ids: &BTreeSet<String>) -> Vec<NamespacedName> {
-        let having = ids.iter().flat_map(|id| self.by_token.get(&(tenant.clone(), id.clone())));
+        let having = ids.iter().flat_map(|id| self.by_token.get(&(tenant.clone(), id.as_str().into())));
         let without = self.without_token.get(tenant).filter(|_| !ids.is_empty());
         self.names(having.chain(without))
     }
 
-    /// Those that go on when a token gets an owner.
-    pub(crate) fn awaiting_claim(&self) -> Vec<NamespacedName> {
-        self.names(self.awaiting_claim.iter())
+    /// Those that go on when a token gets an owner, if their tenant object leads to the token.
+    pub(crate) fn awaiting_claim(&self, leads_there: impl Fn(&TenantKey) -> bool) -> Vec<NamespacedName> {
+        self.names(self.awaiting_claim.of(leads_there))
     }
 
-    /// Those that may go on when a VppToken is deleted.
-    pub(crate) fn awaiting_deletion(&self) -> Vec<NamespacedName> {
-        self.names(self.awaiting_deletion.iter())
+    /// Those that may go on when a VppToken is deleted, if their tenant object leads to where its token is.
+    pub(crate) fn awaiting_deletion(&self, leads_there: impl Fn(&TenantKey) -> bool) -> Vec<NamespacedName> {
+        self.names(self.awaiting_deletion.of(leads_there))
     }
 
     /// All of them.
     pub(crate) fn all(&self) -> Vec<NamespacedName> {
-        self.by_uid.values().map(|refers| refers.name.clone()).collect()
+        self.by_uid.values().map(|refers| refers.by.name.clone()).collect()
     }
 
     /// The tenant objects that they refer to.
@@ -193,7 +200,7 @@ impl References {
     }
 
     fn names<'a>(&self, uids: impl Iterator<Item = &'a Uid>) -> Vec<NamespacedName> {
-        uids.filter_map(|uid| Some(self.by_uid.get(uid)?.name.clone())).collect()
+        uids.filter_map(|uid| Some(self.by_uid.get(uid)?.by.name.clone())).collect()
     }
 }
 
@@ -221,15 +228,19 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
+    fn apply(references: &mut References, object: &VppToken) -> bool {
+        references.apply(&Arc::new(Holder::of(object.uid().unwrap().into(), object)), object)
+    }
+
     fn names(found: Vec<NamespacedName>) -> Vec<String> {
-        found.into_iter().map(|found| found.name).collect()
+        found.into_iter().map(|found| found.name.to_string()).collect()
     }
 
     #[test]
     fn a_change_concerns_those_that_refer_to_it_and_no_others() {
         let mut references = References::default();
         for (name, id) in [("a", Some("1")), ("b", Some("2")), ("c", None)] {
-            assert_eq!(references.apply(&object(name, id)), name == "a", "the tenant object is in use then");
+            assert_eq!(apply(&mut references, &object(name, id)), name == "a", "the tenant object is in use then");
         }
         let tenant = TenantKey::of_token(&object("a", None)).unwrap();
         let of_tokens = |references: &References, ids: &[&str]| {
@@ -240,7 +251,7 @@ mod tests {
         assert_eq!(names(references.of_namespace("ns")), ["a", "b", "c"]);
         assert_eq!(of_tokens(&references, &["1"]), ["a", "c"], "c may get it");
         assert_eq!(of_tokens(&references, &[]), [""; 0]);
-        assert_eq!(names(references.awaiting_deletion()), ["c"]);
+        assert_eq!(names(references.awaiting_deletion(|_| true)), ["c"]);
         assert_eq!(references.of_tenant(&tenant).count(), 3);
         references.forget("uid of a");
         assert_eq!(of_tokens(&references, &["1"]), ["c"]);
@@ -251,9 +262,9 @@ mod tests {
                 "lastTransitionTime": "2026-01-01T00:00:00Z",
             }] } }),
         );
-        references.apply(&creating);
+        apply(&mut references, &creating);
         assert_eq!(of_tokens(&references, &["1"]), [""; 0], "its turn will come");
-        references.apply(&object("c", None));
+        apply(&mut references, &object("c", None));
         assert_eq!(of_tokens(&references, &["1"]), ["c"]);
         assert_eq!(names(references.all()), ["b", "c"]);
     }
@@ -262,7 +273,7 @@ mod tests {
     fn what_an_object_referred_to_before_does_not_concern_it_any_more() {
         let mut references = References::default();
         let before = object("a", None);
-        references.apply(&before);
+        apply(&mut references, &before);
         let now = changed(
             &before,
             &json!({
@@ -276,12 +287,14 @@ mod tests {
                 }] },
             }),
         );
-        assert!(!references.apply(&now), "its tenant object is used as before");
+        assert!(!apply(&mut references, &now), "its tenant object is used as before");
         assert_eq!(names(references.of_secret(&NamespacedName::new("ns", "secret-a"))), [""; 0]);
         assert_eq!(names(references.of_secret(&NamespacedName::new("ns", "new"))), ["a"]);
-        assert_eq!(names(references.awaiting_deletion()), ["a"], "another one has its token");
-        assert_eq!(names(references.awaiting_claim()), ["a"]);
-        assert!(!references.apply(&now));
+        assert_eq!(names(references.awaiting_deletion(|_| true)), ["a"], "another one has its token");
+        assert_eq!(names(references.awaiting_claim(|_| true)), ["a"]);
+        assert_eq!(names(references.awaiting_claim(|_| false)), [""; 0], "it is of another tenant");
+        assert_eq!(names(references.awaiting_deletion(|_| false)), [""; 0], "likewise");
+        assert!(!apply(&mut references, &now));
         let tenant = TenantKey::of_token(&now).unwrap();
         assert_eq!(references.tenants(), BTreeSet::from([tenant.clone()]));
         assert!(!references.has_finalized(&tenant, false));
@@ -291,9 +304,9 @@ mod tests {
             "name": "a", "namespace": "ns", "uid": "uid of a", "finalizers": [FINALIZER],
         } }),
         );
-        assert!(references.apply(&finalized));
+        assert!(apply(&mut references, &finalized));
         assert!(references.has_finalized(&tenant, false) && !references.has_finalized(&tenant, true));
         references.forget("uid of a");
-        assert!(references.tenants().is_empty() && references.awaiting_claim().is_empty());
+        assert!(references.tenants().is_empty() && references.awaiting_claim(|_| true).is_empty());
     }
 }

@@ -25,7 +25,10 @@ impl TenantObject {
 
 /// All of them.
 pub(super) fn all(caches: &TenantCaches) -> Vec<TenantKey> {
-    let key = |kind, namespace, name| TenantKey { kind, namespace, name };
+    let key = |kind, namespace: Option<String>, name: String| {
+        let (namespace, name) = (namespace.map(Into::into), name.into());
+        TenantKey { kind, namespace, name }
+    };
     let cluster = caches.cluster.state().into_iter().map(|it| key(TenantKind::ClusterGraphTenant, None, it.name_any()));
     let graph = caches.graph.iter().flat_map(|store| store.state());
     cluster.chain(graph.map(|it| key(TenantKind::GraphTenant, it.namespace(), it.name_any()))).collect()

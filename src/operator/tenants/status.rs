@@ -128,8 +128,8 @@ async fn publish(context: &Context, key: &TenantKey, object: &TenantObject, refu
     let about = ObjectReference {
         api_version: Some(api_version.into_owned()),
         kind: Some(kind.into_owned()),
-        namespace: key.namespace.clone(),
-        name: Some(key.name.clone()),
+        namespace: key.namespace.as_deref().map(str::to_owned),
+        name: Some(key.name.to_string()),
         uid: object.metadata.uid.clone(),
         ..ObjectReference::default()
     };
