@@ -178,6 +178,8 @@ async fn full_queue(world: &World, size: Size) -> Column {
             async move { world.patch(&format!("token-{n}"), spec).await }
         })
         .await;
+    let process = world.operator.process();
+    forget_highest_memory(process);
     let before = syncs(world);
     let sent = || world.emulator.count(Operation::SyncLicenses);
     let count = sent();
@@ -213,7 +215,8 @@ async fn full_queue(world: &World, size: Size) -> Column {
     let after = syncs(world);
     let once = before.iter().filter(|(id, count)| after[*id] == **count + 1).count();
     column.push(("full queue: tokens synced exactly once", once.to_string()));
-    column.push(("full queue: memory after it, MiB", mebibytes(world.operator.process(), "VmRSS:")));
+    column.push(("full queue: highest memory, MiB", mebibytes(process, "VmHWM:")));
+    column.push(("full queue: memory after it, MiB", mebibytes(process, "VmRSS:")));
     column
 }
 
@@ -337,6 +340,11 @@ fn mebibytes(process: u32, name: &str) -> String {
     let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
     let kibibytes = line.split_whitespace().nth(1).and_then(|kibibytes| kibibytes.parse::<f64>().ok());
     format!("{:.1}", kibibytes.unwrap_or_default() / 1024.0)
+}
+
+/// From now on, the highest memory is that since now (proc_pid_clear_refs(5)).
+fn forget_highest_memory(process: u32) {
+    std::fs::write(format!("/proc/{process}/clear_refs"), "5").unwrap();
 }
 
 /// Seconds that a process has used, from /proc/PID/stat: a hundredth of a second is its unit on Linux.
