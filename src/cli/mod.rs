@@ -13,6 +13,9 @@ use crate::operator::{self, Settings};
 use crate::tenant::{Limits, Timings};
 use crate::{api, schedule};
 
+/// Nearly all time is spent waiting. By default there would be one for each processor of the node, each with memory of its own.
+const WORKER_THREADS: usize = 2;
+
 /// Keeps Apple VPP tokens in Microsoft Intune as Kubernetes manifests ask for them.
 #[derive(Debug, Parser)]
 #[command(name = "vpptoken-operator", version, about, max_term_width = 100)]
@@ -150,6 +153,7 @@ fn operate(arguments: Run) -> Result<(), String> {
     // The one TLS provider of the process; two would make the first client panic.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
         .enable_all()
         .build()
         .map_err(|error| format!("can't start: {error}"))?;

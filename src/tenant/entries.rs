@@ -71,7 +71,7 @@ pub(crate) struct Entry {
     /// map.
     pub(super) written: Vec<(Field, Written)>,
     /// When this process last wrote a setting.
-    pub last_written: Option<Timestamp>,
+    pub last_setting_write: Option<Timestamp>,
     /// When the last write of this process ended.
     pub last_write: Option<Timestamp>,
     /// Since when a sync has been seen running.
@@ -108,22 +108,22 @@ impl Entry {
     }
 
     /// A write of ours was answered with the token.
-    pub(super) fn answered(&mut self, entity: Entity, now: Timestamp) {
+    pub(super) fn record_answer(&mut self, entity: Entity, now: Timestamp) {
         self.absent = 0;
-        self.show(entity, now);
+        self.record_shown(entity, now);
     }
 
-    pub(super) fn remember(&mut self, written: &[(Field, String)], now: Timestamp) {
+    pub(super) fn record_written(&mut self, written: &[(Field, String)], now: Timestamp) {
         if written.is_empty() {
             return;
         }
-        self.last_written = Some(now);
+        self.last_setting_write = Some(now);
         self.written.retain(|(known, _)| written.iter().all(|(field, _)| field != known));
         self.written.reserve_exact(written.len());
         self.written.extend(written.iter().map(|(field, value)| (*field, Written { value: value.clone(), at: now })));
     }
 
-    pub(super) fn show(&mut self, entity: Entity, now: Timestamp) {
+    pub(super) fn record_shown(&mut self, entity: Entity, now: Timestamp) {
         let syncing = entity.last_sync_status.as_deref() == Some("inProgress");
         self.syncing_since = syncing.then(|| self.syncing_since.unwrap_or(now));
         self.entity = entity;
@@ -134,8 +134,8 @@ impl Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Entries {
     by_id: RedBlackTreeMapSync<Arc<str>, Entry>,
-    /// What a create is compared with, as a digest, and the ids of the tokens that have it: few bytes for each of very many tokens.
-    by_likeness: RedBlackTreeSetSync<(u64, Arc<str>)>,
+    /// Digests of what a create is compared with, each with the id of a token that has it: few bytes for each of very many tokens.
+    by_digest: RedBlackTreeSetSync<(u64, Arc<str>)>,
 }
 
 /// A digest of an Apple ID, or of there being none.
@@ -154,7 +154,7 @@ fn digest(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-fn likenesses(entity: &Entity) -> [u64; 2] {
+fn digests(entity: &Entity) -> [u64; 2] {
     [of_apple_id(entity.apple_id.as_deref()), of_expiration(entity.expiration)]
 }
 
@@ -179,9 +179,9 @@ impl Entries {
         let wanted =
             [of_apple_id(Some(apple_id)), of_apple_id(None), of_expiration(Some(expiration)), of_expiration(None)];
         let first: Arc<str> = "".into();
-        let of = |likeness: u64| {
-            let from = self.by_likeness.range((likeness, Arc::clone(&first))..);
-            from.take_while(move |(other, _)| *other == likeness).map(|(_, id)| id)
+        let of = |digest: u64| {
+            let from = self.by_digest.range((digest, Arc::clone(&first))..);
+            from.take_while(move |(other, _)| *other == digest).map(|(_, id)| id)
         };
         let ids: BTreeSet<&Arc<str>> = wanted.into_iter().flat_map(of).collect();
         ids.into_iter().filter_map(|id| self.by_id.get(id))
@@ -189,9 +189,9 @@ impl Entries {
 
     /// Puts in a token, in place of the one with its id.
     pub(super) fn insert(&mut self, id: &str, entry: Entry) {
-        let known = self.by_id.get_key_value(id).map(|(id, known)| (Arc::clone(id), likenesses(&known.entity)));
+        let known = self.by_id.get_key_value(id).map(|(id, known)| (Arc::clone(id), digests(&known.entity)));
         let (id, before) = known.map_or_else(|| (id.into(), None), |(id, before)| (id, Some(before)));
-        self.compare_with(&id, before, Some(likenesses(&entry.entity)));
+        self.reindex(&id, before, Some(digests(&entry.entity)));
         self.by_id.insert_mut(id, entry);
     }
 
@@ -200,30 +200,30 @@ impl Entries {
         let Some((id, _)) = self.by_id.get_key_value(id) else { return };
         let id = Arc::clone(id);
         let Some(entry) = self.by_id.get_mut(&id) else { return };
-        let before = likenesses(&entry.entity);
+        let before = digests(&entry.entity);
         change(entry);
-        let after = likenesses(&entry.entity);
-        self.compare_with(&id, Some(before), Some(after));
+        let after = digests(&entry.entity);
+        self.reindex(&id, Some(before), Some(after));
     }
 
     /// Removes a token.
     pub(super) fn remove(&mut self, id: &str) {
-        let known = self.by_id.get_key_value(id).map(|(id, known)| (Arc::clone(id), likenesses(&known.entity)));
+        let known = self.by_id.get_key_value(id).map(|(id, known)| (Arc::clone(id), digests(&known.entity)));
         if let Some((id, before)) = known {
-            self.compare_with(&id, Some(before), None);
+            self.reindex(&id, Some(before), None);
             self.by_id.remove_mut(&id);
         }
     }
 
-    fn compare_with(&mut self, id: &Arc<str>, before: Option<[u64; 2]>, now: Option<[u64; 2]>) {
+    fn reindex(&mut self, id: &Arc<str>, before: Option<[u64; 2]>, now: Option<[u64; 2]>) {
         if before == now {
             return;
         }
-        for likeness in before.into_iter().flatten() {
-            self.by_likeness.remove_mut(&(likeness, Arc::clone(id)));
+        for digest in before.into_iter().flatten() {
+            self.by_digest.remove_mut(&(digest, Arc::clone(id)));
         }
-        for likeness in now.into_iter().flatten() {
-            self.by_likeness.insert_mut((likeness, Arc::clone(id)));
+        for digest in now.into_iter().flatten() {
+            self.by_digest.insert_mut((digest, Arc::clone(id)));
         }
     }
 }
@@ -273,7 +273,7 @@ mod tests {
                     let scanned: Vec<&Entry> = entries.values().filter(|it| is_like(it, apple_id, expires)).collect();
                     prop_assert_eq!(entries.like(apple_id, expires).collect::<Vec<_>>(), scanned);
                 }
-                prop_assert_eq!(entries.by_likeness.size(), 2 * entries.by_id.size());
+                prop_assert_eq!(entries.by_digest.size(), 2 * entries.by_id.size());
             }
         }
     }

@@ -26,10 +26,11 @@ pub(crate) const MAX_SYNC_DURATION: SignedDuration = SignedDuration::from_hours(
 /// Requests for single tokens at a time. With the one list and the writes that have permits, a session has 16 requests under way
 /// at most.
 const MAX_CONCURRENT_GETS: usize = 3;
-/// A list that VppTokens wait for begins when the last one has been over for so many times as long as it took, but for no longer
-/// than this: creates that come close together share a list, and lists take a part of the time only, however long each is.
-const WANTED_LIST_GAP: u32 = 4;
-const MAX_WANTED_LIST_GAP: Duration = Duration::from_secs(2);
+/// After a list, the next one that only VppTokens wait for begins after so many times as long as that one took, so that creates
+/// that come close together share a list.
+const WANTED_LIST_PAUSE: u32 = 4;
+/// But after so long at the latest.
+const MAX_WANTED_LIST_PAUSE: Duration = Duration::from_secs(2);
 /// A list that failed is tried again after such delays.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
@@ -242,14 +243,17 @@ impl Session {
 
     /// No list waits for these requests.
     async fn confirm_for_ever(&self) {
-        let mut asked = FuturesUnordered::new();
-        let mut under_way = BTreeSet::new();
+        let (mut asked, mut to_ask, mut under_way) = (FuturesUnordered::new(), BTreeSet::new(), BTreeSet::new());
         loop {
             let wanted = self.confirm_wanted.notified();
-            for id in std::mem::take(&mut self.state().to_confirm) {
-                if under_way.insert(id.clone()) {
-                    asked.push(async move { (self.confirm(&id).await, id) });
-                }
+            let more = std::mem::take(&mut self.state().to_confirm);
+            to_ask.extend(more.into_iter().filter(|id| !under_way.contains(id)));
+            // No more than may be sent: a person's request for a token waits for one of them, not for all.
+            while asked.len() < MAX_CONCURRENT_GETS
+                && let Some(id) = to_ask.pop_first()
+            {
+                under_way.insert(id.clone());
+                asked.push(async move { (self.confirm(&id).await, id) });
             }
             tokio::select! {
                 biased;
@@ -334,7 +338,7 @@ impl Session {
             state.syncing_lists = 0;
         }
         state.next_regular = Some(started + wait);
-        state.next_wanted = Some(Instant::now() + (started.elapsed() * WANTED_LIST_GAP).min(MAX_WANTED_LIST_GAP));
+        state.next_wanted = Some(Instant::now() + (started.elapsed() * WANTED_LIST_PAUSE).min(MAX_WANTED_LIST_PAUSE));
         (merged, state.problem.take().is_some())
     }
 
@@ -595,8 +599,8 @@ mod tests {
         requests: Arc<Mutex<Vec<String>>>,
         /// The tokens that lists have.
         tokens: Arc<Mutex<Vec<serde_json::Value>>>,
-        /// Requests for single tokens take so much longer.
-        delay_of_gets: Arc<Mutex<Duration>>,
+        /// Lists, and requests for single tokens, take so much longer.
+        delays: Arc<Mutex<(Duration, Duration)>>,
     }
 
     impl Graph {
@@ -650,8 +654,12 @@ mod tests {
             Arc::new(move |request| {
                 let graph = answering.clone();
                 Box::pin(async move {
-                    let is_get = request.url().path().contains("vppTokens/") && request.method() == "GET";
-                    let longer = graph.delay_of_gets.lock().unwrap().mul_f64(f64::from(u8::from(is_get)));
+                    let (of_lists, of_gets) = *graph.delays.lock().unwrap();
+                    let longer = match request.url().path() {
+                        path if path.ends_with("vppTokens") => of_lists,
+                        path if path.contains("vppTokens/") && request.method() == "GET" => of_gets,
+                        _ => Duration::ZERO,
+                    };
                     tokio::time::sleep(Duration::from_millis(20) + longer).await;
                     Ok(graph.answer(&request))
                 })
@@ -842,6 +850,14 @@ mod tests {
         let last = session.clock.now();
         tokio::time::sleep(Duration::from_millis(121)).await;
         assert!(session.view().snapshot.last_list() >= Some(last - SignedDuration::from_millis(10)));
+        // Lists that take long do not make anybody wait for as long again.
+        graph.delays.lock().unwrap().0 = Duration::from_secs(10);
+        session.want_list_after(session.clock.now());
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        let before = graph.asked("GET");
+        session.want_list_after(session.clock.now());
+        tokio::time::sleep(Duration::from_millis(11_500)).await;
+        assert_eq!(graph.asked("GET"), before + 1);
         running.abort();
     }
 
@@ -858,7 +874,7 @@ mod tests {
         let running = tokio::spawn(Arc::clone(&session).run());
         tokio::time::sleep(Duration::from_millis(500)).await;
         graph.tokens.lock().unwrap().clear();
-        *graph.delay_of_gets.lock().unwrap() = Duration::from_secs(10);
+        graph.delays.lock().unwrap().1 = Duration::from_secs(10);
         // The second list without it comes after 2 s.
         tokio::time::sleep(Duration::from_secs(8)).await;
         assert_eq!((graph.asked("vppTokens/a"), graph.asked("GET")), (0, 9), "it is being asked for");

@@ -160,7 +160,7 @@ impl Snapshot {
             entry.written.shrink_to_fit();
             if !is_same {
                 entry.absent = 0;
-                entry.show(entity, ended);
+                entry.record_shown(entity, ended);
                 merged.changed.insert(id.clone());
             }
             self.entries.insert(&id, entry);
@@ -189,9 +189,9 @@ impl Snapshot {
         self.entries.change(id, |entry| {
             entry.in_flight = entry.in_flight.saturating_sub(1);
             entry.last_write = Some(now);
-            entry.remember(written, now);
+            entry.record_written(written, now);
             if let Some(entity) = answer {
-                entry.answered(entity, now);
+                entry.record_answer(entity, now);
             }
         });
     }
@@ -202,8 +202,8 @@ impl Snapshot {
         let id = entity.id.clone();
         let mut entry = self.entries.get(&id).cloned().unwrap_or_default();
         entry.last_write = Some(now);
-        entry.remember(written, now);
-        entry.answered(entity, now);
+        entry.record_written(written, now);
+        entry.record_answer(entity, now);
         self.entries.insert(&id, entry);
     }
 
@@ -220,13 +220,13 @@ impl Snapshot {
         if !entry.keeps_its_answer(began) {
             entry.absent = 0;
             entry.asked = Some((began, now));
-            entry.show(entity, now);
+            entry.record_shown(entity, now);
             self.entries.insert(&id, entry);
         }
     }
 
-    /// A token was asked for by its id, and not found, which a write that was answered since outweighs. It has vanished
-    /// when a GET that began `vanished_after` the first one does not find it either.
+    /// A token was asked for by its id, and not found, which a write that was answered since, or a list that began since and has it,
+    /// outweighs. It has vanished when a GET that began `vanished_after` the first one does not find it either.
     pub(crate) fn record_missing(
         &mut self,
         id: &str,
@@ -234,7 +234,8 @@ impl Snapshot {
         now: Timestamp,
         vanished_after: SignedDuration,
     ) {
-        if self.entries.get(id).is_some_and(|entry| entry.keeps_its_answer(began)) {
+        let is_listed_since = |entry: &Entry| entry.is_present() && self.last_list().is_some_and(|list| list > began);
+        if self.entries.get(id).is_some_and(|entry| entry.keeps_its_answer(began) || is_listed_since(entry)) {
             return;
         }
         let entry = self.entries.get(id).cloned().map(Arc::new);
@@ -432,6 +433,20 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_began_after_a_get_and_has_the_token_is_believed() {
+        for (listed, is_missing) in [(vec![entity("a", "de")], false), (Vec::new(), true)] {
+            let mut snapshot = has_a("de");
+            for began in [100, 110] {
+                list(&mut snapshot, began, began + 1, &[]);
+            }
+            // It was asked for at 112, and the answer took long.
+            list(&mut snapshot, 114, 115, &listed);
+            snapshot.record_missing("a", at(112), at(120), VANISHED_AFTER);
+            assert_eq!(snapshot.missing_since("a").is_some(), is_missing);
+        }
+    }
+
+    #[test]
     fn a_get_that_began_after_a_delete_is_believed() {
         let mut snapshot = has_a("de");
         snapshot.record_deleted("a", at(5));
@@ -456,7 +471,7 @@ mod tests {
         let written = |value: &str, second| Written { value: value.into(), at: at(second) };
         let expected = [(Field::AppleId, written("x", 5)), (Field::CountryOrRegion, written("fr", 9))];
         assert_eq!(entry.written, expected);
-        assert_eq!(entry.last_written, Some(at(9)));
+        assert_eq!(entry.last_setting_write, Some(at(9)));
         assert_eq!(entry.last_write, Some(at(9)));
         list(&mut snapshot, 12, 13, &[]);
         let fields = |snapshot: &Snapshot| -> Vec<Field> {
@@ -469,10 +484,10 @@ mod tests {
         }
         let merged = list(&mut snapshot, 70, 71, &[entity("a", "it")]);
         assert_eq!((fields(&snapshot), merged.changed.len()), (Vec::new(), 0));
-        assert_eq!(snapshot.entry("a").unwrap().last_written, Some(at(9)));
+        assert_eq!(snapshot.entry("a").unwrap().last_setting_write, Some(at(9)));
         snapshot.record_deleted("a", at(72));
         list(&mut snapshot, 140, 141, &[entity("a", "de")]);
-        assert_eq!(snapshot.entry("a").unwrap().last_written, None);
+        assert_eq!(snapshot.entry("a").unwrap().last_setting_write, None);
     }
 
     // Rule 4.

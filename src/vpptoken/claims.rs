@@ -14,9 +14,9 @@ use crate::tenant::TenantKey;
 /// The UID of a VppToken. Clones share the text: there are very many, each in several places.
 pub(crate) type Uid = Arc<str>;
 
-/// A VppToken that may have a token.
+/// A VppToken, by what never changes of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Holder {
+pub(crate) struct ObjectIdentity {
     /// When it was created.
     pub created: Timestamp,
     /// Its UID.
@@ -25,7 +25,7 @@ pub(crate) struct Holder {
     pub name: NamespacedName,
 }
 
-impl Holder {
+impl ObjectIdentity {
     pub(super) fn of(uid: Uid, object: &VppToken) -> Self {
         Self {
             created: object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
@@ -82,7 +82,7 @@ impl<T: Ord> Few<T> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Claims {
     /// By token id.
-    holders: RedBlackTreeMapSync<Arc<str>, Few<Arc<Holder>>>,
+    holders: RedBlackTreeMapSync<Arc<str>, Few<Arc<ObjectIdentity>>>,
     /// By digest: the tokens that have the file, each with the UID of its VppToken.
     files: RedBlackTreeMapSync<Arc<str>, Few<(Arc<str>, Uid)>>,
 }
@@ -97,14 +97,14 @@ impl Claims {
         self.holders.is_empty() && self.files.is_empty()
     }
 
-    fn add(&mut self, id: &Arc<str>, holder: Arc<Holder>) {
+    fn add(&mut self, id: &Arc<str>, holder: Arc<ObjectIdentity>) {
         let mut holders = self.holders.get(id).cloned().unwrap_or_default();
         if holders.insert(holder) {
             self.holders.insert_mut(Arc::clone(id), holders);
         }
     }
 
-    fn remove(&mut self, id: &Arc<str>, holder: &Holder) {
+    fn remove(&mut self, id: &Arc<str>, holder: &ObjectIdentity) {
         let Some(mut holders) = self.holders.get(id).cloned() else { return };
         holders.remove(|other| **other == *holder);
         if holders.is_empty() {
@@ -155,7 +155,7 @@ impl OthersClaims {
 
     /// Adds a claim.
     #[cfg(test)]
-    pub(crate) fn add(&mut self, id: &str, holder: Holder) {
+    pub(crate) fn add(&mut self, id: &str, holder: ObjectIdentity) {
         self.all.add(&id.into(), Arc::new(holder));
     }
 
@@ -190,7 +190,7 @@ impl OthersClaims {
         self.all.holders.keys().map(|id| &**id).filter(|id| self.contains(id))
     }
 
-    fn holders(&self, id: &str) -> impl Iterator<Item = &Arc<Holder>> {
+    fn holders(&self, id: &str) -> impl Iterator<Item = &Arc<ObjectIdentity>> {
         self.all.holders.get(id).into_iter().flat_map(Few::iter).filter(|holder| *holder.uid != *self.uid)
     }
 }
@@ -234,7 +234,7 @@ struct Intent {
 /// What one VppToken has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct IndexEntry {
-    holder: Arc<Holder>,
+    identity: Arc<ObjectIdentity>,
     /// The resource version that showed it.
     version: Option<u64>,
     /// By its status: the token, and the file that was uploaded to it.
@@ -245,8 +245,8 @@ struct IndexEntry {
 }
 
 impl IndexEntry {
-    fn of(holder: Arc<Holder>) -> Self {
-        Self { holder, version: None, shown: None, intent: None, claimed: Few::default() }
+    fn of(identity: Arc<ObjectIdentity>) -> Self {
+        Self { identity, version: None, shown: None, intent: None, claimed: Few::default() }
     }
 
     fn tokens(&self) -> BTreeSet<(&EntraTenant, &Arc<str>)> {
@@ -269,16 +269,16 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// A VppToken as the index knows it, or would know it.
-    pub(crate) fn holder_of(&self, uid: &str, object: &VppToken) -> Arc<Holder> {
-        let known = self.objects.get(uid).map(|known| &known.holder);
+    /// What identifies a VppToken: as it is known already, so that it is shared.
+    pub(crate) fn identity_of(&self, uid: &str, object: &VppToken) -> Arc<ObjectIdentity> {
+        let known = self.objects.get(uid).map(|known| &known.identity);
         let shared = known.map_or_else(|| uid.into(), |known| Arc::clone(&known.uid));
-        let new = Holder::of(shared, object);
+        let new = ObjectIdentity::of(shared, object);
         known.filter(|known| ***known == new).map_or_else(|| Arc::new(new), Arc::clone)
     }
 
     /// A list has a VppToken.
-    pub(crate) fn apply_listed(&mut self, holder: &Arc<Holder>, object: &VppToken) {
+    pub(crate) fn apply_listed(&mut self, identity: &Arc<ObjectIdentity>, object: &VppToken) {
         let version = version(object);
         let status = object.status.as_ref();
         let shown = status.and_then(|status| {
@@ -288,23 +288,23 @@ impl Index {
         });
         let intent = status.and_then(|status| status.pending_create.as_ref()).map(|pending| {
             let keys = CreateKey::of_pending(pending);
-            let tenant = TenantKey::of(&object.spec.tenant_ref, &holder.name.namespace);
+            let tenant = TenantKey::of(&object.spec.tenant_ref, &identity.name.namespace);
             Box::new(Intent { keys, since: pending.since, tenant })
         });
-        let before = self.objects.remove(&holder.uid).unwrap_or_else(|| IndexEntry::of(Arc::clone(holder)));
+        let before = self.objects.remove(&identity.uid).unwrap_or_else(|| IndexEntry::of(Arc::clone(identity)));
         self.change(before, |known| {
             (known.shown, known.intent, known.version) = (shown, intent, version);
-            known.holder = Arc::clone(holder);
+            known.identity = Arc::clone(identity);
         });
     }
 
     /// A watch brings a VppToken, or a write of this process is answered with it, which a watch that is late must not undo.
     /// False when it is older than what is known.
-    pub(crate) fn apply_if_newer(&mut self, holder: &Arc<Holder>, object: &VppToken) -> bool {
-        let known = self.objects.get(&holder.uid).and_then(|known| known.version);
+    pub(crate) fn apply_if_newer(&mut self, identity: &Arc<ObjectIdentity>, object: &VppToken) -> bool {
+        let known = self.objects.get(&identity.uid).and_then(|known| known.version);
         let is_newer = known.is_none_or(|known| version(object).is_none_or(|version| version >= known));
         if is_newer {
-            self.apply_listed(holder, object);
+            self.apply_listed(identity, object);
         }
         is_newer
     }
@@ -337,7 +337,7 @@ impl Index {
 
     /// The VppTokens that are known of the namespaces for which a function returns true.
     pub(crate) fn uids_in(&self, is_in: impl Fn(&str) -> bool) -> Vec<Uid> {
-        let known = self.objects.iter().filter(|(_, known)| is_in(&known.holder.name.namespace));
+        let known = self.objects.iter().filter(|(_, known)| is_in(&known.identity.name.namespace));
         known.map(|(uid, _)| Arc::clone(uid)).collect()
     }
 
@@ -381,13 +381,13 @@ impl Index {
             self.take_out(&before);
             self.put_in(&after);
         }
-        self.objects.insert(Arc::clone(&after.holder.uid), after);
+        self.objects.insert(Arc::clone(&after.identity.uid), after);
     }
 
     fn take_out(&mut self, known: &IndexEntry) {
-        let uid = &known.holder.uid;
+        let uid = &known.identity.uid;
         for (tenant, id) in known.tokens() {
-            self.of_tenant(tenant, |claims| claims.remove(id, &known.holder));
+            self.of_tenant(tenant, |claims| claims.remove(id, &known.identity));
         }
         if let Some((tenant, id, Some(sha256))) = &known.shown {
             self.of_tenant(tenant, |claims| claims.remove_file(sha256, id, uid));
@@ -403,9 +403,9 @@ impl Index {
     }
 
     fn put_in(&mut self, known: &IndexEntry) {
-        let uid = &known.holder.uid;
+        let uid = &known.identity.uid;
         for (tenant, id) in known.tokens() {
-            self.of_tenant(tenant, |claims| claims.add(id, Arc::clone(&known.holder)));
+            self.of_tenant(tenant, |claims| claims.add(id, Arc::clone(&known.identity)));
         }
         if let Some((tenant, id, Some(sha256))) = &known.shown {
             self.of_tenant(tenant, |claims| claims.add_file(sha256, id, uid));
@@ -476,11 +476,11 @@ mod tests {
     }
 
     fn apply_listed(index: &mut Index, object: &VppToken) {
-        index.apply_listed(&index.holder_of(object.metadata.uid.as_deref().unwrap(), object), object);
+        index.apply_listed(&index.identity_of(object.metadata.uid.as_deref().unwrap(), object), object);
     }
 
     fn apply_if_newer(index: &mut Index, object: &VppToken) {
-        index.apply_if_newer(&index.holder_of(object.metadata.uid.as_deref().unwrap(), object), object);
+        index.apply_if_newer(&index.identity_of(object.metadata.uid.as_deref().unwrap(), object), object);
     }
 
     fn others_of(index: &Index, uid: &str) -> OthersClaims {

@@ -135,19 +135,19 @@ impl LocalState {
     pub(crate) fn apply_listed(&self, object: &VppToken) -> bool {
         let Some(uid) = object.metadata.uid.as_ref() else { return false };
         let mut state = self.state();
-        let holder = state.index.holder_of(uid, object);
-        state.objects.entry(Arc::clone(&holder.uid)).or_default();
-        state.index.apply_listed(&holder, object);
-        state.references.apply(&holder, object)
+        let identity = state.index.identity_of(uid, object);
+        state.objects.entry(Arc::clone(&identity.uid)).or_default();
+        state.index.apply_listed(&identity, object);
+        state.references.apply(&identity, object)
     }
 
     /// The same for an event of a watch, which may be late.
     pub(crate) fn apply_if_newer(&self, object: &VppToken) -> bool {
         let Some(uid) = object.metadata.uid.as_ref() else { return false };
         let mut state = self.state();
-        let holder = state.index.holder_of(uid, object);
-        state.objects.entry(Arc::clone(&holder.uid)).or_default().record_shown(object);
-        state.index.apply_if_newer(&holder, object) && state.references.apply(&holder, object)
+        let identity = state.index.identity_of(uid, object);
+        state.objects.entry(Arc::clone(&identity.uid)).or_default().record_shown(object);
+        state.index.apply_if_newer(&identity, object) && state.references.apply(&identity, object)
     }
 
     /// A list is complete: the cache has these objects now.
@@ -172,8 +172,8 @@ impl LocalState {
             strip(&mut newest.metadata);
             Arc::new(newest)
         });
-        let holder = state.index.holder_of(uid, object);
-        state.index.apply_if_newer(&holder, object) && state.references.apply(&holder, object)
+        let identity = state.index.identity_of(uid, object);
+        state.index.apply_if_newer(&identity, object) && state.references.apply(&identity, object)
     }
 
     /// The object that a cache has, or the newer one that this process has written or read past the cache.

@@ -75,13 +75,13 @@ async fn decide(context: &Context, object: VppToken, live: Option<LiveReads>) ->
     Ok(Box::new(Decision { object, live, observed, plan }))
 }
 
-/// The same decision on what the API server has now, if it is one that must not be made on caches; none when the object was
-/// deleted.
+/// The same decision, if it is one that must not be made on caches, on what it depends on as the API server has it now; none when
+/// the object was deleted.
 async fn decide_on_live_reads(context: &Context, mut decision: Box<Decision>) -> Result<Option<Box<Decision>>, Error> {
     let mut read = LiveNeeds::default();
     loop {
         // What is there now may lead to another step than the caches did.
-        let needed = read.and(LiveNeeds::of(decision.plan.step.as_ref()));
+        let needed = read.and(LiveNeeds::of(&decision));
         if needed == read {
             return Ok(Some(decision));
         }
@@ -110,13 +110,12 @@ struct LiveNeeds {
 }
 
 impl LiveNeeds {
-    fn of(step: Option<&Step>) -> Self {
-        let needs = |needs: fn(&Step) -> bool| step.is_some_and(needs);
-        Self {
-            tenant: needs(Step::needs_live_reads),
-            object: needs(Step::needs_live_object),
-            secret: needs(Step::needs_live_secret),
-        }
+    fn of(Decision { plan, observed, .. }: &Decision) -> Self {
+        let needs = |needs: fn(&Step) -> bool| plan.step.as_ref().is_some_and(needs);
+        let tenant = needs(Step::needs_live_reads);
+        // The intent of the last try may be in the status, although its write was not answered.
+        let tries_again = tenant && observed.attempts.unsent_intent.is_some();
+        Self { tenant, object: needs(Step::needs_live_object) || tries_again, secret: needs(Step::needs_live_secret) }
     }
 
     fn and(self, other: Self) -> Self {

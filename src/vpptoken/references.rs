@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 
-use super::claims::{Holder, Uid};
+use super::claims::{ObjectIdentity, Uid};
 use super::plan;
 use crate::api::{FINALIZER, NamespacedName, VppToken};
 use crate::tenant::TenantKey;
@@ -14,7 +14,7 @@ use crate::tenant::TenantKey;
 /// What one VppToken refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Refers {
-    by: Arc<Holder>,
+    object: Arc<ObjectIdentity>,
     tenant: TenantKey,
     secret: Option<NamespacedName>,
     token_id: Option<Arc<str>>,
@@ -26,12 +26,13 @@ struct Refers {
 }
 
 impl Refers {
-    fn of(by: &Arc<Holder>, object: &VppToken) -> Option<Self> {
+    fn of(identity: &Arc<ObjectIdentity>, object: &VppToken) -> Option<Self> {
         let secret = object.spec.token_secret_ref.as_ref();
         Some(Self {
-            by: Arc::clone(by),
+            object: Arc::clone(identity),
             tenant: TenantKey::of_token(object)?,
-            secret: secret.map(|secret| NamespacedName::new(Arc::clone(&by.name.namespace), secret.name.as_str())),
+            secret: secret
+                .map(|secret| NamespacedName::new(Arc::clone(&identity.name.namespace), secret.name.as_str())),
             token_id: object.status.as_ref().and_then(|status| Some(status.token_id.as_deref()?.into())),
             awaits_its_turn: plan::awaits_its_turn(object.status.as_ref()),
             awaits_claim: plan::awaits_claim_of_another(object.status.as_ref()),
@@ -98,9 +99,9 @@ pub(crate) struct References {
 impl References {
     /// A VppToken is as this now. True when that changes how tenant objects are used: it is the first that refers to one, it
     /// refers to another one, or its deletion will need or needs one.
-    pub(crate) fn apply(&mut self, holder: &Arc<Holder>, object: &VppToken) -> bool {
-        let Some(mut now) = Refers::of(holder, object) else { return false };
-        let uid = Arc::clone(&holder.uid);
+    pub(crate) fn apply(&mut self, identity: &Arc<ObjectIdentity>, object: &VppToken) -> bool {
+        let Some(mut now) = Refers::of(identity, object) else { return false };
+        let uid = Arc::clone(&identity.uid);
         let before = self.by_uid.get(&uid);
         if before == Some(&now) {
             return false;
@@ -114,7 +115,7 @@ impl References {
             None => now.has_finalizer || !self.by_tenant.0.contains_key(&now.tenant),
         };
         self.forget(&uid);
-        self.by_namespace.add(Arc::clone(&holder.name.namespace), &uid);
+        self.by_namespace.add(Arc::clone(&identity.name.namespace), &uid);
         if let Some(secret) = &now.secret {
             self.by_secret.add(secret.clone(), &uid);
         }
@@ -137,7 +138,7 @@ impl References {
     /// A VppToken was deleted.
     pub(crate) fn forget(&mut self, uid: &str) {
         let Some(before) = self.by_uid.remove(uid) else { return };
-        self.by_namespace.remove(&before.by.name.namespace, uid);
+        self.by_namespace.remove(&before.object.name.namespace, uid);
         if let Some(secret) = before.secret {
             self.by_secret.remove(&secret, uid);
         }
@@ -162,7 +163,7 @@ impl References {
 
     /// Those whose tenant object is this one, with their UIDs.
     pub(crate) fn of_tenant(&self, tenant: &TenantKey) -> impl Iterator<Item = (&Uid, &NamespacedName)> {
-        self.by_tenant.get(tenant).filter_map(|uid| Some((uid, &self.by_uid.get(uid)?.by.name)))
+        self.by_tenant.get(tenant).filter_map(|uid| Some((uid, &self.by_uid.get(uid)?.object.name)))
     }
 
     /// Those that have one of these tokens, and those that may get one of them because they have none; of these, not those that
@@ -185,7 +186,7 @@ impl References {
 
     /// All of them.
     pub(crate) fn all(&self) -> Vec<NamespacedName> {
-        self.by_uid.values().map(|refers| refers.by.name.clone()).collect()
+        self.by_uid.values().map(|refers| refers.object.name.clone()).collect()
     }
 
     /// The tenant objects that they refer to.
@@ -200,7 +201,7 @@ impl References {
     }
 
     fn names<'a>(&self, uids: impl Iterator<Item = &'a Uid>) -> Vec<NamespacedName> {
-        uids.filter_map(|uid| Some(self.by_uid.get(uid)?.by.name.clone())).collect()
+        uids.filter_map(|uid| Some(self.by_uid.get(uid)?.object.name.clone())).collect()
     }
 }
 
@@ -229,7 +230,7 @@ mod tests {
     }
 
     fn apply(references: &mut References, object: &VppToken) -> bool {
-        references.apply(&Arc::new(Holder::of(object.uid().unwrap().into(), object)), object)
+        references.apply(&Arc::new(ObjectIdentity::of(object.uid().unwrap().into(), object)), object)
     }
 
     fn names(found: Vec<NamespacedName>) -> Vec<String> {

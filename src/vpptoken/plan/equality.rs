@@ -9,8 +9,7 @@ pub(super) fn same(found: Option<&str>, wanted: &str) -> bool {
     found.is_none_or(|found| same_text(found, wanted))
 }
 
-/// Whether two texts are equal, apart from case and surrounding space. Every token of a tenant is compared, nearly always in
-/// ASCII, which needs no copies.
+/// Whether two texts are equal, apart from case and surrounding space. They are nearly always ASCII, which needs no copies.
 pub(super) fn same_text(one: &str, other: &str) -> bool {
     let (one, other) = (one.trim(), other.trim());
     one.eq_ignore_ascii_case(other)

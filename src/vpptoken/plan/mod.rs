@@ -65,8 +65,8 @@ pub(crate) fn awaits_deletion_of_another(status: Option<&VppTokenStatus>) -> boo
     })
 }
 
-/// Whether a VppToken with this status waits for its turn to create a token. It is triggered when that has come, and compares all
-/// tokens then.
+/// Whether a VppToken with this status waits for its turn to create a token. It is triggered when that has come, and looks for
+/// similar tokens then.
 pub(crate) fn awaits_its_turn(status: Option<&VppTokenStatus>) -> bool {
     let ready = status.and_then(|status| conditions::find(&status.conditions, ConditionType::Ready));
     let reasons = [Reason::Creating, Reason::WaitingForCreate];

@@ -69,7 +69,7 @@ pub(super) fn judge_token(draft: &mut Draft, entry: &Entry) {
 /// When Graph should show whether the token is valid: some time after our last write that may change that.
 fn state_is_due(draft: &Draft, entry: &Entry) -> Option<Timestamp> {
     let uploaded = draft.status.uploaded.as_ref().map(|uploaded| draft.observed.at_wall(uploaded.time));
-    uploaded.max(entry.last_written)?.saturating_add(STATE_LAG).ok()
+    uploaded.max(entry.last_setting_write)?.saturating_add(STATE_LAG).ok()
 }
 
 /// A renewal whose expiry Graph does not show yet, and until when that is expected.

@@ -110,6 +110,10 @@ pub struct Judge {
     uploads: BTreeMap<(String, String), usize>,
     /// When a file was last uploaded onto a token.
     uploaded: BTreeMap<String, Timestamp>,
+    /// When the newest of the uploads was sent that have arrived.
+    uploads_sent: BTreeMap<String, Timestamp>,
+    /// Tokens whose last upload was sent before the one that arrived before it.
+    overtaken: BTreeSet<String>,
     updates: BTreeMap<(String, Vec<String>), usize>,
     /// Updates that changed nothing.
     needless: usize,
@@ -491,6 +495,15 @@ impl Judge {
         if others.count() > 0 {
             self.fail(format!("never_rubbish: {} is created from a file of another organization", created.id));
         }
+        let is_new = self.person_acted.is_some_and(|at| world.now().duration_since(at) < SignedDuration::from_mins(2));
+        let lacks_finalizer = world.api.values("VppToken").into_iter().any(|object| {
+            object["status"]["pendingCreate"]["sha256"] == digest.as_str()
+                && object["spec"]["deletionPolicy"] == "Delete"
+                && object["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)
+        });
+        if lacks_finalizer && !is_new {
+            self.fail(format!("never_wipe: {} is created before the finalizer that deletes it", created.id));
+        }
     }
 
     /// No second entry of a location.
@@ -585,6 +598,13 @@ impl Judge {
             let asked = self.asked.get(&(self.sent.by, id.to_owned())).copied();
             let asked = asked.filter(|asked| effect.at.duration_since(*asked) < RIGHT_BEFORE);
             let is_raced = self.portal_acted.is_some_and(|at| asked.is_some_and(|asked| asked <= at));
+            let is_overtaken = self.uploads_sent.get(id).is_some_and(|newest| *newest > self.sent.at);
+            if is_overtaken {
+                self.overtaken.insert(id.to_owned());
+            } else {
+                self.overtaken.remove(id);
+                self.uploads_sent.insert(id.to_owned(), self.sent.at);
+            }
             // Nor can what another process uploads after this one has sent.
             let before_this = self.uploaded.insert(id.to_owned(), effect.at);
             let is_raced = is_raced || before_this.is_some_and(|at| at > self.sent.at);
@@ -803,13 +823,10 @@ impl Judge {
         let digest = secret.and_then(|secret| self.digest_of(&secret));
         let is_newer_outside = condition(object, "TokenValid").1 == "NewerTokenInIntune"
             || condition(object, "Ready").1 == "NewerTokenInIntune";
-        // Without a lease, a request of a process that is gone may arrive after that of the next one. What Graph shows then looks
+        // Without a lease, an upload of a process that is gone may arrive after that of the next one. What Graph shows then looks
         // like a renewal that it does not show yet, which is said.
-        let was_overtaken = condition(object, "TokenValid").1 == "RenewalNotShownYet"
-            && self
-                .struck
-                .iter()
-                .any(|(fault, kind)| matches!(fault, Fault::Late | Fault::KillLate) && *kind == CallKind::GraphWrite);
+        let was_overtaken =
+            self.overtaken.contains(&entity.id) && condition(object, "TokenValid").1 == "RenewalNotShownYet";
         if digest.is_some() && digest != entity.token_sha256 && !is_newer_outside && !was_overtaken {
             self.fail(format!("truthful: {name} is Ready, and Graph has not the file of its Secret"));
         }

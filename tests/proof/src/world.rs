@@ -280,7 +280,7 @@ impl World {
         Begun { number, fault: fault.or(hangs.then_some(Fault::Hang)), delay }
     }
 
-    /// The next call of this name hangs, whatever else strikes in this history: that belongs to the life.
+    /// The next call of this name hangs, unless a fault strikes it: that belongs to the life, and counts as no fault.
     pub fn hang_next(&self, key: &str) {
         self.record().to_hang.insert(key.to_owned());
     }

@@ -48,7 +48,8 @@ fn no_fault_breaks_a_rule_in_a_share_of_all_lives() {
     nothing_is_broken(&run_all(&histories, 2, Duration::from_secs(120)));
 }
 
-/// What people would count in Graph's audit log and in the object's history.
+/// As they show from outside: a GET of a token before an upload counts as `Confirm`, too. The lives that are not here are about
+/// what people do wrong, or about several VppTokens whose order is open.
 #[test]
 fn without_a_fault_a_life_takes_just_the_steps_that_it_needs() {
     let expected = [

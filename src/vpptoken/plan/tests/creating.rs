@@ -161,6 +161,8 @@ fn none_is_created_while_a_token_that_could_be_of_the_location_may_only_be_hidde
     fn hidden(w: &mut World, token: Entity, since: Timestamp) {
         w.missing = vec![(token.id.clone(), since)];
         w.tokens.push(token);
+        // It was there.
+        w.lists.insert(0, (since - MINUTE, BTreeSet::new()));
     }
     let confirm_t2 = Step::Confirm { id: "t2".into() };
     let wait = || waiting(Reason::Vanished).no_token();

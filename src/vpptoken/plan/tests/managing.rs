@@ -62,6 +62,14 @@ fn a_setting_that_someone_changed_is_put_back_but_never_fought_over() {
                 waiting(Reason::Settling),
             ),
             (
+                "written and settled, shown by a list since then, and the last list lacks the token",
+                |w| {
+                    w.written = vec![(OURS.into(), Field::CountryOrRegion, "de".into(), ago(MINUTE * 5))];
+                    w.lists.push((ago(MINUTE * 2), [OURS.to_owned()].into()));
+                },
+                working(Reason::Updating).step(update(&[(Field::CountryOrRegion, Some("fr"), "de")])),
+            ),
+            (
                 "another value was written: the manifest changed",
                 |w| {
                     w.written = vec![(OURS.into(), Field::CountryOrRegion, "fr".into(), ago(SECOND))];
@@ -103,6 +111,18 @@ fn a_setting_that_someone_changed_is_put_back_but_never_fought_over() {
             ),
         ],
     );
+}
+
+/// Otherwise a value that Graph echoes and does not keep would be sent for ever.
+#[test]
+fn what_was_just_written_may_be_an_echo_and_counts_as_differing_until_a_list_shows_it() {
+    for (written, differing) in [(ago(SECOND * 59), true), (ago(MINUTE * 5), false)] {
+        let mut world = World::ready();
+        world.written = vec![(OURS.into(), Field::CountryOrRegion, "de".into(), written)];
+        let plan = plan(&world.observe());
+        assert_eq!(plan.step, None);
+        assert_eq!(plan.differing, Some(differing.then_some(Field::CountryOrRegion).into_iter().collect()));
+    }
 }
 
 #[test]

@@ -33,7 +33,7 @@ use crate::api::{
 };
 use crate::graph::{Entity, ErrorKind, GraphError, TokenSettings};
 use crate::tenant::{Priority, Problem, Snapshot, TenantView, Timings};
-use crate::vpptoken::claims::{Holder, OthersClaims, Owner};
+use crate::vpptoken::claims::{ObjectIdentity, OthersClaims, Owner};
 use crate::vpptoken::observed::{
     Attempts, Failure, FileFacts, FileProblem, KnownTenant, Object, Others, StepKind, UnsentIntent,
 };
@@ -240,13 +240,13 @@ impl World {
     /// Another VppToken has a token, in another namespace.
     fn claimed(&mut self, id: &str, created: Timestamp, uid: &str) {
         let name = NamespacedName::new("elsewhere", "other");
-        self.others.claims.add(id, Holder { created, uid: uid.into(), name });
+        self.others.claims.add(id, ObjectIdentity { created, uid: uid.into(), name });
     }
 
     /// A VppToken of the same namespace has a token.
     fn claimed_here(&mut self, id: &str, name: &str) {
         let name = NamespacedName::new("", name);
-        self.others.claims.add(id, Holder { created: ago(DAY), uid: "uid-9".into(), name });
+        self.others.claims.add(id, ObjectIdentity { created: ago(DAY), uid: "uid-9".into(), name });
     }
 
     /// The manifest says that these are other locations.
@@ -284,9 +284,14 @@ impl World {
         events.extend(self.lists.iter().enumerate().map(|(n, (began, _))| (*began, n, true)));
         events.extend(self.written.iter().enumerate().map(|(n, write)| (write.3, n, false)));
         events.sort();
+        let vanished_after = self.timings.vanished_after;
+        let absent = self.confirmed_absent.iter().map(|(id, at)| (id, *at - vanished_after));
+        let missing: Vec<(&String, Timestamp)> = self.missing.iter().map(|(id, at)| (id, *at)).chain(absent).collect();
         for (time, n, is_list) in events {
             if is_list {
-                let listed = self.tokens.iter().filter(|token| !self.lists[n].1.contains(&token.id));
+                let is_missing = |token: &Entity| missing.iter().any(|(id, since)| **id == token.id && time > *since);
+                let lacks = &self.lists[n].1;
+                let listed = self.tokens.iter().filter(|token| !lacks.contains(&token.id) && !is_missing(token));
                 let ended = (time + SECOND).min(self.now);
                 let _ = snapshot.merge(time, ended, listed.cloned().collect(), self.timings.settling);
             } else {
@@ -296,7 +301,6 @@ impl World {
                 snapshot.record_write_ended(id, answer, &[(*field, value.clone())], time);
             }
         }
-        let vanished_after = self.timings.vanished_after;
         for (id, at) in &self.confirmed_absent {
             snapshot.record_missing(id, *at - vanished_after, *at - vanished_after, vanished_after);
             snapshot.record_missing(id, *at, *at, vanished_after);

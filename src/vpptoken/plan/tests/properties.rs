@@ -815,8 +815,12 @@ proptest! {
             return Ok(());
         }
         let second = plan(&Observed { status: first.status.clone(), ..observed });
-        // Of several blockers, a person reads the first one.
-        let shown = |plan: Plan| Plan { blockers: plan.blockers.into_iter().take(1).collect(), ..plan };
+        // Beside what needs a person, what ends by itself is not shown. Once that is reported, it need not be found again.
+        let shown = |plan: Plan| {
+            let has_action = plan.blockers.iter().any(|blocker| blocker.needs_action);
+            let blockers = plan.blockers.into_iter().filter(|blocker| blocker.needs_action || !has_action).collect();
+            Plan { blockers, ..plan }
+        };
         prop_assert_eq!(shown(second), shown(first));
     }
 

@@ -28,6 +28,8 @@ fn what_is_sent_to_graph_fails_by_its_kind_and_what_changes_something_there_need
         assert_eq!((step.kind(), step.needed_permit()), (kind, permit), "{step:?}");
         let takes_over = matches!(step, Step::Adopt { .. } | Step::Bind { .. });
         assert_eq!(step.needs_live_reads(), permit.is_some() || takes_over, "{step:?}");
+        let is_intent = matches!(step, Step::RecordIntent(_));
+        assert_eq!(step.needs_live_object(), step.needs_live_reads() && !is_intent, "{step:?}");
         let is_match = matches!(step, Step::Adopt { is_own_create: false, .. });
         assert_eq!(step.needs_live_secret(), is_match, "{step:?}");
     }
