@@ -20,6 +20,10 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(20);
 pub(crate) const RESERVATION: Duration = Duration::from_secs(10);
 /// Of this many permits, one goes to the schedule that has waited longest, although people wait.
 const SHARE_OF_SCHEDULES: u32 = 10;
+/// Of the scheduled syncs that may be sent in a window, one in so many may go at once. The others are spread over the window, so
+/// that permits become free one by one: a person who comes when the window is full waits for the next one, and not for the end of
+/// a burst.
+const SHARE_AT_ONCE: usize = 4;
 /// Microsoft: without `Retry-After`, wait 3 s, doubling to 180 s.
 const THROTTLED: Backoff = Backoff::new(Duration::from_secs(3), Duration::from_secs(180));
 
@@ -98,6 +102,8 @@ pub(crate) struct WriteQueue {
     /// When writes were answered. They arrived before that, so Graph's window for them has ended when ours has.
     answered: VecDeque<(Instant, Priority)>,
     interactive_in_a_row: u32,
+    /// When a permit was last given to a schedule, or reserved for one.
+    last_scheduled: Option<Instant>,
     /// By the clock that is measured with, and by the one that is shown.
     paused_until: Option<(Instant, Timestamp)>,
     /// How many pauses in a row Graph asked for: each makes the next one longer.
@@ -157,11 +163,11 @@ impl WriteQueue {
                 self.tickets.insert(uid.to_owned(), ticket);
             }
         }
-        if !self.is_paused(now) && self.is_next(uid, priority) {
-            let is_free = self.is_free(priority);
+        if !self.is_paused(now) && self.is_next(uid, priority, now) {
+            let is_free = self.is_free(priority, now);
             if is_free || self.take_over(uid, priority) {
                 if is_free {
-                    self.count_given(priority);
+                    self.count_given(priority, now);
                 }
                 self.unqueue(uid);
                 return Some(self.hold(uid, priority));
@@ -177,11 +183,11 @@ impl WriteQueue {
 
     /// Whether nobody who waits for a permit has waited for longer, or is more urgent. Of people's permits, one in ten is a
     /// schedule's, also when people come just when one is free.
-    fn is_next(&self, uid: &str, priority: Priority) -> bool {
+    fn is_next(&self, uid: &str, priority: Priority, now: Instant) -> bool {
         let Some(place) = self.tickets.get(uid).map(|ticket| (ticket.place, uid.to_owned())) else { return false };
         let is_older = |oldest: Option<&(Place, String)>| oldest.is_none_or(|oldest| place <= *oldest);
         match priority {
-            Priority::Interactive => is_older(self.interactive.oldest()) && !self.is_turn_of_schedules(),
+            Priority::Interactive => is_older(self.interactive.oldest()) && !self.is_turn_of_schedules(now),
             Priority::Scheduled => self.interactive.is_empty() && is_older(self.scheduled.oldest()),
         }
     }
@@ -248,7 +254,7 @@ impl WriteQueue {
         if self.is_paused(now) {
             return objects;
         }
-        while let Some(uid) = self.pop_next() {
+        while let Some(uid) = self.pop_next(now) {
             let Some(ticket) = self.tickets.get_mut(&uid) else { continue };
             ticket.stage = Stage::Reserved;
             objects.push(ticket.object.clone());
@@ -267,7 +273,8 @@ impl WriteQueue {
             Some((until, _)) => Some(until),
             None => self.answered.front().map(|(answered, _)| *answered + WINDOW),
         };
-        expires.chain(freed.filter(|_| is_waited_for)).min()
+        let paced = self.next_scheduled().filter(|at| *at > now && !self.scheduled.is_empty());
+        expires.chain(freed.filter(|_| is_waited_for)).chain(paced).min()
     }
 
     /// Graph asked to wait: nothing is sent until then. `shown` is the end by the clock that is shown.
@@ -340,23 +347,34 @@ impl WriteQueue {
         }
     }
 
-    fn is_free(&self, priority: Priority) -> bool {
-        let scheduled = self.held.scheduled + self.reserved.scheduled;
-        let in_use = self.held.interactive + self.reserved.interactive + scheduled;
-        let answered = self.answered.iter().filter(|(_, answered)| *answered == Priority::Scheduled).count();
+    fn is_free(&self, priority: Priority, now: Instant) -> bool {
+        let in_use = self.held.interactive + self.reserved.interactive + self.held.scheduled + self.reserved.scheduled;
+        let is_paced = || self.next_scheduled().is_some_and(|at| at > now);
         in_use < self.limits.at_a_time
             && in_use + self.answered.len() < self.limits.writes
-            && (priority == Priority::Interactive || scheduled + answered < self.limits.scheduled)
+            && (priority == Priority::Interactive || self.scheduled_in_window() < self.limits.scheduled && !is_paced())
+    }
+
+    fn scheduled_in_window(&self) -> usize {
+        let answered = self.answered.iter().filter(|(_, answered)| *answered == Priority::Scheduled).count();
+        self.held.scheduled + self.reserved.scheduled + answered
+    }
+
+    /// Before when no schedule gets a permit, although there may be some.
+    fn next_scheduled(&self) -> Option<Instant> {
+        let at_once = (self.limits.scheduled / SHARE_AT_ONCE).max(1);
+        let every = WINDOW / u32::try_from(self.limits.scheduled.max(1)).unwrap_or(u32::MAX);
+        self.last_scheduled.filter(|_| self.scheduled_in_window() >= at_once).map(|last| last + every)
     }
 
     /// Takes the next ticket for which a permit is free out of the queue.
-    fn pop_next(&mut self) -> Option<String> {
-        let is_their_turn = self.is_turn_of_schedules();
-        let next = if is_their_turn || self.interactive.is_empty() && self.schedule_may() {
-            self.count_given(Priority::Scheduled);
+    fn pop_next(&mut self, now: Instant) -> Option<String> {
+        let is_their_turn = self.is_turn_of_schedules(now);
+        let next = if is_their_turn || self.interactive.is_empty() && self.schedule_may(now) {
+            self.count_given(Priority::Scheduled, now);
             if is_their_turn { self.scheduled.pop_oldest() } else { self.scheduled.pop_next() }
-        } else if !self.interactive.is_empty() && self.is_free(Priority::Interactive) {
-            self.count_given(Priority::Interactive);
+        } else if !self.interactive.is_empty() && self.is_free(Priority::Interactive, now) {
+            self.count_given(Priority::Interactive, now);
             self.interactive.pop_next()
         } else {
             None
@@ -364,20 +382,24 @@ impl WriteQueue {
         next.map(|(_, uid)| uid)
     }
 
-    fn schedule_may(&self) -> bool {
-        !self.scheduled.is_empty() && self.is_free(Priority::Scheduled)
+    fn schedule_may(&self, now: Instant) -> bool {
+        !self.scheduled.is_empty() && self.is_free(Priority::Scheduled, now)
     }
 
     /// Whether the next permit is a schedule's, although people wait or come.
-    fn is_turn_of_schedules(&self) -> bool {
-        self.interactive_in_a_row + 1 >= SHARE_OF_SCHEDULES && self.schedule_may()
+    fn is_turn_of_schedules(&self, now: Instant) -> bool {
+        self.interactive_in_a_row + 1 >= SHARE_OF_SCHEDULES && self.schedule_may(now)
     }
 
     /// A permit that was free is given, or reserved: what people get counts while schedules wait.
-    fn count_given(&mut self, priority: Priority) {
+    fn count_given(&mut self, priority: Priority, now: Instant) {
         self.interactive_in_a_row = match priority {
             Priority::Interactive if !self.scheduled.is_empty() => self.interactive_in_a_row.saturating_add(1),
-            Priority::Interactive | Priority::Scheduled => 0,
+            Priority::Interactive => 0,
+            Priority::Scheduled => {
+                self.last_scheduled = Some(now);
+                0
+            }
         };
     }
 
@@ -591,13 +613,57 @@ mod tests {
         assert_eq!(of_schedules, [9, 19, 29, 39, 49], "{order:?}");
     }
 
+    /// Lets everybody write who may, until a time; those from 100 on are people. Returns who has written, and when.
+    fn write_until(world: &mut World, end: Instant) -> Vec<(usize, Instant)> {
+        let mut written = Vec::new();
+        loop {
+            for n in std::mem::take(&mut world.triggered) {
+                let priority = if n < 100 { Priority::Scheduled } else { Priority::Interactive };
+                if world.write(n, priority) {
+                    written.push((n, world.now));
+                }
+            }
+            if world.triggered.is_empty() {
+                match world.queue.next_change(world.now).filter(|next| *next <= end) {
+                    Some(next) => world.advance(next.duration_since(world.now)),
+                    None => break,
+                }
+            }
+        }
+        world.now = end;
+        written
+    }
+
     #[test]
     fn scheduled_syncs_leave_permits_for_people() {
         let mut world = World::new();
-        let sent = (0..20).filter(|n| world.write(*n, Priority::Scheduled)).count();
-        assert_eq!(sent, LIMITS.scheduled);
-        assert!(world.write(50, Priority::Interactive) && world.write(51, Priority::Interactive));
-        assert!(!world.write(52, Priority::Interactive));
+        let at_once = (0..20).filter(|n| world.write(*n, Priority::Scheduled)).count();
+        assert_eq!(at_once, LIMITS.scheduled / SHARE_AT_ONCE);
+        let end = world.now + WINDOW - Duration::from_millis(1);
+        assert_eq!(at_once + write_until(&mut world, end).len(), LIMITS.scheduled);
+        assert!(world.write(150, Priority::Interactive) && world.write(151, Priority::Interactive));
+        assert!(!world.write(152, Priority::Interactive));
+    }
+
+    #[test]
+    fn while_many_syncs_are_due_a_person_waits_for_the_next_permit_and_not_for_the_end_of_a_window() {
+        let (mut world, began) = (World::new(), Instant::now());
+        world.now = began;
+        let mut sent = (0..90).filter(|n| world.write(*n, Priority::Scheduled)).count();
+        sent += write_until(&mut world, began + WINDOW * 2).len();
+        let every = WINDOW / u32::try_from(LIMITS.scheduled).unwrap();
+        for person in 100..110 {
+            let came = world.now;
+            if !world.write(person, Priority::Interactive) {
+                let written = write_until(&mut world, came + every);
+                let it = written.iter().find(|(who, _)| *who == person);
+                assert!(it.is_some(), "{person} has waited for {every:?}: {written:?}");
+                sent += written.len() - 1;
+            }
+        }
+        // In the long run as many are sent as may be: people's came out of what they leave.
+        sent += write_until(&mut world, began + WINDOW * 6).len();
+        assert!((LIMITS.scheduled * 5..=LIMITS.scheduled * 6 + LIMITS.writes).contains(&sent), "{sent}");
     }
 
     #[test]
