@@ -318,6 +318,7 @@ mod tests {
     use super::super::context::LiveAccess;
     use super::super::events::Events;
     use super::super::local_state::{LocalState, ObjectState};
+    use super::super::observed::UnsentIntent;
     use super::*;
     use crate::api::{Cloud, GraphApi, PendingCreate, VppTokenStatus, VppTokenTenant};
     use crate::clock::{Clock, Random};
@@ -449,6 +450,20 @@ mod tests {
                 let next = (plan.step, plan.requeue_after, plan.list_after);
                 assert_eq!(next, (None, Some(jiff::SignedDuration::ZERO), None), "it is decided again at once");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_intent_that_the_status_may_have_already_is_looked_for_there_before_it_is_recorded_again() {
+        let world = World::new().await;
+        let observed = observe::observe(&world.context, &world.cached, None).await.unwrap();
+        for unsent_intent in [None, Some(UnsentIntent { since: Timestamp::MIN, list_after: Timestamp::MIN })] {
+            let mut observed = observed.clone();
+            observed.attempts.unsent_intent = unsent_intent.clone();
+            let plan = Plan { step: Some(Step::RecordIntent(pending())), ..plan::plan(&observed) };
+            let decision = Decision { object: VppToken::clone(&world.cached), live: None, observed, plan };
+            let needed = LiveNeeds { tenant: true, object: unsent_intent.is_some(), secret: false };
+            assert_eq!(LiveNeeds::of(&decision), needed);
         }
     }
 
