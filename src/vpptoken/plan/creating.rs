@@ -216,56 +216,10 @@ fn abandon(pending: &PendingCreate) -> Step {
 /// An intent was recorded, and whether its create was carried out is not known: a token of the file that is not in
 /// knownIds is ours. True when it is certain that the create was not carried out.
 fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate) -> bool {
-    if awaits_namespace(draft) {
+    if awaits_namespace(draft) || found_result(draft, tenant, pending) {
         return false;
     }
     let snapshot = &tenant.view.snapshot;
-    let identity = Identity {
-        organization_name: &pending.organization_name,
-        apple_id: &pending.apple_id,
-        expiration: pending.expiration_date_time,
-    };
-    // Also one that distinctFrom lists: knownIds has what was there before. One with another expiry or Apple ID was
-    // created by somebody else meanwhile.
-    let found: Vec<&Entry> = unclaimed(draft.observed, tenant, identity)
-        .filter(|(entry, likeness)| likeness.may_be_result() && !pending.known_ids.contains(&entry.entity.id))
-        .map(|(entry, _)| entry)
-        .collect();
-    let named = draft.observed.spec.token_id.as_ref();
-    let is_named = |entry: &&Entry| named.is_some_and(|id| id.matches(&entry.entity.id));
-    // Of several, tokenId may name the right one.
-    let chosen = found.iter().copied().find(is_named).filter(|_| found.len() > 1);
-    let found = chosen.map_or(found, |entry| vec![entry]);
-    match found.as_slice() {
-        [] => {}
-        [_] if chosen.is_some() && !tenant.allowed.contains(&Permission::Bind) => {
-            not_allowed(draft, "Bind", "take over a token by tokenId");
-            return false;
-        }
-        [entry] => {
-            let uploaded = Uploaded {
-                sha256: pending.sha256.clone(),
-                expiration_date_time: pending.expiration_date_time,
-                organization_name: pending.organization_name.clone(),
-                time: draft.observed.wall_at(pending.since),
-                encoding: None,
-                secret_version: None,
-                shown: false,
-            };
-            draft.set_progress(Reason::Creating, "The token that was being created is found in Graph.");
-            draft.step(Step::Adopt { id: entry.entity.id.clone(), uploaded, is_own_create: true });
-            return false;
-        }
-        several => {
-            let message = format!(
-                "A create was sent whose answer was lost, and Graph now has several tokens that could be its result: {}. \
-                 Set tokenId to the right one, or remove the others in Intune.",
-                list_of(several)
-            );
-            draft.stall(Reason::AmbiguousMatch, message);
-            return false;
-        }
-    }
     let failure = draft.observed.attempts.failures.get(&StepKind::Create);
     // The create may have been sent long after its intent was recorded: by this process at the last failure, or by an
     // earlier process before this one began.
@@ -303,6 +257,53 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
         draft.requeue_at(until);
     }
     false
+}
+
+/// Whether a token may be the result of a create whose outcome is not known. It is taken over; of several, a person says which.
+fn found_result(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate) -> bool {
+    let identity = Identity {
+        organization_name: &pending.organization_name,
+        apple_id: &pending.apple_id,
+        expiration: pending.expiration_date_time,
+    };
+    // Also one that distinctFrom lists: knownIds has what was there before. One with another expiry or Apple ID was
+    // created by somebody else meanwhile.
+    let found: Vec<&Entry> = unclaimed(draft.observed, tenant, identity)
+        .filter(|(entry, likeness)| likeness.may_be_result() && !pending.known_ids.contains(&entry.entity.id))
+        .map(|(entry, _)| entry)
+        .collect();
+    let named = draft.observed.spec.token_id.as_ref();
+    let is_named = |entry: &&Entry| named.is_some_and(|id| id.matches(&entry.entity.id));
+    // Of several, tokenId may name the right one.
+    let chosen = found.iter().copied().find(is_named).filter(|_| found.len() > 1);
+    match chosen.map_or(found, |entry| vec![entry]).as_slice() {
+        [] => return false,
+        [_] if chosen.is_some() && !tenant.allowed.contains(&Permission::Bind) => {
+            not_allowed(draft, "Bind", "take over a token by tokenId");
+        }
+        [entry] => {
+            let uploaded = Uploaded {
+                sha256: pending.sha256.clone(),
+                expiration_date_time: pending.expiration_date_time,
+                organization_name: pending.organization_name.clone(),
+                time: draft.observed.wall_at(pending.since),
+                encoding: None,
+                secret_version: None,
+                shown: false,
+            };
+            draft.set_progress(Reason::Creating, "The token that was being created is found in Graph.");
+            draft.step(Step::Adopt { id: entry.entity.id.clone(), uploaded, is_own_create: true });
+        }
+        several => {
+            let message = format!(
+                "A create was sent whose answer was lost, and Graph now has several tokens that could be its result: {}. \
+                 Set tokenId to the right one, or remove the others in Intune.",
+                list_of(several)
+            );
+            draft.stall(Reason::AmbiguousMatch, message);
+        }
+    }
+    true
 }
 
 /// What is found of a token that is about to be created.
