@@ -141,7 +141,8 @@ fn locked(queue: &Mutex<WriteQueue>) -> MutexGuard<'_, WriteQueue> {
 }
 
 /// A permit to send one write. Drop it when the write was answered: the write counts against the limit until a window after
-/// that, because Graph counts from its arrival, which may be at any time before the answer. Dropping an unused one costs nothing.
+/// that, because Graph counts from its arrival, which may be at any time before the answer. Dropping an unused one costs
+/// at most a turn of the schedules.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped is given back"]
 pub(crate) struct WritePermit {

@@ -207,7 +207,8 @@ impl Snapshot {
         self.entries.insert(&id, entry);
     }
 
-    /// A token was asked for by its id, and found.
+    /// A token was asked for by its id, and found, which a write that was answered since, or a list that began since and has it,
+    /// outweighs.
     pub(crate) fn record_found(&mut self, entity: Entity, began: Timestamp, now: Timestamp) {
         // Deleted while it was asked for.
         if self.deleted.get(&entity.id).is_some_and(|deleted_at| *deleted_at >= began) {
@@ -216,8 +217,9 @@ impl Snapshot {
         self.deleted.remove(&entity.id);
         self.missing.remove(&entity.id);
         let id = entity.id.clone();
+        let is_listed_since = self.is_listed_since(&id, began);
         let mut entry = self.entries.get(&id).cloned().unwrap_or_default();
-        if !entry.keeps_its_answer(began) {
+        if !entry.keeps_its_answer(began) && !is_listed_since {
             entry.absent = 0;
             entry.asked = Some((began, now));
             entry.record_shown(entity, now);
@@ -234,8 +236,8 @@ impl Snapshot {
         now: Timestamp,
         vanished_after: SignedDuration,
     ) {
-        let is_listed_since = |entry: &Entry| entry.is_present() && self.last_list().is_some_and(|list| list > began);
-        if self.entries.get(id).is_some_and(|entry| entry.keeps_its_answer(began) || is_listed_since(entry)) {
+        let keeps_its_answer = self.entries.get(id).is_some_and(|entry| entry.keeps_its_answer(began));
+        if keeps_its_answer || self.is_listed_since(id, began) {
             return;
         }
         let entry = self.entries.get(id).cloned().map(Arc::new);
@@ -245,6 +247,12 @@ impl Snapshot {
         missing.last = now;
         missing.has_vanished |= began >= after(missing.since, vanished_after);
         missing.entry.take_if(|_| missing.has_vanished);
+    }
+
+    /// Whether a list that began after a time has a token; or lacks it so shortly after a write that this does not count.
+    fn is_listed_since(&self, id: &str, time: Timestamp) -> bool {
+        let is_later = self.last_list().is_some_and(|began| began > time);
+        is_later && self.entries.get(id).is_some_and(Entry::is_present)
     }
 
     /// A token was deleted by us.
@@ -444,6 +452,11 @@ mod tests {
             snapshot.record_missing("a", at(112), at(120), VANISHED_AFTER);
             assert_eq!(snapshot.missing_since("a").is_some(), is_missing);
         }
+        let mut snapshot = has_a("de");
+        list(&mut snapshot, 114, 115, &[entity("a", "fr")]);
+        snapshot.record_found(entity("a", "de"), at(112), at(120));
+        assert_eq!(country(&snapshot, "a").as_deref(), Some("fr"));
+        assert!(!snapshot.entry("a").unwrap().was_asked_since(at(111)), "it is asked again");
     }
 
     #[test]

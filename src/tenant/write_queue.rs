@@ -363,8 +363,12 @@ impl WriteQueue {
     /// Before when no schedule gets a permit, although there may be some.
     fn next_scheduled(&self) -> Option<Instant> {
         let at_once = (self.limits.scheduled / SHARE_AT_ONCE).max(1);
-        let every = WINDOW / u32::try_from(self.limits.scheduled.max(1)).unwrap_or(u32::MAX);
-        self.last_scheduled.filter(|_| self.scheduled_in_window() >= at_once).map(|last| last + every)
+        let last = self.last_scheduled.filter(|_| self.scheduled_in_window() >= at_once);
+        last.map(|last| last + self.schedules_every())
+    }
+
+    fn schedules_every(&self) -> Duration {
+        WINDOW / u32::try_from(self.limits.scheduled.max(1)).unwrap_or(u32::MAX)
     }
 
     /// Takes the next ticket for which a permit is free out of the queue.
@@ -397,7 +401,11 @@ impl WriteQueue {
             Priority::Interactive if !self.scheduled.is_empty() => self.interactive_in_a_row.saturating_add(1),
             Priority::Interactive => 0,
             Priority::Scheduled => {
-                self.last_scheduled = Some(now);
+                // What is late by less than its turn does not put off the next ones.
+                let every = self.schedules_every();
+                let due = self.last_scheduled.map(|last| last + every);
+                let was_due = due.filter(|due| *due <= now && now.duration_since(*due) < every);
+                self.last_scheduled = Some(was_due.unwrap_or(now));
                 0
             }
         };

@@ -173,7 +173,7 @@ impl<'a> Actor<'a> {
         if !self.lock_create(pending, permit) {
             return StepResult::default();
         }
-        remember_intent(self.context, self.uid, pending);
+        remember_intent(self.context, self.uid, pending, false);
         let outcome = Outcome::IntentRecorded(pending.clone(), self.tenant.identity.clone());
         StepResult { outcome: Some(outcome), ..StepResult::default() }
     }
@@ -364,9 +364,10 @@ impl Drop for CreateGuard<'_> {
     }
 }
 
-/// Remembers that the recorded intent was not sent. A list that begins after now is searched before it is.
-pub(super) fn remember_intent(context: &Context, uid: &str, pending: &PendingCreate) {
-    let unsent = UnsentIntent { since: pending.since, list_after: context.clock.now() };
+/// Remembers that an intent was not sent. A list that begins after now is searched before it is. `is_recorded` when its status is
+/// written, as others can read it only then.
+pub(super) fn remember_intent(context: &Context, uid: &str, pending: &PendingCreate, is_recorded: bool) {
+    let unsent = UnsentIntent { since: pending.since, list_after: context.clock.now(), is_recorded };
     context.local_state.change(uid, |state| state.attempts.unsent_intent = Some(unsent));
 }
 

@@ -79,6 +79,7 @@ async fn read_cluster(context: &Context, object: &VppToken) -> Result<Option<Liv
 /// When Kubernetes can't be read.
 pub(crate) async fn observe(context: &Context, object: &VppToken, live: Option<&LiveReads>) -> Result<Observed, Error> {
     let uid = uid(object)?;
+    record_shown_intent(context, uid, object);
     let state = context.local_state.object_state(uid);
     let tenant = tenant(context, object)?;
     let found = tenant.clone().found();
@@ -118,6 +119,18 @@ pub(crate) async fn observe(context: &Context, object: &VppToken, live: Option<&
         crd_terminating,
         timings: context.timings,
     })
+}
+
+/// An intent whose write was not answered is in the status: others may have read it only now, so a list has to begin after now.
+fn record_shown_intent(context: &Context, uid: &str, object: &VppToken) {
+    let Some(pending) = object.status.as_ref().and_then(|status| status.pending_create.as_ref()) else { return };
+    let now = context.clock.now();
+    context.local_state.change(uid, |state| {
+        let unsent = state.attempts.unsent_intent.as_mut();
+        if let Some(unsent) = unsent.filter(|unsent| !unsent.is_recorded && unsent.since == pending.since) {
+            (unsent.list_after, unsent.is_recorded) = (now, true);
+        }
+    });
 }
 
 fn request(object: &VppToken, annotation: &str) -> Option<String> {

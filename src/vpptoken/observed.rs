@@ -212,6 +212,8 @@ pub(crate) struct UnsentIntent {
     pub since: Timestamp,
     /// A list has to begin after this before it is sent.
     pub list_after: Timestamp,
+    /// Whether the status has it for certain, as others may read it. Until then its write may have had its effect without an answer.
+    pub is_recorded: bool,
 }
 
 /// Kinds of steps whose failures are independent of each other.

@@ -441,7 +441,7 @@ mod tests {
                 world.change();
             }
             let uid = world.cached.metadata.uid.clone().unwrap();
-            act::remember_intent(&world.context, &uid, &pending());
+            act::remember_intent(&world.context, &uid, &pending(), false);
             let tenant = VppTokenTenant { cloud: Cloud::Global, tenant_id: "tenant".into(), api: GraphApi::V1 };
             let plan = world.report(Outcome::IntentRecorded(pending(), tenant)).await.unwrap();
             assert_eq!(world.status().await.pending_create.is_some(), !has_changed);
@@ -457,7 +457,8 @@ mod tests {
     async fn an_intent_that_the_status_may_have_already_is_looked_for_there_before_it_is_recorded_again() {
         let world = World::new().await;
         let observed = observe::observe(&world.context, &world.cached, None).await.unwrap();
-        for unsent_intent in [None, Some(UnsentIntent { since: Timestamp::MIN, list_after: Timestamp::MIN })] {
+        let unsent = UnsentIntent { since: Timestamp::MIN, list_after: Timestamp::MIN, is_recorded: false };
+        for unsent_intent in [None, Some(unsent)] {
             let mut observed = observed.clone();
             observed.attempts.unsent_intent = unsent_intent.clone();
             let plan = Plan { step: Some(Step::RecordIntent(pending())), ..plan::plan(&observed) };
@@ -465,6 +466,26 @@ mod tests {
             let needed = LiveNeeds { tenant: true, object: unsent_intent.is_some(), secret: false };
             assert_eq!(LiveNeeds::of(&decision), needed);
         }
+    }
+
+    #[tokio::test]
+    async fn an_intent_whose_write_was_not_answered_counts_from_when_it_is_seen() {
+        let world = World::new().await;
+        let uid = world.cached.metadata.uid.clone().unwrap();
+        act::remember_intent(&world.context, &uid, &pending(), false);
+        let unsent = || world.state().attempts.unsent_intent.unwrap();
+        let before = unsent();
+        observe::observe(&world.context, &world.cached, None).await.unwrap();
+        assert_eq!(unsent(), before, "it is not there");
+        // Its write had its effect.
+        let mut shown = VppToken::clone(&world.cached);
+        shown.status.get_or_insert_default().pending_create = Some(pending());
+        let observed = observe::observe(&world.context, &shown, None).await.unwrap();
+        let after = unsent();
+        assert!(after.is_recorded && after.list_after > before.list_after);
+        assert_eq!(observed.attempts.unsent_intent, Some(after.clone()));
+        observe::observe(&world.context, &shown, None).await.unwrap();
+        assert_eq!(unsent(), after, "from when it was first seen");
     }
 
     #[tokio::test]

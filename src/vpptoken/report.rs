@@ -154,8 +154,7 @@ fn has_news(object: &VppToken, status: &VppTokenStatus) -> bool {
 fn record_reported(context: &Context, object: &VppToken, plan: &Plan, outcome: &Option<Outcome>, observed: &Observed) {
     let uid = &observed.object.uid;
     if let Some(Outcome::IntentRecorded(pending, _)) = outcome {
-        // Other operators can read it only now.
-        act::remember_intent(context, uid, pending);
+        act::remember_intent(context, uid, pending, true);
     }
     if plan.status.pending_create.is_none() {
         act::unlock_create(context, uid);

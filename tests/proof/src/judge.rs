@@ -495,15 +495,6 @@ impl Judge {
         if others.count() > 0 {
             self.fail(format!("never_rubbish: {} is created from a file of another organization", created.id));
         }
-        let is_new = self.person_acted.is_some_and(|at| world.now().duration_since(at) < SignedDuration::from_mins(2));
-        let lacks_finalizer = world.api.values("VppToken").into_iter().any(|object| {
-            object["status"]["pendingCreate"]["sha256"] == digest.as_str()
-                && object["spec"]["deletionPolicy"] == "Delete"
-                && object["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)
-        });
-        if lacks_finalizer && !is_new {
-            self.fail(format!("never_wipe: {} is created before the finalizer that deletes it", created.id));
-        }
     }
 
     /// No second entry of a location.
@@ -753,6 +744,11 @@ impl Judge {
         match (is_pending(old_status), is_pending(Some(&new["status"]))) {
             (false, true) => {
                 self.step("RecordIntent");
+                let (spec, finalizers) = (&new["spec"], new["metadata"]["finalizers"].as_array());
+                let is_to_delete = spec["deletionPolicy"] == "Delete" && spec["managementPolicy"] != "Observe";
+                if is_to_delete && finalizers.is_none_or(Vec::is_empty) {
+                    self.fail("never_wipe: a create is announced before the finalizer is there that deletes it".into());
+                }
                 self.intents.insert(text(&new["metadata"]["uid"]).to_owned(), world.now());
             }
             (true, false) if new["status"]["tokenId"].is_null() => self.step("AbandonIntent"),

@@ -265,7 +265,7 @@ impl World {
     /// An intent was recorded by this process, and its create was not sent.
     fn record_intent(&mut self, since: Timestamp, known_ids: &[&str]) {
         self.pending(since, known_ids);
-        self.attempts.unsent_intent = Some(UnsentIntent { since, list_after: since });
+        self.attempts.unsent_intent = Some(UnsentIntent { since, list_after: since, is_recorded: true });
     }
 
     fn being_deleted(&mut self) {

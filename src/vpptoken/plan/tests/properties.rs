@@ -292,7 +292,7 @@ impl Change {
             Self::Unsent(digest, age) => {
                 let pending = world.status.pending_create.as_ref().filter(|pending| pending.sha256 == DIGESTS[digest]);
                 let since = pending.map_or(past(age), |pending| pending.since);
-                world.attempts.unsent_intent = Some(UnsentIntent { since, list_after: past(age) });
+                world.attempts.unsent_intent = Some(UnsentIntent { since, list_after: past(age), is_recorded: true });
             }
             Self::Claimed(id, age, elder) => {
                 let created = if elder { past(age) - DAY * 60 } else { past(age) };
