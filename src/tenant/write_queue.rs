@@ -692,7 +692,7 @@ mod tests {
 
     #[test]
     fn who_does_not_want_to_write_any_more_is_passed_over() {
-        for leave in [
+        for withdraw in [
             |world: &mut World, n: usize| world.queue.record_unwanted(&uid(n), world.now),
             |world: &mut World, n: usize| world.queue.withdraw(&uid(n)),
         ] {
@@ -700,12 +700,12 @@ mod tests {
             for n in [1, 2, 4, 5, 7] {
                 world.request(n, Priority::Interactive);
             }
-            leave(&mut world, 1);
+            withdraw(&mut world, 1);
             world.advance(WINDOW);
             assert_eq!(world.triggered, [2, 4, 5, 7]);
             // One that is reserved goes to the next at once, too.
             assert!(!world.request(8, Priority::Interactive));
-            leave(&mut world, 2);
+            withdraw(&mut world, 2);
             world.reserve();
             assert_eq!(world.triggered.last(), Some(&8));
         }

@@ -444,7 +444,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_reserved_for_an_object_that_is_gone_suspended_or_moved_goes_to_the_next_at_once() {
         let limiter = || Arc::new(WriteRateLimiter::new(Limits { at_a_time: 1, ..Limits::default() }));
-        let leave: [fn(&LocalState, &WriteRateLimiter); 3] = [
+        let withdraw: [fn(&LocalState, &WriteRateLimiter); 3] = [
             |local_state, _| drop(local_state.forget("a")),
             // Its plan has nothing to write.
             |_, limiter| limiter.record_unwanted("a"),
@@ -453,7 +453,7 @@ mod tests {
                 local_state.set_limiter("a", Some(&other));
             },
         ];
-        for leave in leave {
+        for withdraw in withdraw {
             let (local_state, limiter) = (local_state(), limiter());
             let (sender, mut triggered) = tokio::sync::mpsc::unbounded_channel();
             let running = Arc::clone(&limiter);
@@ -466,7 +466,7 @@ mod tests {
             assert!(request("a").is_none() && request("b").is_none());
             drop(held);
             assert_eq!(&*triggered.recv().await.unwrap().name, "a");
-            leave(&local_state, &limiter);
+            withdraw(&local_state, &limiter);
             let next = tokio::time::timeout(Duration::from_millis(1), triggered.recv()).await;
             assert_eq!(&*next.unwrap().unwrap().name, "b");
             assert!(request("b").is_some());

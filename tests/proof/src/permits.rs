@@ -11,9 +11,8 @@ use crate::world::{DEVICES, World, file};
 const LIMIT: Duration = Duration::from_secs(3 * 3600);
 const NAMES: [&str; 3] = ["t0", "t1", "t2"];
 
-/// One write may be sent in 20 s. While three files wait to be uploaded, one VppToken is suspended and one is deleted: the
-/// permits go to those that are left.
-pub(crate) async fn scarce_permits(world: &World) -> Result<(), String> {
+/// One write may be sent in 20 s.
+async fn create_three(world: &World) -> Result<(), String> {
     world.limit_writes(1);
     for name in NAMES {
         world.put_file(name, &file(name, 200));
@@ -23,6 +22,13 @@ pub(crate) async fn scarce_permits(world: &World) -> Result<(), String> {
     for name in NAMES {
         done(world, name, 200).await?;
     }
+    Ok(())
+}
+
+/// One write may be sent in 20 s. While three files wait to be uploaded, one VppToken is suspended and one is deleted: the
+/// permits go to those that are left.
+pub(crate) async fn scarce_permits(world: &World) -> Result<(), String> {
+    create_three(world).await?;
     for name in NAMES {
         world.put_file(name, &file(name, 400));
     }
@@ -74,15 +80,7 @@ pub(crate) async fn many_due(world: &World) -> Result<(), String> {
 /// One write may be sent in 20 s. The reconcile that a permit is reserved for hangs: the next one in turn gets the permit when
 /// the reservation ends.
 pub(crate) async fn late_reconcile(world: &World) -> Result<(), String> {
-    world.limit_writes(1);
-    for name in NAMES {
-        world.put_file(name, &file(name, 200));
-        world.put_token(name, json!({}));
-    }
-    world.start_process();
-    for name in NAMES {
-        done(world, name, 200).await?;
-    }
+    create_three(world).await?;
     let before = world.syncs_of("t0");
     world.put_file("t0", &file("t0", 400));
     let is_sent =
