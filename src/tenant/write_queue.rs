@@ -360,7 +360,7 @@ impl WriteQueue {
         self.held.scheduled + self.reserved.scheduled + answered
     }
 
-    /// Before when no schedule gets a permit, although there may be some.
+    /// When the next schedule may get a permit, as far as the spread over the window decides that.
     fn next_scheduled(&self) -> Option<Instant> {
         let at_once = (self.limits.scheduled / SHARE_AT_ONCE).max(1);
         let last = self.last_scheduled.filter(|_| self.scheduled_in_window() >= at_once);
