@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::PartialObjectMeta;
@@ -27,11 +27,17 @@ use crate::api::{
 use crate::tenant::{Access, Lookup, Tenant, TenantKey};
 use crate::token_file::TokenFile;
 
-/// Reads what decides whether a VppToken may use its tenant and, if that is asked for, the version of its Secret.
+/// Reads what decides whether a VppToken may use its tenant, which may be so old, and, if that is asked for, the version of its
+/// Secret.
 ///
 /// # Errors
 /// When Kubernetes can't be read.
-pub(crate) async fn read_live(context: &Context, object: &VppToken, with_secret: bool) -> Result<LiveReads, Error> {
+pub(crate) async fn read_live(
+    context: &Context,
+    object: &VppToken,
+    max_age: SignedDuration,
+    with_secret: bool,
+) -> Result<LiveReads, Error> {
     let since = context.clock.now();
     let secret = async {
         match object.spec.token_secret_ref.as_ref().filter(|_| with_secret) {
@@ -39,7 +45,7 @@ pub(crate) async fn read_live(context: &Context, object: &VppToken, with_secret:
             None => Ok(None),
         }
     };
-    let (cluster, secret) = futures::try_join!(read_cluster(context, object), secret)?;
+    let (cluster, secret) = futures::try_join!(read_cluster(context, object, max_age), secret)?;
     Ok(LiveReads { since, cluster, secret })
 }
 
@@ -54,17 +60,21 @@ async fn read_version(context: &Context, object: &VppToken, name: &str) -> Resul
     Ok(LiveSecret { name: name.to_owned(), version })
 }
 
-async fn read_cluster(context: &Context, object: &VppToken) -> Result<Option<LiveCluster>, Error> {
+async fn read_cluster(
+    context: &Context,
+    object: &VppToken,
+    max_age: SignedDuration,
+) -> Result<Option<LiveCluster>, Error> {
     let reference = &object.spec.tenant_ref;
     if reference.kind != TenantKind::ClusterGraphTenant {
         return Ok(None);
     }
     let namespace = namespace(object)?;
-    let access = context.live_access.tenants.get(&reference.name, || async {
+    let access = context.live_access.tenants.get(&reference.name, &context.clock, max_age, || async {
         let tenants: Api<ClusterGraphTenant> = Api::all(context.client.clone());
         Ok(tenants.get_opt(&reference.name).await?.map(|tenant| Access::of(&tenant.spec)))
     });
-    let labels = context.live_access.namespaces.get(namespace, || async {
+    let labels = context.live_access.namespaces.get(namespace, &context.clock, max_age, || async {
         let namespaces: Api<Namespace> = Api::all(context.client.clone());
         Ok(namespaces.get_metadata_opt(namespace).await?.map(|namespace| namespace.labels().clone()))
     });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use jiff::SignedDuration;
 use kube::runtime::controller::Action;
 use tracing::Instrument;
 
@@ -87,7 +88,8 @@ async fn decide_on_live_reads(context: &Context, mut decision: Box<Decision>) ->
         }
         read = needed;
         let Decision { object, .. } = *decision;
-        let reads = observe::read_live(context, &object, needed.secret);
+        let max_age = needed.access.unwrap_or_default();
+        let reads = observe::read_live(context, &object, max_age, needed.secret);
         let (object, reads) = if needed.object {
             let (object, reads) = futures::try_join!(live(context, &object), reads)?;
             let Some(object) = object else { return Ok(None) };
@@ -103,8 +105,8 @@ async fn decide_on_live_reads(context: &Context, mut decision: Box<Decision>) ->
 /// What is read past the caches before a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct LiveNeeds {
-    /// Its tenant object and namespace.
-    tenant: bool,
+    /// What its tenant object and namespace allow, and how old that may be.
+    access: Option<SignedDuration>,
     object: bool,
     secret: bool,
 }
@@ -112,15 +114,16 @@ struct LiveNeeds {
 impl LiveNeeds {
     fn of(Decision { plan, observed, .. }: &Decision) -> Self {
         let needs = |needs: fn(&Step) -> bool| plan.step.as_ref().is_some_and(needs);
-        let tenant = needs(Step::needs_live_reads);
+        let step = plan.step.as_ref().filter(|step| step.needs_live_reads());
+        let access = step.map(Step::max_age_of_access);
         // The intent of the last try may be in the status, although its write was not answered.
-        let tries_again = tenant && observed.attempts.unsent_intent.is_some();
-        Self { tenant, object: needs(Step::needs_live_object) || tries_again, secret: needs(Step::needs_live_secret) }
+        let tries_again = access.is_some() && observed.attempts.unsent_intent.is_some();
+        Self { access, object: needs(Step::needs_live_object) || tries_again, secret: needs(Step::needs_live_secret) }
     }
 
     fn and(self, other: Self) -> Self {
         Self {
-            tenant: self.tenant || other.tenant,
+            access: self.access.into_iter().chain(other.access).min(),
             object: self.object || other.object,
             secret: self.secret || other.secret,
         }
@@ -463,7 +466,7 @@ mod tests {
             observed.attempts.unsent_intent = unsent_intent.clone();
             let plan = Plan { step: Some(Step::RecordIntent(pending())), ..plan::plan(&observed) };
             let decision = Decision { object: VppToken::clone(&world.cached), live: None, observed, plan };
-            let needed = LiveNeeds { tenant: true, object: unsent_intent.is_some(), secret: false };
+            let needed = LiveNeeds { access: Some(SignedDuration::from_secs(1)), object: unsent_intent.is_some(), secret: false };
             assert_eq!(LiveNeeds::of(&decision), needed);
         }
     }

@@ -1,29 +1,28 @@
-//! Reads past the caches that several reconciles ask for at the same time.
+//! Reads past the caches that several reconciles ask for.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Whoever asks gets what a read has found that began after that. Those who ask while one is under way share the next one, so
-/// that very many reconciles cost few reads.
+use jiff::{SignedDuration, Timestamp};
+
+use crate::clock::Clock;
+
+/// Whoever asks gets what a read has found that began after that, or so shortly before as he allows. Those who ask while one is
+/// under way share a read, so that very many reconciles cost few.
 #[derive(Debug)]
 pub(crate) struct SharedReads<V> {
-    objects: Mutex<HashMap<String, Arc<Reads<V>>>>,
+    objects: Mutex<HashMap<String, Arc<LastRead<V>>>>,
 }
 
-/// The reads of one object.
-#[derive(Debug)]
-struct Reads<V> {
-    begun: AtomicU64,
-    last: tokio::sync::Mutex<Option<Found<V>>>,
-}
+/// The last read of one object; whoever reads holds the lock.
+type LastRead<V> = tokio::sync::Mutex<Option<Found<V>>>;
 
-/// What the last read has found.
+/// What a read has found.
 #[derive(Debug)]
 struct Found<V> {
-    /// The reads are counted as they begin.
-    number: u64,
+    /// When the read began.
+    began: Timestamp,
     value: V,
 }
 
@@ -35,106 +34,127 @@ impl<V> Default for SharedReads<V> {
 
 /// Whoever waits longer than this for the reads of others reads by itself: one read that hangs must not hold up all.
 const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Nobody allows a read that is older than this.
+pub(crate) const MAX_AGE: SignedDuration = SignedDuration::from_secs(1);
 
 impl<V: Clone> SharedReads<V> {
-    /// Reads an object, unless somebody else does that from now on.
-    pub(crate) async fn get<F: Future<Output = V>>(&self, name: &str, read: impl FnOnce() -> F) -> V {
-        let user = self.user(name);
-        let begun = user.reads.begun.load(Ordering::SeqCst);
-        let Ok(mut last) = tokio::time::timeout(MAX_WAIT, user.reads.last.lock()).await else {
+    /// What an object is like now, or was at most `max_age` ago.
+    pub(crate) async fn get<F: Future<Output = V>>(
+        &self,
+        name: &str,
+        clock: &Clock,
+        max_age: SignedDuration,
+        read: impl FnOnce() -> F,
+    ) -> V {
+        let asked = clock.now();
+        let last = self.last_read(name, asked);
+        let Ok(mut last) = tokio::time::timeout(MAX_WAIT, last.lock()).await else {
             return read().await;
         };
-        if let Some(found) = last.as_ref().filter(|found| found.number > begun) {
+        if let Some(found) = last.as_ref().filter(|found| asked.duration_since(found.began) <= max_age) {
             return found.value.clone();
         }
-        let number = user.reads.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let began = clock.now();
         let value = read().await;
-        *last = Some(Found { number, value: value.clone() });
+        *last = Some(Found { began, value: value.clone() });
         value
     }
 
-    fn user<'a>(&'a self, name: &'a str) -> User<'a, V> {
+    /// The last read of an object. Those that nobody will use any more are dropped.
+    fn last_read(&self, name: &str, now: Timestamp) -> Arc<LastRead<V>> {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Reads { begun: AtomicU64::new(0), last: tokio::sync::Mutex::new(None) });
-        let reads = Arc::clone(objects.entry(name.to_owned()).or_insert_with(new));
-        User { shared: self, name, reads }
-    }
-}
-
-/// Somebody who asks for an object, until the answer.
-struct User<'a, V> {
-    shared: &'a SharedReads<V>,
-    name: &'a str,
-    reads: Arc<Reads<V>>,
-}
-
-impl<V> Drop for User<'_, V> {
-    /// Nothing is kept of an object that nobody asks for any more.
-    fn drop(&mut self) {
-        let mut objects = self.shared.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map's and this one.
-        if Arc::strong_count(&self.reads) == 2 {
-            objects.remove(self.name);
-        }
+        objects.retain(|other, last| {
+            let is_recent = |found: &Option<Found<V>>| {
+                found.as_ref().is_some_and(|found| now.duration_since(found.began) <= MAX_AGE)
+            };
+            other == name || Arc::strong_count(last) > 1 || last.try_lock().is_ok_and(|found| is_recent(&found))
+        });
+        Arc::clone(objects.entry(name.to_owned()).or_default())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use tokio::time::{Instant, sleep};
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn whoever_asks_gets_a_read_that_began_later_and_many_share_it() {
-        let reads: SharedReads<Instant> = SharedReads::default();
+    /// A clock that runs with the paused one of a test.
+    fn clock() -> Clock {
+        let began = Instant::now();
+        Clock::new(move || began.elapsed(), || Timestamp::UNIX_EPOCH)
+    }
+
+    /// Asks after so many milliseconds, each time: every read takes a second, and finds when it began. Returns how many reads
+    /// there were.
+    async fn ask(
+        reads: &SharedReads<Instant>,
+        clock: &Clock,
+        max_age: SignedDuration,
+        after: impl Iterator<Item = u64>,
+    ) -> u64 {
         let count = AtomicU64::new(0);
-        // A read that takes a second, and finds when it began.
         let ask = |after: u64| {
-            let (reads, count) = (&reads, &count);
+            let count = &count;
             async move {
                 sleep(Duration::from_millis(after)).await;
                 let asked = Instant::now();
-                let began = reads.get("x", || async {
+                let began = reads.get("x", clock, max_age, || async {
                     count.fetch_add(1, Ordering::SeqCst);
                     let began = Instant::now();
                     sleep(Duration::from_secs(1)).await;
                     began
                 });
-                let began = began.await;
-                assert!(began >= asked, "{after}");
+                assert!(began.await + max_age.unsigned_abs() >= asked, "{after}");
             }
         };
-        futures::future::join_all((0..100).map(|n| ask(n * 7))).await;
-        assert_eq!(count.load(Ordering::SeqCst), 2, "the first, and one for all who came meanwhile");
-        assert!(reads.objects.lock().unwrap().is_empty());
-        ask(0).await;
-        assert_eq!(count.load(Ordering::SeqCst), 3);
+        futures::future::join_all(after.map(ask)).await;
+        count.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_wants_to_know_what_is_true_now_gets_a_read_that_begins_later_and_many_share_it() {
+        let (reads, clock) = (SharedReads::default(), clock());
+        let count = ask(&reads, &clock, SignedDuration::ZERO, (0..100).map(|n| n * 7)).await;
+        assert_eq!(count, 2, "the first, and one for all who came meanwhile");
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(ask(&reads, &clock, SignedDuration::ZERO, [0].into_iter()).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_serves_those_who_allow_its_age() {
+        let (reads, clock) = (SharedReads::default(), clock());
+        // The reads begin at 0, 1.01, and 2.02 seconds.
+        assert_eq!(ask(&reads, &clock, MAX_AGE, (0..300).map(|n| n * 10)).await, 3);
+        sleep(Duration::from_secs(5)).await;
+        reads.last_read("y", clock.now());
+        assert_eq!(reads.objects.lock().unwrap().keys().collect::<Vec<_>>(), ["y"], "nothing else is kept");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_read_that_hangs_or_is_cancelled_holds_up_nobody_for_long() {
-        let reads: SharedReads<u32> = SharedReads::default();
-        let hangs = tokio::time::timeout(Duration::from_secs(10), reads.get("x", std::future::pending));
+        let (reads, clock) = (SharedReads::<u32>::default(), clock());
+        let hangs = tokio::time::timeout(Duration::from_secs(10), reads.get("x", &clock, MAX_AGE, std::future::pending));
         let other = async {
             sleep(Duration::from_millis(500)).await;
             let asked = Instant::now();
-            let found = reads.get("x", || async { 7 }).await;
+            let found = reads.get("x", &clock, MAX_AGE, || async { 7 }).await;
             (found, asked.elapsed())
         };
         let (hung, found) = futures::join!(hangs, other);
         assert!(hung.is_err());
         assert_eq!(found, (7, MAX_WAIT));
-        assert!(reads.objects.lock().unwrap().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn after_a_read_that_is_cancelled_the_next_one_reads() {
-        let reads: SharedReads<u32> = SharedReads::default();
-        let hangs = tokio::time::timeout(Duration::from_secs(1), reads.get("x", std::future::pending));
+        let (reads, clock) = (SharedReads::<u32>::default(), clock());
+        let hangs = tokio::time::timeout(Duration::from_secs(1), reads.get("x", &clock, MAX_AGE, std::future::pending));
         let other = async {
             sleep(Duration::from_millis(500)).await;
-            reads.get("x", || async { 7 }).await
+            reads.get("x", &clock, MAX_AGE, || async { 7 }).await
         };
         let (hung, found) = futures::join!(hangs, other);
         assert!(hung.is_err());

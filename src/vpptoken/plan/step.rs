@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{PendingCreate, Uploaded};
 use crate::graph::TokenSettings;
 use crate::tenant::{Field, Priority};
 use crate::vpptoken::observed::{FileFacts, StepKind};
+
+/// As old as an answer of the API server that took its time.
+const MAX_AGE_OF_ACCESS: SignedDuration = SignedDuration::from_secs(1);
 
 /// One step towards what the manifest asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,6 +185,12 @@ impl Step {
             | Self::DeclineUpload { .. }
             | Self::Confirm { .. } => false,
         }
+    }
+
+    /// How old the live reads of what its tenant object and namespace allow may be: those of many VppTokens are shared. A token
+    /// that was deleted does not come back.
+    pub(crate) fn max_age_of_access(&self) -> SignedDuration {
+        if matches!(self, Self::Write(Write::Delete { .. })) { SignedDuration::ZERO } else { MAX_AGE_OF_ACCESS }
     }
 
     /// Whether the object is read live, too. An intent is written into the status of the very version that it was decided on,
