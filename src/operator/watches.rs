@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use super::watch_state::{Kind, Watch, Watches};
 use crate::api::{ClusterGraphTenant, GraphTenant, NamespacedName, VppToken};
 use crate::vpptoken::caches::{Caches, SecretVersions, TokenCache, VersionsByNamespace, secret_version, strip};
+use crate::vpptoken::stripped::Stripped;
 
 /// Objects of one page of a list: a page is in memory as a whole, in text and parsed.
 const PAGE_SIZE: u32 = 100;
@@ -150,9 +151,9 @@ pub(super) fn start(
     for scope in scopes {
         let (store, writer) = kube::runtime::reflector::store();
         let watch = watches.add(Kind::VppTokens, scope);
-        let events = watcher::watcher(scope.api::<VppToken>(&observed(client, &watch)), config());
+        let events = watcher::watcher(scope.api::<Stripped>(&observed(client, &watch)), config());
         stores.push(TokenCache::new(scope.0.clone(), store));
-        tokens.push(cached(watch, events, writer).boxed());
+        tokens.push(cached(watch, events.map_ok(Stripped::event), writer).boxed());
     }
     (
         Caches { tokens: stores, secrets, namespaces },

@@ -24,6 +24,9 @@ const SHARE_OF_SCHEDULES: u32 = 10;
 /// that permits become free one by one: a person who comes when the window is full waits for the next one, and not for the end of
 /// a burst.
 const SHARE_AT_ONCE: usize = 4;
+/// What people get puts off the next schedule, each permit by one turn, but by no more than so many: where no window has ended yet,
+/// nothing becomes free, and what is left is theirs.
+const MAX_TURNS_PUT_OFF: u32 = 8;
 /// Microsoft: without `Retry-After`, wait 3 s, doubling to 180 s.
 const THROTTLED: Backoff = Backoff::new(Duration::from_secs(3), Duration::from_secs(180));
 
@@ -102,7 +105,7 @@ pub(crate) struct WriteQueue {
     /// When writes were answered. They arrived before that, so Graph's window for them has ended when ours has.
     answered: VecDeque<(Instant, Priority)>,
     interactive_in_a_row: u32,
-    /// When a permit was last given to a schedule, or reserved for one.
+    /// When a permit was last given to a schedule, or reserved for one; later by what people got since.
     last_scheduled: Option<Instant>,
     /// By the clock that is measured with, and by the one that is shown.
     paused_until: Option<(Instant, Timestamp)>,
@@ -163,7 +166,7 @@ impl WriteQueue {
                 self.tickets.insert(uid.to_owned(), ticket);
             }
         }
-        if !self.is_paused(now) && self.is_next(uid, priority, now) {
+        if !self.is_paused(now) && self.is_next(uid, priority) {
             let is_free = self.is_free(priority, now);
             if is_free || self.take_over(uid, priority) {
                 if is_free {
@@ -183,11 +186,11 @@ impl WriteQueue {
 
     /// Whether nobody who waits for a permit has waited for longer, or is more urgent. Of people's permits, one in ten is a
     /// schedule's, also when people come just when one is free.
-    fn is_next(&self, uid: &str, priority: Priority, now: Instant) -> bool {
+    fn is_next(&self, uid: &str, priority: Priority) -> bool {
         let Some(place) = self.tickets.get(uid).map(|ticket| (ticket.place, uid.to_owned())) else { return false };
         let is_older = |oldest: Option<&(Place, String)>| oldest.is_none_or(|oldest| place <= *oldest);
         match priority {
-            Priority::Interactive => is_older(self.interactive.oldest()) && !self.is_turn_of_schedules(now),
+            Priority::Interactive => is_older(self.interactive.oldest()) && !self.is_turn_of_schedules(),
             Priority::Scheduled => self.interactive.is_empty() && is_older(self.scheduled.oldest()),
         }
     }
@@ -348,11 +351,18 @@ impl WriteQueue {
     }
 
     fn is_free(&self, priority: Priority, now: Instant) -> bool {
-        let in_use = self.held.interactive + self.reserved.interactive + self.held.scheduled + self.reserved.scheduled;
         let is_paced = || self.next_scheduled().is_some_and(|at| at > now);
-        in_use < self.limits.at_a_time
-            && in_use + self.answered.len() < self.limits.writes
-            && (priority == Priority::Interactive || self.scheduled_in_window() < self.limits.scheduled && !is_paced())
+        match priority {
+            Priority::Interactive => self.has_free(self.limits.writes),
+            // What schedules leave is people's, also when people have used as much already.
+            Priority::Scheduled => self.has_free(self.limits.scheduled) && !is_paced(),
+        }
+    }
+
+    /// Whether one more is at most this many in the window.
+    fn has_free(&self, in_window: usize) -> bool {
+        let in_use = self.held.interactive + self.reserved.interactive + self.held.scheduled + self.reserved.scheduled;
+        in_use < self.limits.at_a_time && in_use + self.answered.len() < in_window
     }
 
     fn scheduled_in_window(&self) -> usize {
@@ -373,8 +383,9 @@ impl WriteQueue {
 
     /// Takes the next ticket for which a permit is free out of the queue.
     fn pop_next(&mut self, now: Instant) -> Option<String> {
-        let is_their_turn = self.is_turn_of_schedules(now);
-        let next = if is_their_turn || self.interactive.is_empty() && self.schedule_may(now) {
+        let is_their_turn = self.is_turn_of_schedules();
+        let is_schedule_free = !self.scheduled.is_empty() && self.is_free(Priority::Scheduled, now);
+        let next = if is_their_turn || self.interactive.is_empty() && is_schedule_free {
             self.count_given(Priority::Scheduled, now);
             if is_their_turn { self.scheduled.pop_oldest() } else { self.scheduled.pop_next() }
         } else if !self.interactive.is_empty() && self.is_free(Priority::Interactive, now) {
@@ -386,29 +397,32 @@ impl WriteQueue {
         next.map(|(_, uid)| uid)
     }
 
-    fn schedule_may(&self, now: Instant) -> bool {
-        !self.scheduled.is_empty() && self.is_free(Priority::Scheduled, now)
-    }
-
     /// Whether the next permit is a schedule's, although people wait or come.
-    fn is_turn_of_schedules(&self, now: Instant) -> bool {
-        self.interactive_in_a_row + 1 >= SHARE_OF_SCHEDULES && self.schedule_may(now)
+    fn is_turn_of_schedules(&self) -> bool {
+        self.interactive_in_a_row + 1 >= SHARE_OF_SCHEDULES
+            && !self.scheduled.is_empty()
+            && self.has_free(self.limits.writes)
+            && self.scheduled_in_window() < self.limits.scheduled
     }
 
     /// A permit that was free is given, or reserved: what people get counts while schedules wait.
     fn count_given(&mut self, priority: Priority, now: Instant) {
-        self.interactive_in_a_row = match priority {
-            Priority::Interactive if !self.scheduled.is_empty() => self.interactive_in_a_row.saturating_add(1),
-            Priority::Interactive => 0,
+        let every = self.schedules_every();
+        let due = self.last_scheduled.map(|last| last + every);
+        match priority {
+            Priority::Interactive => {
+                let is_waited_for = !self.scheduled.is_empty();
+                self.interactive_in_a_row = if is_waited_for { self.interactive_in_a_row.saturating_add(1) } else { 0 };
+                let latest = now + every * (MAX_TURNS_PUT_OFF - 1);
+                self.last_scheduled = self.last_scheduled.max(due.map(|due| due.min(latest)));
+            }
             Priority::Scheduled => {
+                self.interactive_in_a_row = 0;
                 // What is late by less than its turn does not put off the next ones.
-                let every = self.schedules_every();
-                let due = self.last_scheduled.map(|last| last + every);
                 let was_due = due.filter(|due| *due <= now && now.duration_since(*due) < every);
                 self.last_scheduled = Some(was_due.unwrap_or(now));
-                0
             }
-        };
+        }
     }
 
     fn hold(&mut self, uid: &str, priority: Priority) -> Priority {
@@ -672,6 +686,25 @@ mod tests {
         // In the long run as many are sent as may be: people's came out of what they leave.
         sent += write_until(&mut world, began + WINDOW * 6).len();
         assert!((LIMITS.scheduled * 5..=LIMITS.scheduled * 6 + LIMITS.writes).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn before_the_first_window_has_ended_people_find_what_schedules_have_not_taken() {
+        let every = WINDOW / u32::try_from(LIMITS.scheduled).unwrap();
+        for writes_of_person in 1..=2 {
+            let (mut world, began) = (World::new(), Instant::now());
+            world.now = began;
+            let mut sent = (0..90).filter(|n| world.write(*n, Priority::Scheduled)).count();
+            for turn in 1..4 {
+                sent += write_until(&mut world, began + every * 2 * turn).len();
+                for n in 0..writes_of_person {
+                    let person = 100 + (turn * 10 + n) as usize;
+                    assert!(world.write(person, Priority::Interactive), "{person} has to wait after {sent}");
+                }
+            }
+            sent += write_until(&mut world, began + WINDOW * 3).len();
+            assert!(sent >= LIMITS.scheduled * 2, "schedules go on: {sent}");
+        }
     }
 
     #[test]

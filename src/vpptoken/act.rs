@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
 use secrecy::SecretString;
 use serde_json::json;
 
@@ -18,6 +18,7 @@ use super::observe::{VersionedFile, read_file};
 use super::observed::{DecidedOn, FileFacts, FileProblem, StepKind, TryStart, UnsentIntent};
 use super::outcome::Outcome;
 use super::plan::{EventNote, NewToken, Step, Wanted, Write};
+use super::stripped::Stripped;
 use crate::api::{EntraTenant, FINALIZER, NamespacedName, PendingCreate, Uploaded, VppToken};
 use crate::graph::{GraphError, TokenPatch, TokenPost, TokenSettings};
 use crate::tenant::{Field, IntentPermit, Session, Tenant, TenantKey, WritePermit};
@@ -105,11 +106,11 @@ async fn finalizer(context: &Context, object: &VppToken, add: bool) -> Result<St
         finalizers.push(FINALIZER.to_owned());
     }
     let patch = json!({ "metadata": { "resourceVersion": object.resource_version(), "finalizers": finalizers } });
-    let api: Api<VppToken> = context.api(object)?;
+    let api = context.api(object)?;
     let patched = api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
     match patched {
-        Ok(patched) => {
-            context.apply_newest(&patched);
+        Ok(Stripped(patched)) => {
+            context.apply_newest(&Arc::new(patched));
             Ok(StepResult { object_changed: true, ..StepResult::default() })
         }
         Err(kube::Error::Api(status)) if status.is_not_found() => {

@@ -12,6 +12,7 @@ use super::error::Error;
 use super::events::Events;
 use super::local_state::LocalState;
 use super::shared_reads::SharedReads;
+use super::stripped::Stripped;
 use crate::api::{EntraTenant, NamespacedName, VppToken};
 use crate::clock::{Clock, Random};
 use crate::tenant::{Access, TenantKey, TenantRegistry, Timings};
@@ -60,7 +61,7 @@ pub(crate) struct Context {
 
 impl Context {
     /// An object as this process has written it, or read it past the cache: see [`LocalState::apply_newest`].
-    pub(super) fn apply_newest(&self, object: &VppToken) {
+    pub(super) fn apply_newest(&self, object: &Arc<VppToken>) {
         if self.local_state.apply_newest(object) {
             self.tenant_wanted.notify_one();
         }
@@ -73,10 +74,9 @@ impl Context {
     }
 
     /// The cache's copy of an object, if it has this version.
-    pub(super) fn shared(&self, object: VppToken) -> Arc<VppToken> {
-        let version = object.metadata.resource_version.clone();
-        let cached = self.newest(Arc::new(object.clone()));
-        if cached.metadata.resource_version == version { cached } else { Arc::new(object) }
+    pub(super) fn shared(&self, object: Arc<VppToken>) -> Arc<VppToken> {
+        let cached = self.newest(Arc::clone(&object));
+        if cached.metadata.resource_version == object.metadata.resource_version { cached } else { object }
     }
 
     /// Whether a tenant object leads to a tenant.
@@ -93,7 +93,7 @@ impl Context {
     ///
     /// # Errors
     /// When the object has none.
-    pub(super) fn api(&self, object: &VppToken) -> Result<Api<VppToken>, Error> {
+    pub(super) fn api(&self, object: &VppToken) -> Result<Api<Stripped>, Error> {
         Ok(Api::namespaced(self.client.clone(), namespace(object)?))
     }
 }
@@ -119,9 +119,9 @@ pub(super) fn uid(object: &VppToken) -> Result<&str, Error> {
 ///
 /// # Errors
 /// When Kubernetes can't be read.
-pub(super) async fn live(context: &Context, object: &VppToken) -> Result<Option<VppToken>, Error> {
+pub(super) async fn live(context: &Context, object: &VppToken) -> Result<Option<Arc<VppToken>>, Error> {
     let live = context.api(object)?.get_opt(&object.name_any()).await?;
-    let live = live.filter(|live| live.metadata.uid == object.metadata.uid);
+    let live = live.map(|Stripped(live)| Arc::new(live)).filter(|live| live.metadata.uid == object.metadata.uid);
     if let Some(live) = &live {
         context.apply_newest(live);
     }

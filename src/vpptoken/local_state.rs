@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 use super::at_graph::GraphTasks;
-use super::caches::strip;
 use super::claims::{Claims, CreateKey, Index, OthersClaims, Uid, version};
 use super::creates::Creates;
 use super::observed::{Attempts, FileFacts, FileProblem, Inputs};
@@ -163,15 +162,11 @@ impl LocalState {
 
     /// An object as this process has written it, or read it past the cache: others see that before a watch brings it.
     /// See [`References::apply`] for what is returned.
-    pub(crate) fn apply_newest(&self, object: &VppToken) -> bool {
+    pub(crate) fn apply_newest(&self, object: &Arc<VppToken>) -> bool {
         let Some(uid) = object.metadata.uid.as_deref() else { return false };
         let mut state = self.state();
         let Some(known) = state.objects.get_mut(uid) else { return false };
-        known.newest = (version(object) > known.shown).then(|| {
-            let mut newest = object.clone();
-            strip(&mut newest.metadata);
-            Arc::new(newest)
-        });
+        known.newest = (version(object) > known.shown).then(|| Arc::clone(object));
         let identity = state.index.identity_of(uid, object);
         state.index.apply_if_newer(&identity, object) && state.references.apply(&identity, object)
     }

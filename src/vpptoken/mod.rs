@@ -11,6 +11,7 @@
 //! | [`plan`] | decides, and says why |
 //! | [`references`] | whom a change concerns |
 //! | [`caches`] | what the watches keep |
+//! | [`stripped`] | VppTokens without what is not used of them |
 //! | [`error`] | why a reconcile failed |
 //! | [`at_graph`] | steps at Graph, and what comes of them |
 //! | [`local_state`] | what this process remembers |
@@ -39,3 +40,4 @@ pub(crate) mod reconcile;
 pub(crate) mod references;
 pub(crate) mod report;
 pub(crate) mod shared_reads;
+pub(crate) mod stripped;

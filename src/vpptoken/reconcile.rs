@@ -23,7 +23,7 @@ use crate::tenant::Session;
 
 /// A decision, and what it was made on.
 struct Decision {
-    object: VppToken,
+    object: Arc<VppToken>,
     live: Option<LiveReads>,
     observed: Observed,
     plan: Plan,
@@ -46,7 +46,7 @@ pub(crate) async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> R
         }
         None => {}
     }
-    let decision = decide(&context, Arc::unwrap_or_clone(object), None).await?;
+    let decision = decide(&context, object, None).await?;
     let permit = match request_permit(&context, &decision) {
         Requested::Nothing => None,
         Requested::Permit(permit) => Some(permit),
@@ -70,7 +70,7 @@ pub(crate) async fn reconcile(object: Arc<VppToken>, context: Arc<Context>) -> R
 /// A VppToken that waits for a permit is reconciled after this at the latest, even if nothing triggers it.
 const QUEUED_REQUEUE: Duration = Duration::from_secs(60);
 
-async fn decide(context: &Context, object: VppToken, live: Option<LiveReads>) -> Result<Box<Decision>, Error> {
+async fn decide(context: &Context, object: Arc<VppToken>, live: Option<LiveReads>) -> Result<Box<Decision>, Error> {
     let observed = observe::observe(context, &object, live.as_ref()).await?;
     let plan = plan::plan(&observed);
     Ok(Box::new(Decision { object, live, observed, plan }))
@@ -145,7 +145,7 @@ fn request_permit(context: &Context, Decision { object, plan, .. }: &Decision) -
     let limiter = session(context, object).map(|session| session.limiter());
     let is_known = context.local_state.set_limiter(uid, limiter.as_ref());
     let Some(limiter) = limiter.filter(|_| is_known) else { return Requested::Nothing };
-    let name = NamespacedName::of(object);
+    let name = NamespacedName::of(&**object);
     let permit = match plan.step.as_ref().and_then(Step::needed_permit) {
         None => {
             limiter.record_unwanted(uid);
@@ -210,7 +210,7 @@ impl GraphStep {
 
 /// Begins a step for which Graph is asked, as a task. Very many may be under way, so that each keeps what its step uses.
 fn ask_graph(context: &Arc<Context>, decision: Box<Decision>, permit: Option<Permit>) -> Result<Action, Error> {
-    let (uid, name) = (uid(&decision.object)?.to_owned(), NamespacedName::of(&decision.object));
+    let (uid, name) = (uid(&decision.object)?.to_owned(), NamespacedName::of(&*decision.object));
     context.local_state.graph_tasks(|tasks, _| tasks.begin(name.clone(), uid));
     let tasks = context.graph_tasks.clone();
     let context = Arc::clone(context);
@@ -242,8 +242,7 @@ async fn take_graph_step(context: &Context, decision: Box<Decision>, permit: Opt
 /// Reports a step at Graph that has ended, on what is observed now. If that fails, it is tried again.
 async fn report_ended(context: &Context, object: Arc<VppToken>, ended: Ended) -> Result<Action, Error> {
     let result = ended.result.clone()?;
-    let object = Arc::unwrap_or_clone(object);
-    let (uid, name) = (uid(&object)?.to_owned(), NamespacedName::of(&object));
+    let (uid, name) = (uid(&object)?.to_owned(), NamespacedName::of(&*object));
     let reported = async {
         let observed = observe::observe(context, &object, ended.live.as_ref()).await?;
         report_result(context, object, observed, result).await
@@ -287,11 +286,11 @@ async fn take_step(
 
 async fn report_result(
     context: &Context,
-    object: VppToken,
+    object: Arc<VppToken>,
     observed: Observed,
     result: StepResult,
 ) -> Result<Action, Error> {
-    let reference = object.clone();
+    let reference = Arc::clone(&object);
     let Some(plan) = report::report(context, object, observed, result).await? else {
         return Ok(Action::await_change());
     };
@@ -392,7 +391,7 @@ mod tests {
             let unrecorded = result.outcome.clone().filter(is_remembered);
             let uid = self.cached.metadata.uid.as_deref().unwrap();
             self.context.local_state.change(uid, |state| state.unrecorded.extend(unrecorded));
-            report::report(&self.context, VppToken::clone(&self.cached), observed, result).await.unwrap()
+            report::report(&self.context, Arc::clone(&self.cached), observed, result).await.unwrap()
         }
 
         fn state(&self) -> ObjectState {
@@ -465,8 +464,12 @@ mod tests {
             let mut observed = observed.clone();
             observed.attempts.unsent_intent = unsent_intent.clone();
             let plan = Plan { step: Some(Step::RecordIntent(pending())), ..plan::plan(&observed) };
-            let decision = Decision { object: VppToken::clone(&world.cached), live: None, observed, plan };
-            let needed = LiveNeeds { access: Some(SignedDuration::from_secs(1)), object: unsent_intent.is_some(), secret: false };
+            let decision = Decision { object: Arc::clone(&world.cached), live: None, observed, plan };
+            let needed = LiveNeeds {
+                access: Some(SignedDuration::from_secs(1)),
+                object: unsent_intent.is_some(),
+                secret: false,
+            };
             assert_eq!(LiveNeeds::of(&decision), needed);
         }
     }

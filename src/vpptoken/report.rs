@@ -4,6 +4,8 @@
 //! object of the same name. What was done in Graph is written whatever the status has become meanwhile, and remembered
 //! until then.
 
+use std::sync::Arc;
+
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 
@@ -14,6 +16,7 @@ use super::error::Error;
 use super::observed::{Observed, TenantState};
 use super::outcome::Outcome;
 use super::plan::{self, EventNote, Plan};
+use super::stripped::Stripped;
 use crate::api::status_patch::{Status, status_patch};
 use crate::api::{VppToken, VppTokenStatus};
 
@@ -27,12 +30,12 @@ const MAX_CONFLICTS: usize = 5;
 /// When Kubernetes can't be written; the outcomes are then remembered.
 pub(crate) async fn report(
     context: &Context,
-    mut object: VppToken,
+    mut object: Arc<VppToken>,
     mut observed: Observed,
     result: StepResult,
 ) -> Result<Option<Plan>, Error> {
     let uid = uid(&object)?.to_owned();
-    let api: Api<VppToken> = context.api(&object)?;
+    let api = context.api(&object)?;
     if result.object_changed {
         context.local_state.change(&uid, |state| state.kubernetes_failures = 0);
         publish(context, &object, result.event).await;
@@ -108,8 +111,12 @@ pub(super) fn plan_again(
 ///
 /// # Errors
 /// When Kubernetes can't be written.
-pub(super) async fn write_planned_status(context: &Context, object: &mut VppToken, plan: &Plan) -> Result<bool, Error> {
-    let api: Api<VppToken> = context.api(object)?;
+pub(super) async fn write_planned_status(
+    context: &Context,
+    object: &mut Arc<VppToken>,
+    plan: &Plan,
+) -> Result<bool, Error> {
+    let api = context.api(object)?;
     match write(&api, object, &plan.status).await {
         Ok(None) => Ok(true),
         Ok(Some(written)) => {
@@ -125,15 +132,18 @@ pub(super) async fn write_planned_status(context: &Context, object: &mut VppToke
 
 /// The object as it is after that, when there was something to write.
 async fn write(
-    api: &Api<VppToken>,
+    api: &Api<Stripped>,
     object: &VppToken,
     status: &VppTokenStatus,
-) -> Result<Option<VppToken>, kube::Error> {
+) -> Result<Option<Arc<VppToken>>, kube::Error> {
     if !has_news(object, status) {
         return Ok(None);
     }
     match status_patch::<VppToken, _>(&object.metadata, object.status.as_ref(), status) {
-        Some((parameters, patch)) => Ok(Some(api.patch_status(&object.name_any(), &parameters, &patch).await?)),
+        Some((parameters, patch)) => {
+            let Stripped(written) = api.patch_status(&object.name_any(), &parameters, &patch).await?;
+            Ok(Some(Arc::new(written)))
+        }
         None => Ok(None),
     }
 }

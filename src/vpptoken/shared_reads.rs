@@ -136,7 +136,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_read_that_hangs_or_is_cancelled_holds_up_nobody_for_long() {
         let (reads, clock) = (SharedReads::<u32>::default(), clock());
-        let hangs = tokio::time::timeout(Duration::from_secs(10), reads.get("x", &clock, MAX_AGE, std::future::pending));
+        let hangs =
+            tokio::time::timeout(Duration::from_secs(10), reads.get("x", &clock, MAX_AGE, std::future::pending));
         let other = async {
             sleep(Duration::from_millis(500)).await;
             let asked = Instant::now();
