@@ -342,12 +342,17 @@ impl Attempts {
 }
 
 impl Observed {
+    /// The tenant, if it can be used.
+    pub(crate) fn known_tenant(&self) -> Option<&KnownTenant> {
+        match &self.tenant {
+            TenantState::Known(tenant) => Some(tenant),
+            TenantState::NotFound | TenantState::NamespaceNotAllowed | TenantState::Unusable { .. } => None,
+        }
+    }
+
     /// What a step that is decided now is decided on.
     pub(crate) fn decided_on(&self) -> DecidedOn {
-        let tenant = match &self.tenant {
-            TenantState::Known(known) => Some(known.identity.clone()),
-            _ => None,
-        };
+        let tenant = self.known_tenant().map(|known| known.identity.clone());
         let uploaded = self.status.uploaded.as_ref().map(|uploaded| uploaded.time);
         DecidedOn { tenant, uploaded, inputs: self.inputs() }
     }

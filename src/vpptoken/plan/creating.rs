@@ -4,9 +4,10 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::draft::{Blocker, Draft};
+use super::draft::{Blocker, Draft, unreachable};
 use super::equality::{Comparison, Identity, Likeness, same};
 use super::file::{file_may_be_sent, stall_on_file_problem, stall_on_incomplete_spec};
+use super::findings::News;
 use super::messages::{list_of, list_of_differences, time};
 use super::ownership::{stall_on_owner, stall_on_owner_of_file};
 use super::settings::{settings, wanted};
@@ -50,119 +51,149 @@ pub(crate) fn rival_intents_since(known_until: Timestamp, opened: Option<Timesta
 }
 
 /// Takes over the token that the manifest names.
-pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: &TokenId) {
+pub(super) fn bind(draft: &mut Draft, tenant: &KnownTenant, id: &TokenId) -> News {
     // tokenId was set after an intent was recorded. If its create was sent, that is resolved first: its token must not
     // be left behind, and others with this Apple ID must not wait for ever.
-    if let Some(pending) = draft.status.pending_create.clone() {
-        if draft.observed.unsent_intent().is_none() && !was_not_carried_out(draft, tenant, &pending) {
-            return;
-        }
-        draft.step(abandon(&pending));
+    if let Err(news) = resolve(draft, tenant) {
+        return news;
     }
     if !tenant.allowed.contains(&Permission::Bind) {
-        return not_allowed(draft, "Bind", "take over a token by tokenId");
+        not_allowed(draft, "Bind", "take over a token by tokenId");
+        return News::Progress;
     }
     let snapshot = &tenant.view.snapshot;
     let entry = snapshot.entry(id.as_str()).or_else(|| snapshot.listed().find(|entry| id.matches(&entry.entity.id)));
     match entry.map(|entry| entry.entity.id.clone()) {
         Some(id) if draft.observed.others.claims.contains(&id) => stall_on_owner(draft, &id),
-        Some(_) if awaits_namespace(draft) => {}
         Some(id) => {
+            if let Err(news) = check_namespaces_read(draft) {
+                return news;
+            }
             draft.set_progress(Reason::Updating, format!("The token {id} is being taken over."));
             draft.step(Step::Bind { id });
         }
-        // It may have been created since the last list: asked for until Graph answers.
-        None if snapshot.missing_since(id.as_str()).is_none()
-            && !snapshot.is_confirmed_absent(id.as_str())
-            && stalled_before(draft).is_none_or(|stalled| stalled.reason != Reason::TokenNotFound.as_str()) =>
-        {
-            let looked_for = format!("The token {id}, which tokenId names, is being looked for.");
-            let blocker = draft.offer(Step::Confirm { id: id.as_str().to_owned() }).blocker;
-            draft.blockers.extend(blocker.map(|blocker| {
-                let message = format!("{looked_for} {}", blocker.message);
-                Blocker { message, ..blocker }
-            }));
-            draft.set_progress(Reason::Updating, looked_for);
-        }
-        None => draft.stall(
+        None => look_for_named(draft, tenant, id),
+    }
+    News::Progress
+}
+
+/// The token that the manifest names may have been created since the last list: it is asked for until Graph answers.
+fn look_for_named(draft: &mut Draft, tenant: &KnownTenant, id: &TokenId) {
+    let snapshot = &tenant.view.snapshot;
+    let was_answered = snapshot.missing_since(id.as_str()).is_some() || snapshot.is_confirmed_absent(id.as_str());
+    if was_answered || stalled_before(draft).is_some_and(|stalled| stalled.reason == Reason::TokenNotFound.as_str()) {
+        return draft.stall(
             Reason::TokenNotFound,
             format!(
                 "There is no token {id} in this tenant: it was deleted, or tokenId is wrong. Compare it with the ids that \
                  Intune shows; tokenId can't be changed, so delete this VppToken and create it again with the right one."
             ),
-        ),
+        );
+    }
+    let looked_for = format!("The token {id}, which tokenId names, is being looked for.");
+    if let Some(blocker) = draft.offer(tenant, Step::Confirm { id: id.as_str().to_owned() }).blocker {
+        let message = format!("{looked_for} {}", blocker.message);
+        draft.blockers.push(Blocker { message, ..blocker });
+    }
+    draft.set_progress(Reason::Updating, looked_for);
+}
+
+/// Adopts or creates. `vanished` is the token that it had before, if that has vanished.
+pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, vanished: Option<&str>) -> News {
+    let Some(pending) = draft.status.pending_create.clone() else {
+        return begin(draft, tenant, vanished);
+    };
+    if let Some(unsent) = draft.observed.unsent_intent() {
+        send_intent(draft, tenant, &pending, unsent.list_after, vanished);
+        return News::Progress;
+    }
+    match outcome(draft, tenant, &pending) {
+        CreateOutcome::NotCarriedOut => {
+            // Whatever blocks the next try, others need not wait for this one any more.
+            set_creating(draft, vanished);
+            draft.step(abandon(&pending));
+            News::Progress
+        }
+        CreateOutcome::Open(news) => news,
     }
 }
 
-/// Adopts or creates.
-pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant) {
-    if let Some(pending) = draft.status.pending_create.clone() {
-        match draft.observed.unsent_intent() {
-            Some(unsent) => send_intent(draft, tenant, &pending, unsent.list_after),
-            None => {
-                if was_not_carried_out(draft, tenant, &pending) {
-                    // Whatever blocks the next try, others need not wait for this one any more.
-                    set_creating(draft);
-                    draft.step(abandon(&pending));
-                }
-            }
-        }
-        return;
-    }
-    let Some(new) = usable_file(draft) else { return };
-    if awaits_namespace(draft) {
-        return;
-    }
-    // An unclaimed token may be the result of the other create.
-    if draft.observed.others.creating {
-        draft.requeue_at(draft.observed.now.saturating_add(CREATE_LOCK_RECHECK).unwrap_or(Timestamp::MAX));
-        if needed_action_before(draft) {
-            // It could not create even if the other one were done.
-            draft.keeps_conditions = true;
-            return;
-        }
-        return draft.wait(
-            Reason::WaitingForCreate,
-            "Another VppToken with this Apple ID, or with a file of the same organization and expiry, is being created; such \
-             creates go one after the other."
-                .into(),
-        );
+/// Adopts a token, or records the intent to create one.
+fn begin(draft: &mut Draft, tenant: &KnownTenant, vanished: Option<&str>) -> News {
+    let Some(new) = usable_file(draft) else { return News::Progress };
+    if let Err(news) = check_namespaces_read(draft).and_then(|()| check_turn(draft)) {
+        return news;
     }
     match find_match(draft, tenant, new) {
-        Match::Adopt { id, uploaded } => return draft.step(Step::Adopt { id, uploaded, is_own_create: false }),
-        Match::Blocked => return,
-        Match::None if !may_create(draft, tenant) || draft.is_blocked(StepKind::Create) => return,
-        Match::None => {}
+        Match::Adopt { id, uploaded } => draft.step(Step::Adopt { id, uploaded, is_own_create: false }),
+        Match::Blocked => {}
+        Match::None => {
+            if may_create(draft, tenant) && !draft.is_blocked(tenant, StepKind::Create) {
+                draft.report_earlier_failure(StepKind::Create);
+                set_creating(draft, vanished);
+                draft.step(Step::RecordIntent(intent(draft.observed, tenant, new)));
+            }
+        }
     }
+    News::Progress
+}
+
+/// Checks that no other create goes first.
+fn check_turn(draft: &mut Draft) -> Result<(), News> {
+    // An unclaimed token may be the result of the other create.
+    if !draft.observed.others.creating {
+        return Ok(());
+    }
+    draft.requeue_at(draft.observed.now.saturating_add(CREATE_LOCK_RECHECK).unwrap_or(Timestamp::MAX));
+    if needed_action_before(draft) {
+        // It could not create even if the other one were done.
+        return Err(News::Nothing);
+    }
+    draft.wait(
+        Reason::WaitingForCreate,
+        "Another VppToken with this Apple ID, or with a file of the same organization and expiry, is being created; such \
+         creates go one after the other."
+            .into(),
+    );
+    Err(News::Progress)
+}
+
+fn intent(observed: &Observed, tenant: &KnownTenant, new: NewFile<'_>) -> PendingCreate {
     let NewFile { file, apple_id } = new;
-    let pending = PendingCreate {
+    PendingCreate {
         sha256: file.sha256.clone(),
-        since: draft.observed.now,
+        since: observed.now,
         apple_id: apple_id.to_owned(),
         organization_name: file.organization_name.clone(),
         expiration_date_time: file.expiration,
         known_ids: known_ids(tenant, new.identity()).cloned().collect(),
-    };
-    draft.report_earlier_failure(StepKind::Create);
-    set_creating(draft);
-    draft.step(Step::RecordIntent(pending));
-}
-
-/// Before a deletion: resolves the outcome of a recorded intent.
-pub(super) fn resolve(draft: &mut Draft, tenant: &KnownTenant) {
-    let unsent = draft.observed.unsent_intent().is_some();
-    let Some(pending) = draft.status.pending_create.clone() else {
-        return;
-    };
-    if unsent || was_not_carried_out(draft, tenant, &pending) {
-        draft.blockers.clear();
-        draft.step(abandon(&pending));
     }
 }
 
+/// Before a deletion, or a token is taken over by its id: abandons a recorded intent, unless its create may have been
+/// carried out.
+pub(super) fn resolve(draft: &mut Draft, tenant: &KnownTenant) -> Result<(), News> {
+    let Some(pending) = draft.status.pending_create.clone() else {
+        return Ok(());
+    };
+    if draft.observed.unsent_intent().is_none()
+        && let CreateOutcome::Open(news) = outcome(draft, tenant, &pending)
+    {
+        return Err(news);
+    }
+    draft.step(abandon(&pending));
+    Ok(())
+}
+
 /// The intent was recorded by this process and not sent: search a list that began after it was recorded, then create.
-fn send_intent(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate, list_after: Timestamp) {
-    set_creating(draft);
+fn send_intent(
+    draft: &mut Draft,
+    tenant: &KnownTenant,
+    pending: &PendingCreate,
+    list_after: Timestamp,
+    vanished: Option<&str>,
+) {
+    set_creating(draft, vanished);
     let Some(new) = usable_file(draft) else {
         return draft.step(abandon(pending));
     };
@@ -173,10 +204,8 @@ fn send_intent(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate,
     }
     if tenant.view.snapshot.last_list().is_none_or(|began| began <= list_after) {
         draft.report_earlier_failure(StepKind::Create);
-        draft.list_after = Some(list_after);
-        if let Some((reason, sentence)) = draft.unreachable.clone() {
-            draft.wait(reason, sentence);
-        }
+        draft.await_list(list_after);
+        draft.blockers.extend(unreachable(tenant));
         return;
     }
     match find_match(draft, tenant, new) {
@@ -188,7 +217,7 @@ fn send_intent(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate,
         }
         Match::None => {
             let create = Write::Create(Box::new(new_token(draft.observed, pending, new.file)));
-            draft.try_step(Step::Write(create));
+            draft.try_step(tenant, Step::Write(create));
         }
     }
 }
@@ -213,11 +242,22 @@ fn abandon(pending: &PendingCreate) -> Step {
     Step::AbandonIntent { since: pending.since }
 }
 
+/// What became of a create whose intent was recorded, and which may have been sent.
+enum CreateOutcome {
+    /// It is certain that it was not carried out.
+    NotCarriedOut,
+    /// It may have been carried out: its result was found, or is being looked for.
+    Open(News),
+}
+
 /// An intent was recorded, and whether its create was carried out is not known: a token of the file that is not in
-/// knownIds is ours. True when it is certain that the create was not carried out.
-fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate) -> bool {
-    if awaits_namespace(draft) || found_result(draft, tenant, pending) {
-        return false;
+/// knownIds is ours.
+fn outcome(draft: &mut Draft, tenant: &KnownTenant, pending: &PendingCreate) -> CreateOutcome {
+    if let Err(news) = check_namespaces_read(draft) {
+        return CreateOutcome::Open(news);
+    }
+    if found_result(draft, tenant, pending) {
+        return CreateOutcome::Open(News::Progress);
     }
     let snapshot = &tenant.view.snapshot;
     let failure = draft.observed.attempts.failures.get(&StepKind::Create);
@@ -233,7 +273,7 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
         && lists >= LISTS_TO_LOOK_THROUGH
         && snapshot.last_list().is_some_and(|began| began >= until)
     {
-        return true;
+        return CreateOutcome::NotCarriedOut;
     }
     let why = failure.map(|failure| format!(" ({})", failure.message)).unwrap_or_default();
     draft.wait(
@@ -246,17 +286,17 @@ fn was_not_carried_out(draft: &mut Draft, tenant: &KnownTenant, pending: &Pendin
         ),
     );
     if draft.observed.now >= until {
-        draft.list_after = Some(until.max(snapshot.last_list().unwrap_or(until)));
+        draft.await_list(snapshot.last_list().map_or(until, |began| began.max(until)));
     } else {
         if lists == 0 && since <= draft.observed.now {
-            draft.list_after = Some(since);
+            draft.await_list(since);
         } else if lists == 0 {
             // Recorded by a process whose clock was ahead: no list can have begun after that.
             draft.requeue_at(since);
         }
         draft.requeue_at(until);
     }
-    false
+    CreateOutcome::Open(News::Progress)
 }
 
 /// Whether a token may be the result of a create whose outcome is not known. It is taken over; of several, a person says which.
@@ -379,7 +419,7 @@ fn awaits_missing(draft: &mut Draft, tenant: &KnownTenant, new: NewFile<'_>) -> 
         .filter_map(|(entity, _)| Some((entity.id.clone(), snapshot.missing_since(&entity.id)?)));
     let Some((id, since)) = missing.next() else { return false };
     let note = " It may be of the location of the token file, so none is created before that.";
-    wait_until_vanished(draft, &id, since, note);
+    wait_until_vanished(draft, tenant, &id, since, note);
     true
 }
 
@@ -513,8 +553,8 @@ fn may_create(draft: &mut Draft, tenant: &KnownTenant) -> bool {
     true
 }
 
-fn set_creating(draft: &mut Draft) {
-    match draft.vanished.clone() {
+fn set_creating(draft: &mut Draft, vanished: Option<&str>) {
+    match vanished {
         Some(id) => {
             draft.set_progress(Reason::Vanished, format!("The token {id} is gone from Graph; it is created again."))
         }
@@ -536,23 +576,22 @@ fn needed_action_before(draft: &Draft) -> bool {
 
 /// A watched namespace was never read: a token that seems unclaimed may belong to a VppToken there, or be the result of
 /// a create there. Until it is read, nothing can be done that depends on whose a token is.
-pub(super) fn awaits_namespace(draft: &mut Draft) -> bool {
+pub(super) fn check_namespaces_read(draft: &mut Draft) -> Result<(), News> {
     if !draft.observed.others.unread {
-        return false;
+        return Ok(());
     }
     if needed_action_before(draft) {
         // It could not create even if that namespace were read.
-        draft.keeps_conditions = true;
-    } else {
-        draft.wait(
-            Reason::NamespaceNotRead,
-            "The operator can't read all of the namespaces that it watches, so it does not know which tokens the VppTokens \
-             there have. Its log and the metric vpptoken_watch_up name the namespace: restore the operator's rights there, or \
-             stop watching it."
-                .into(),
-        );
+        return Err(News::Nothing);
     }
-    true
+    draft.wait(
+        Reason::NamespaceNotRead,
+        "The operator can't read all of the namespaces that it watches, so it does not know which tokens the VppTokens \
+         there have. Its log and the metric vpptoken_watch_up name the namespace: restore the operator's rights there, or \
+         stop watching it."
+            .into(),
+    );
+    Err(News::Progress)
 }
 
 fn not_allowed(draft: &mut Draft, operation: &str, what: &str) {

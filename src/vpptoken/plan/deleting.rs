@@ -3,11 +3,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::creating;
-use super::draft::{Blocker, Draft, only_reads};
+use super::creating::{self, check_namespaces_read};
+use super::draft::{Blocker, Draft, only_reads, unreachable};
+use super::findings::News;
 use super::step::{Step, Write};
-use super::tenant::{tenant_was_read, usable_tenant};
-use super::vanishing::vanished;
+use super::tenant::{check_was_listed, usable_tenant};
+use super::vanishing::has_vanished;
 use crate::api::{DeletionPolicy, Reason};
 use crate::vpptoken::observed::{KnownTenant, Permission};
 
@@ -15,84 +16,85 @@ use crate::vpptoken::observed::{KnownTenant, Permission};
 /// before the finalizer is removed.
 const GRACE_PERIOD: SignedDuration = SignedDuration::from_mins(10);
 
-pub(super) fn plan(draft: &mut Draft) {
+pub(super) fn plan(draft: &mut Draft) -> News {
     let observed = draft.observed;
     if !observed.object.has_finalizer {
         if let Some(unsent) = observed.unsent_intent() {
             draft.step(Step::AbandonIntent { since: unsent.since });
         }
-        return;
+        return News::Nothing;
     }
     if observed.spec.deletion_policy == DeletionPolicy::Retain {
-        return release(draft, None);
-    }
-    if observed.crd_terminating {
-        return release(draft, Some("The CustomResourceDefinition is being deleted, so the token stays in Graph."));
-    }
-    if draft.status.token_id.is_none() && draft.status.pending_create.is_none() {
+        release(draft, None);
+    } else if observed.crd_terminating {
+        release(draft, Some("The CustomResourceDefinition is being deleted, so the token stays in Graph."));
+    } else if draft.status.token_id.is_none() && draft.status.pending_create.is_none() {
         // The finalizer is added after the first status, so that one was lost.
         let is_lost = observed.status.observed_generation.is_none_or(|generation| generation < 0);
         let warning = "Its status was lost and with it which token it has, so nothing is deleted in Graph.";
-        return release(draft, is_lost.then_some(warning));
-    }
-    if let Some(because) = only_reads(&observed.spec) {
-        return release(draft, Some(&format!("{because} forbids to delete, so the token stays in Graph.")));
-    }
-    draft.set_progress(Reason::Deleting, "The token is being deleted in Graph.");
-    let Some(tenant) = usable_tenant(draft) else {
-        return release_or_wait(draft);
-    };
-    if !tenant_was_read(draft, tenant) {
-        return release_or_wait(draft);
-    }
-    if let Some((reason, sentence)) = draft.unreachable.clone() {
-        if draft.blockers.is_empty() {
-            draft.wait(reason, sentence);
+        release(draft, is_lost.then_some(warning));
+    } else if let Some(because) = only_reads(&observed.spec) {
+        release(draft, Some(&format!("{because} forbids to delete, so the token stays in Graph.")));
+    } else {
+        draft.set_progress(Reason::Deleting, "The token is being deleted in Graph.");
+        let deleted = delete(draft);
+        if draft.step.is_none() {
+            release_or_wait(draft);
         }
-        return release_or_wait(draft);
+        if let Err(news) = deleted {
+            return news;
+        }
+    }
+    News::Progress
+}
+
+/// Deletes the token, or resolves the create that may have made one.
+fn delete(draft: &mut Draft) -> Result<(), News> {
+    let tenant = usable_tenant(draft)?;
+    check_was_listed(draft, tenant)?;
+    if let Some(problem) = &tenant.view.problem {
+        // Refused credentials are among the blockers already.
+        if !problem.error.kind.is_about_access() {
+            draft.blockers.extend(unreachable(tenant));
+        }
+        return Ok(());
     }
     match draft.status.token_id.clone() {
-        Some(id) => delete(draft, tenant, &id),
+        Some(id) => delete_token(draft, tenant, &id),
         None => creating::resolve(draft, tenant),
-    }
-    if draft.step.is_none() {
-        release_or_wait(draft);
     }
 }
 
-fn delete(draft: &mut Draft, tenant: &KnownTenant, id: &str) {
+fn delete_token(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> Result<(), News> {
     if tenant.view.snapshot.is_confirmed_absent(id) {
-        return release(draft, None);
+        release(draft, None);
+    } else if draft.status.tenant.is_none() {
+        release(draft, Some("It is not known which tenant the token lives in, so it stays in Graph."));
+    } else if draft.observed.others.claims.contains(id) {
+        release(draft, Some("The token also belongs to another VppToken, so it stays in Graph."));
+    } else if tenant.allowed.contains(&Permission::Delete) {
+        check_namespaces_read(draft)?;
+        draft.try_step(tenant, Step::Write(Write::Delete { id: id.to_owned() }));
+    } else if tenant.view.snapshot.entry(id).is_none() && has_vanished(draft, tenant, id) {
+        // What does not exist any more need not be allowed.
+        release(draft, None);
+    } else {
+        draft.stall(Reason::OperationNotAllowed, "The ClusterGraphTenant does not allow Delete.");
     }
-    if draft.status.tenant.is_none() {
-        return release(draft, Some("It is not known which tenant the token lives in, so it stays in Graph."));
-    }
-    if draft.observed.others.claims.contains(id) {
-        return release(draft, Some("The token also belongs to another VppToken, so it stays in Graph."));
-    }
-    if !tenant.allowed.contains(&Permission::Delete) {
-        if tenant.view.snapshot.entry(id).is_none() && vanished(draft, tenant, id) {
-            // What does not exist any more need not be allowed.
-            return release(draft, None);
-        }
-        return draft.stall(Reason::OperationNotAllowed, "The ClusterGraphTenant does not allow Delete.");
-    }
-    if creating::awaits_namespace(draft) {
-        return;
-    }
-    draft.try_step(Step::Write(Write::Delete { id: id.to_owned() }));
+    Ok(())
 }
 
 /// In a namespace that is being deleted nobody can restore what is missing.
 fn release_or_wait(draft: &mut Draft) {
     let observed = draft.observed;
     let until = observed.object.deleting.and_then(|since| since.checked_add(GRACE_PERIOD).ok());
-    if let Some(until) = until.filter(|_| draft.step.is_none()) {
+    if let Some(until) = until {
         stall_on_what_does_not_come(draft, until);
     }
     match until.filter(|_| observed.object.namespace_deleting) {
         Some(until) if observed.wall >= until => {
-            let why = draft.blockers.first().map(|blocker| format!(" {}", blocker.message)).unwrap_or_default();
+            let waited_for = std::mem::take(&mut draft.blockers);
+            let why = waited_for.first().map(|blocker| format!(" {}", blocker.message)).unwrap_or_default();
             release(draft, Some(&format!("The namespace is being deleted, so the token stays in Graph.{why}")));
         }
         Some(until) => {
@@ -123,17 +125,14 @@ fn stall_on_what_does_not_come(draft: &mut Draft, until: Timestamp) {
 }
 
 fn release(draft: &mut Draft, warning: Option<&str>) {
-    draft.blockers.clear();
     draft.step(Step::RemoveFinalizer { warning: warning.map(str::to_owned) });
 }
 
 /// Whatever a deletion waits for, the message says how a person can end the wait.
 fn explain_release(draft: &mut Draft) {
-    if draft.step.is_none() {
-        for blocker in &mut draft.blockers {
-            blocker.message.push_str(
-                " The deletion waits for this; to let go and keep the token in Graph, set deletionPolicy: Retain.",
-            );
-        }
+    for blocker in &mut draft.blockers {
+        blocker.message.push_str(
+            " The deletion waits for this; to let go and keep the token in Graph, set deletionPolicy: Retain.",
+        );
     }
 }

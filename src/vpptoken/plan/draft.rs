@@ -1,16 +1,13 @@
 //! A plan in the making: the step, what is blocked and why, and when to requeue.
 
-use std::collections::BTreeSet;
-
 use jiff::{SignedDuration, Timestamp};
 
-use super::messages::{permission_sentence, reason_of, time};
+use super::messages::{list_failure, permission_sentence, reason_of, time};
 use super::step::Step;
-use crate::api::conditions::{ConditionType, ConditionUpdate, find};
+use crate::api::conditions::{ConditionType, find};
 use crate::api::{Reason, VppTokenSpec, VppTokenStatus};
-use crate::graph::{Entity, ErrorKind};
-use crate::tenant::Field;
-use crate::vpptoken::observed::{Failure, Observed, StepKind, TenantState};
+use crate::graph::ErrorKind;
+use crate::vpptoken::observed::{Failure, KnownTenant, Observed, StepKind};
 
 /// After this long, refused credentials or a missing permission need a person.
 const CREDENTIALS_GRACE_PERIOD: SignedDuration = SignedDuration::from_mins(10);
@@ -34,38 +31,26 @@ pub(super) struct Offer {
     pub(super) blocker: Option<Blocker>,
 }
 
-/// A plan in the making.
+/// When to plan again, if nothing triggers a reconcile before.
+#[derive(Default)]
+pub(super) struct Requeue {
+    /// The earliest time that something waits for.
+    pub(super) at: Option<Timestamp>,
+    /// A list that began after this time is needed: the latest time that something waits for a list after.
+    pub(super) list_after: Option<Timestamp>,
+}
+
+/// A plan in the making: what many functions add to, each in its turn.
 pub(super) struct Draft<'a> {
     pub(super) observed: &'a Observed,
     /// The status to be written, without the conditions.
     pub(super) status: VppTokenStatus,
     pub(super) step: Option<Step>,
-    /// When to requeue, if nothing triggers a reconcile before.
-    pub(super) requeue_at: Option<Timestamp>,
-    /// A list that began after this time is needed.
-    pub(super) list_after: Option<Timestamp>,
+    pub(super) requeue: Requeue,
     /// What is blocked; a person reads the first one.
     pub(super) blockers: Vec<Blocker>,
     /// What the operator is doing, when nothing is blocked.
     pub(super) working: Option<(Reason, String)>,
-    /// What a person should know although it is ready.
-    pub(super) ready_note: Option<(Reason, String)>,
-    /// As in the plan.
-    pub(super) differing: Option<BTreeSet<Field>>,
-    /// Why nothing can be sent to Graph.
-    pub(super) unreachable: Option<(Reason, String)>,
-    /// Since when what is known of the tenant's tokens is out of date, as a sentence.
-    pub(super) stale: Option<String>,
-    /// There is nothing new to report, so the conditions stay.
-    pub(super) keeps_conditions: bool,
-    /// The token that has vanished for certain.
-    pub(super) vanished: Option<String>,
-    /// Why a sync that is due can't be started.
-    pub(super) sync_blocker: Option<Blocker>,
-    /// The token as Graph shows it.
-    pub(super) entity: Option<Entity>,
-    /// The conditions.
-    pub(super) condition_updates: Vec<ConditionUpdate>,
 }
 
 impl<'a> Draft<'a> {
@@ -73,24 +58,7 @@ impl<'a> Draft<'a> {
         let mut status = observed.status.clone();
         status.observed_generation = Some(observed.object.generation);
         correct_future_times(&mut status, observed.wall);
-        Self {
-            observed,
-            status,
-            step: None,
-            requeue_at: None,
-            list_after: None,
-            blockers: Vec::new(),
-            working: None,
-            ready_note: None,
-            differing: None,
-            unreachable: None,
-            stale: None,
-            keeps_conditions: false,
-            vanished: None,
-            sync_blocker: None,
-            entity: None,
-            condition_updates: Vec::new(),
-        }
+        Self { observed, status, step: None, requeue: Requeue::default(), blockers: Vec::new(), working: None }
     }
 
     /// The first step wins: steps are offered in the order of their importance.
@@ -98,22 +66,22 @@ impl<'a> Draft<'a> {
         self.step.get_or_insert(step);
     }
 
-    /// Offers a step that needs Graph, unless Graph can't be reached, the last failure of its kind still delays it, or
-    /// the manifest forbids writes. What blocks it, or its last failure, is added to the blockers. True when the step is due,
-    /// even if an earlier one is taken.
-    pub(super) fn try_step(&mut self, step: Step) -> bool {
-        let Offer { is_due, blocker } = self.offer(step);
+    /// Offers a step that needs Graph, unless the tenant can't be reached, the last failure of its kind still delays it,
+    /// or the manifest forbids writes. What blocks it, or its last failure, is added to the blockers. True when the step is
+    /// due, even if an earlier one is taken.
+    pub(super) fn try_step(&mut self, tenant: &KnownTenant, step: Step) -> bool {
+        let Offer { is_due, blocker } = self.offer(tenant, step);
         self.blockers.extend(blocker);
         is_due
     }
 
     /// The same, without adding to the blockers.
-    pub(super) fn offer(&mut self, step: Step) -> Offer {
+    pub(super) fn offer(&mut self, tenant: &KnownTenant, step: Step) -> Offer {
         if step.writes() && only_reads(&self.observed.spec).is_some() {
             return Offer { is_due: false, blocker: None };
         }
         let kind = step.kind();
-        if let Some(blocker) = kind.and_then(|kind| self.blocker_of(kind)) {
+        if let Some(blocker) = kind.and_then(|kind| self.blocker_of(tenant, kind)) {
             return Offer { is_due: false, blocker: Some(blocker) };
         }
         let blocker = kind.and_then(|kind| self.earlier_failure(kind));
@@ -122,33 +90,28 @@ impl<'a> Draft<'a> {
     }
 
     /// Whether a kind of step has to wait; the reason is added to the blockers.
-    pub(super) fn is_blocked(&mut self, kind: StepKind) -> bool {
-        let blocker = self.blocker_of(kind);
+    pub(super) fn is_blocked(&mut self, tenant: &KnownTenant, kind: StepKind) -> bool {
+        let blocker = self.blocker_of(tenant, kind);
         let is_blocked = blocker.is_some();
         self.blockers.extend(blocker);
         is_blocked
     }
 
     /// Why a kind of step has to wait, if it has to.
-    fn blocker_of(&mut self, kind: StepKind) -> Option<Blocker> {
-        if let Some((reason, message)) = self.unreachable.clone() {
-            return Some(Blocker { reason, message, needs_action: false });
+    fn blocker_of(&mut self, tenant: &KnownTenant, kind: StepKind) -> Option<Blocker> {
+        if let Some(unreachable) = unreachable(tenant) {
+            return Some(unreachable);
         }
-        if let TenantState::Known(tenant) = &self.observed.tenant
-            && let Some(until) = tenant.view.paused_until.filter(|until| *until > self.observed.now)
-        {
+        if let Some(until) = tenant.view.paused_until.filter(|until| *until > self.observed.now) {
             self.requeue_at(until);
             let message = format!("Graph asked to wait until {}.", time(until));
             return Some(Blocker { reason: Reason::Throttled, message, needs_action: false });
         }
         let failure = self.observed.failure(kind)?;
-        let looked_since = match &self.observed.tenant {
-            TenantState::Known(tenant) => tenant.view.snapshot.last_list().is_some_and(|began| began > failure.at),
-            _ => true,
-        };
+        let looked_since = tenant.view.snapshot.last_list().is_some_and(|began| began > failure.at);
         if (failure.maybe_executed || failure.kind == ErrorKind::NotFound) && !looked_since {
             // A list comes before the next try: it may have been carried out.
-            self.list_after = Some(self.list_after.map_or(failure.at, |already| already.max(failure.at)));
+            self.await_list(failure.at);
             return Some(self.failed(kind, failure));
         }
         if self.observed.now < failure.not_before {
@@ -187,8 +150,14 @@ impl<'a> Draft<'a> {
                 };
                 format!("Graph refuses {what}: {message}")
             }
-            kind if kind.is_about_access() => return self.refused_access(kind, message, failure.since),
-            _ => message,
+            ErrorKind::Credentials | ErrorKind::Forbidden | ErrorKind::Unauthorized => {
+                return self.refused_access(failure.kind, message, failure.since);
+            }
+            ErrorKind::Unreachable
+            | ErrorKind::OutcomeUnknown
+            | ErrorKind::Throttled
+            | ErrorKind::Unavailable
+            | ErrorKind::Conflict => message,
         };
         Blocker { reason, message, needs_action }
     }
@@ -231,13 +200,25 @@ impl<'a> Draft<'a> {
 
     /// Requeues at a time, if nothing triggers a reconcile before.
     pub(super) fn requeue_at(&mut self, time: Timestamp) {
-        self.requeue_at = Some(self.requeue_at.map_or(time, |already| already.min(time)));
+        self.requeue.at = Some(self.requeue.at.map_or(time, |already| already.min(time)));
     }
 
     /// The same for a time of the wall clock.
     pub(super) fn requeue_at_wall(&mut self, time: Timestamp) {
         self.requeue_at(self.observed.at_wall(time));
     }
+
+    /// A list that began after a time is needed to go on.
+    pub(super) fn await_list(&mut self, after: Timestamp) {
+        self.requeue.list_after = self.requeue.list_after.max(Some(after));
+    }
+}
+
+/// Why nothing can be sent to a tenant: its tokens can't be listed either.
+pub(super) fn unreachable(tenant: &KnownTenant) -> Option<Blocker> {
+    let error = &tenant.view.problem.as_ref()?.error;
+    let (reason, _) = list_failure(error);
+    Some(Blocker { reason, message: error.summary(), needs_action: false })
 }
 
 /// A time in the future was written while the wall clock was wrong. It becomes the present time, or it would block

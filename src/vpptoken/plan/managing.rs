@@ -8,15 +8,16 @@ use jiff::Timestamp;
 use super::draft::Draft;
 use super::equality::{same, same_second};
 use super::file::{file_may_be_sent, is_wanted_organization, stall_on_file_problem};
+use super::findings::TokenFindings;
 use super::messages::{cut, short};
 use super::ownership::{belongs_to_other, stall_on_owner};
 use super::settings::{found, is_kept, settings, wanted};
 use super::step::{Step, Wanted, Write};
 use super::syncing;
-use super::verdict::{judge_token, not_shown_yet, note_newer_token};
+use super::verdict::{judge_token, newer_in_intune, not_shown_yet, synced, token_valid};
 use crate::api::Reason;
 use crate::tenant::{Entry, Field};
-use crate::vpptoken::observed::{KnownTenant, StepKind};
+use crate::vpptoken::observed::{KnownTenant, Observed, StepKind};
 
 /// How often a value is sent that Graph accepts and does not keep.
 const MAX_TRIES: u32 = 3;
@@ -26,66 +27,81 @@ const MAX_TEXTS: usize = 100;
 /// The same for a text of a set.
 const MAX_TEXT_OF_SET: usize = 64;
 
-pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
+pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> TokenFindings {
+    let entity = &entry.entity;
     mirror(draft, tenant, entry);
     // Only a status that was restored has both.
     draft.status.pending_create = None;
-    if belongs_to_other(draft, &entry.entity.id) {
-        return stall_on_owner(draft, &entry.entity.id);
+    if belongs_to_other(draft, &entity.id) {
+        stall_on_owner(draft, &entity.id);
+        let valid = token_valid(draft, tenant, entity);
+        return TokenFindings { valid, synced: synced(draft, entity, None), differing: None, note: None };
     }
     if draft.observed.spec.only_observes() {
-        return judge_token(draft, entry);
+        let valid = token_valid(draft, tenant, entity);
+        let note = judge_token(draft, tenant, entry, &valid);
+        return TokenFindings { valid, synced: synced(draft, entity, None), differing: None, note };
     }
     note_shown(draft, tenant, entry);
-    let upload = upload_is_due(draft, entry);
-    let changes = due_changes(draft, tenant, entry);
+    let upload = upload_is_due(draft, tenant, entry);
+    let Compared { due: changes, differing } = compare(draft, tenant, entry);
     let is_due = upload || !changes.is_empty();
-    let names: Vec<&str> = changes.keys().map(|field| field.as_str()).collect();
     if draft.observed.spec.suspend {
-        if upload {
-            draft.stall(Reason::Suspended, "While suspend is true, the token file is not uploaded.");
-        }
-        if !names.is_empty() {
-            draft.stall(
-                Reason::Suspended,
-                format!("While suspend is true, not written to Graph: {}.", names.join(", ")),
-            );
-        }
-        judge_token(draft, entry);
+        report_suspended(draft, upload, &changes);
     } else {
         // One after the other: if Graph refuses one, the other must still be written.
-        let id = &entry.entity.id;
-        if upload && try_upload(draft, entry) {
+        if upload && try_upload(draft, tenant, entry) {
             draft.set_progress(Reason::Uploading, "The token file is being uploaded onto the same token.");
         }
-        let message = format!("Being written to Graph: {}.", names.join(", "));
         if !changes.is_empty() {
-            let settings = settings(&draft.observed.spec, |field| changes.contains_key(&field));
-            if draft.try_step(Step::Write(Write::Update { id: id.clone(), changes, settings })) {
-                draft.set_progress(Reason::Updating, message);
-            }
-        }
-        if !is_due {
-            judge_token(draft, entry);
+            try_update(draft, tenant, &entity.id, changes);
         }
     }
-    note_newer_token(draft, entry);
-    syncing::plan(draft, entry);
+    let valid = token_valid(draft, tenant, entity);
+    // What is being written may change the state.
+    let is_written = is_due && !draft.observed.spec.suspend;
+    let note = if is_written { None } else { judge_token(draft, tenant, entry, &valid) };
+    let note = note.or_else(|| newer_in_intune(draft, entity));
+    let sync_blocker = syncing::plan(draft, tenant, entry);
+    TokenFindings { valid, synced: synced(draft, entity, sync_blocker), differing: Some(differing), note }
+}
+
+/// What is due is not written while `suspend` is true.
+fn report_suspended(draft: &mut Draft, upload: bool, changes: &BTreeMap<Field, Wanted>) {
+    if upload {
+        draft.stall(Reason::Suspended, "While suspend is true, the token file is not uploaded.");
+    }
+    if !changes.is_empty() {
+        let message = format!("While suspend is true, not written to Graph: {}.", names_of(changes));
+        draft.stall(Reason::Suspended, message);
+    }
+}
+
+fn try_update(draft: &mut Draft, tenant: &KnownTenant, id: &str, changes: BTreeMap<Field, Wanted>) {
+    let message = format!("Being written to Graph: {}.", names_of(&changes));
+    let settings = settings(&draft.observed.spec, |field| changes.contains_key(&field));
+    if draft.try_step(tenant, Step::Write(Write::Update { id: id.to_owned(), changes, settings })) {
+        draft.set_progress(Reason::Updating, message);
+    }
+}
+
+fn names_of(changes: &BTreeMap<Field, Wanted>) -> String {
+    changes.keys().map(|field| field.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Uploads the file, after the token was read with a permit at hand: someone may have uploaded a newer file since the
 /// last list.
-fn try_upload(draft: &mut Draft, entry: &Entry) -> bool {
+fn try_upload(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> bool {
     let id = entry.entity.id.clone();
     if draft.observed.live_since.is_some_and(|since| entry.was_asked_since(since)) {
         let Ok(file) = draft.observed.file.clone() else { return false };
-        return draft.try_step(Step::Write(Write::Upload { id, file, request: open_request(draft) }));
+        return draft.try_step(tenant, Step::Write(Write::Upload { id, file, request: open_request(draft) }));
     }
-    if draft.is_blocked(StepKind::Upload) {
+    if draft.is_blocked(tenant, StepKind::Upload) {
         return false;
     }
     draft.report_earlier_failure(StepKind::Upload);
-    draft.try_step(Step::ConfirmUpload { id })
+    draft.try_step(tenant, Step::ConfirmUpload { id })
 }
 
 /// The request for an upload that was not answered yet.
@@ -141,7 +157,6 @@ fn mirror(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) {
     status.claim_token_management_from_external_mdm = entity.claim_token_management_from_external_mdm;
     status.last_modified_date_time = entity.last_modified;
     status.sync_running_since = syncing::running_since(draft.observed, entry);
-    draft.entity = Some(entity.clone());
 }
 
 /// A text of Graph as the status shows it: a very long one would make every write fail.
@@ -151,7 +166,7 @@ fn shown(text: &Option<String>) -> Option<String> {
 
 /// Whether the Secret has a file to be uploaded: one that Graph lacks, or one whose upload is requested. For a file
 /// that may not be uploaded, a blocker is added.
-fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
+fn upload_is_due(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> bool {
     let observed = draft.observed;
     let file = match &observed.file {
         Ok(file) => file,
@@ -176,7 +191,7 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
     if let Some(uploaded) = &draft.status.uploaded
         && is_there
         && !same_second(Some(uploaded.expiration_date_time), file.expiration)
-        && not_shown_yet(draft, &entry.entity).is_none()
+        && not_shown_yet(draft, tenant, &entry.entity).is_none()
     {
         // A step of its own, so that the sync after it is later than the noted time.
         draft.step(Step::Note(file.as_uploaded(observed.wall, false)));
@@ -185,40 +200,28 @@ fn upload_is_due(draft: &mut Draft, entry: &Entry) -> bool {
     file_may_be_sent(draft, file, Some(&entry.entity))
 }
 
-/// Settings of the manifest that differ in Graph and may be sent now.
-fn due_changes(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeMap<Field, Wanted> {
-    let observed = draft.observed;
-    let mut due = BTreeMap::new();
-    let mut differing = BTreeSet::new();
-    for (field, wanted) in wanted(observed) {
+/// How the settings of the manifest compare with those in Graph.
+struct Compared {
+    /// Those that differ and may be sent now.
+    due: BTreeMap<Field, Wanted>,
+    /// Those that differ, or may only have been echoed.
+    differing: BTreeSet<Field>,
+}
+
+fn compare(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> Compared {
+    let mut compared = Compared { due: BTreeMap::new(), differing: BTreeSet::new() };
+    for (field, wanted) in wanted(draft.observed) {
         let found = found(entry, field);
-        // There is no verdict before a list that began after the settling time and has the token.
-        let unsettled = entry
-            .written(field)
-            .filter(|written| written.value == wanted)
-            .and_then(|written| Some((written, written.at.checked_add(observed.timings.settling).ok()?)))
-            .filter(|(_, settled)| {
-                !entry.is_present() || tenant.view.snapshot.last_list().is_none_or(|began| began <= *settled)
-            });
+        let unsettled = unsettled(draft.observed, tenant, entry, field, &wanted);
         if is_kept(field, found.as_deref(), &wanted) {
             // The answer may be an echo.
-            differing.extend(unsettled.map(|_| field));
+            compared.differing.extend(unsettled.map(|_| field));
             continue;
         }
-        differing.insert(field);
-        if let Some((written, settled)) = unsettled {
-            draft.wait(Reason::Settling, format!("{} was written; Graph does not show it yet.", field.as_str()));
-            let after = if observed.now < settled { written.at } else { settled };
-            if observed.now < settled {
-                draft.requeue_at(settled);
-            }
-            // A list that is there need not be requested.
-            if tenant.view.snapshot.last_list().is_none_or(|began| began <= after) {
-                draft.list_after = Some(draft.list_after.unwrap_or(after).max(after));
-            }
-            continue;
-        }
-        if observed.attempts.tries.get(&field).is_some_and(|(value, times)| *value == wanted && *times >= MAX_TRIES) {
+        compared.differing.insert(field);
+        if let Some(unsettled) = unsettled {
+            wait_until_settled(draft, tenant, field, unsettled);
+        } else if is_given_up(draft.observed, field, &wanted) {
             draft.stall(
                 Reason::SettingNotAccepted,
                 format!(
@@ -227,10 +230,51 @@ fn due_changes(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> BTreeM
                     found.as_deref().map_or("nothing".into(), short)
                 ),
             );
-            continue;
+        } else {
+            compared.due.insert(field, Wanted { found, wanted });
         }
-        due.insert(field, Wanted { found, wanted });
     }
-    draft.differing = Some(differing);
-    due
+    compared
+}
+
+/// A value that was written, and of which there is no verdict yet.
+#[derive(Clone, Copy)]
+struct Unsettled {
+    /// When it was written.
+    written_at: Timestamp,
+    /// A list that begins after this tells.
+    settled_at: Timestamp,
+}
+
+/// There is no verdict before a list that began after the settling time and has the token.
+fn unsettled(
+    observed: &Observed,
+    tenant: &KnownTenant,
+    entry: &Entry,
+    field: Field,
+    wanted: &str,
+) -> Option<Unsettled> {
+    let written = entry.written(field).filter(|written| written.value == wanted)?;
+    let settled_at = written.at.checked_add(observed.timings.settling).ok()?;
+    let is_settled = entry.is_present() && tenant.view.snapshot.last_list().is_some_and(|began| began > settled_at);
+    (!is_settled).then_some(Unsettled { written_at: written.at, settled_at })
+}
+
+fn wait_until_settled(draft: &mut Draft, tenant: &KnownTenant, field: Field, unsettled: Unsettled) {
+    let Unsettled { written_at, settled_at } = unsettled;
+    draft.wait(Reason::Settling, format!("{} was written; Graph does not show it yet.", field.as_str()));
+    let is_settling = draft.observed.now < settled_at;
+    if is_settling {
+        draft.requeue_at(settled_at);
+    }
+    let after = if is_settling { written_at } else { settled_at };
+    // A list that is there need not be requested.
+    if tenant.view.snapshot.last_list().is_none_or(|began| began <= after) {
+        draft.await_list(after);
+    }
+}
+
+/// Whether a value was sent as often as it is sent at most.
+fn is_given_up(observed: &Observed, field: Field, wanted: &str) -> bool {
+    observed.attempts.tries.get(&field).is_some_and(|(value, times)| *value == wanted && *times >= MAX_TRIES)
 }

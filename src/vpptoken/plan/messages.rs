@@ -84,10 +84,15 @@ pub(super) fn reason_of(kind: ErrorKind) -> Reason {
 /// and may pass by itself.
 pub(crate) fn list_failure(error: &GraphError) -> (Reason, String) {
     let sentence = error.summary();
-    match reason_of(error.kind) {
-        Reason::PermissionMissing => (Reason::PermissionMissing, permission_sentence(&sentence)),
-        Reason::Vanished | Reason::GraphRefused => (Reason::GraphUnavailable, sentence),
-        reason => (reason, sentence),
+    match error.kind {
+        ErrorKind::Forbidden | ErrorKind::Unauthorized => (reason_of(error.kind), permission_sentence(&sentence)),
+        ErrorKind::NotFound | ErrorKind::Refused => (Reason::GraphUnavailable, sentence),
+        ErrorKind::Throttled
+        | ErrorKind::Credentials
+        | ErrorKind::Unreachable
+        | ErrorKind::OutcomeUnknown
+        | ErrorKind::Unavailable
+        | ErrorKind::Conflict => (reason_of(error.kind), sentence),
     }
 }
 

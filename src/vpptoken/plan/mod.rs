@@ -3,8 +3,8 @@
 //! A blocker stops only what it concerns: a malformed file blocks the upload, while schedule, drift and deletion of the
 //! token that Graph already has go on.
 //!
-//! The modules, each using only those above it: `equality`, `messages`, `step`, `draft`, `file`, `ownership`, `retry`, `events`,
-//! `settings`, `tenant`, `vanishing`, `syncing`, `verdict`, `managing`, `creating`, `deleting`.
+//! The modules, each using only those before it: `equality`, `messages`, `step`, `findings`, `draft`, `file`, `ownership`,
+//! `retry`, `events`, `settings`, `tenant`, `vanishing`, `syncing`, `verdict`, `managing`, `creating`, `deleting`.
 
 mod creating;
 mod deleting;
@@ -12,6 +12,7 @@ mod draft;
 mod equality;
 mod events;
 mod file;
+mod findings;
 mod managing;
 mod messages;
 mod ownership;
@@ -28,9 +29,10 @@ mod verdict;
 use std::collections::BTreeSet;
 
 use draft::{Draft, only_reads};
+use findings::{Findings, News, TokenFindings};
 use jiff::{SignedDuration, Timestamp};
-use tenant::{tenant_was_read, usable_tenant};
-use vanishing::{forget_vanished, many_vanished, vanished};
+use tenant::{check_was_listed, usable_tenant};
+use vanishing::{Missing, missing};
 
 pub(crate) use creating::{outcomes_known_until, rival_intents_since};
 pub(crate) use draft::Blocker;
@@ -38,19 +40,21 @@ pub(crate) use events::{EventNote, Reported};
 pub(crate) use messages::list_failure;
 pub(crate) use step::{NewToken, PermitKind, Step, Wanted, Write};
 
-use super::observed::{Observed, Permission, StepKind, TenantState};
-use crate::api::conditions::ConditionType;
-use crate::api::{DeletionPolicy, Reason, VppTokenStatus, conditions};
+use super::observed::{KnownTenant, Observed, Permission, StepKind};
+use crate::api::conditions::{ConditionType, find};
+use crate::api::{DeletionPolicy, Reason, VppTokenStatus};
 use crate::tenant::Field;
 
 /// What is blocked is requeued after this time, even if nothing seems to have changed.
 const STALLED_REQUEUE: SignedDuration = SignedDuration::from_mins(10);
 /// Everything is requeued after this time.
 const MAX_REQUEUE: SignedDuration = SignedDuration::from_hours(1);
+/// What was due already is requeued after this time.
+const MIN_REQUEUE: SignedDuration = SignedDuration::from_millis(100);
 
 /// Whether a VppToken with this status may go on when an unclaimed token gets an owner.
 pub(crate) fn awaits_claim_of_another(status: Option<&VppTokenStatus>) -> bool {
-    let stalled = status.and_then(|status| conditions::find(&status.conditions, ConditionType::Stalled));
+    let stalled = status.and_then(|status| find(&status.conditions, ConditionType::Stalled));
     let reasons = [Reason::AmbiguousMatch, Reason::SimilarTokenExists];
     stalled.is_some_and(|stalled| reasons.iter().any(|reason| stalled.reason == reason.as_str()))
 }
@@ -60,7 +64,7 @@ pub(crate) fn awaits_claim_of_another(status: Option<&VppTokenStatus>) -> bool {
 pub(crate) fn awaits_deletion_of_another(status: Option<&VppTokenStatus>) -> bool {
     status.is_none_or(|status| {
         status.token_id.is_none()
-            || conditions::find(&status.conditions, ConditionType::Ready)
+            || find(&status.conditions, ConditionType::Ready)
                 .is_some_and(|ready| ready.reason == Reason::ClaimedByAnother.as_str())
     })
 }
@@ -68,7 +72,7 @@ pub(crate) fn awaits_deletion_of_another(status: Option<&VppTokenStatus>) -> boo
 /// Whether a VppToken with this status waits for its turn to create a token. It is triggered when that has come, and looks for
 /// similar tokens then.
 pub(crate) fn awaits_its_turn(status: Option<&VppTokenStatus>) -> bool {
-    let ready = status.and_then(|status| conditions::find(&status.conditions, ConditionType::Ready));
+    let ready = status.and_then(|status| find(&status.conditions, ConditionType::Ready));
     let reasons = [Reason::Creating, Reason::WaitingForCreate];
     ready.is_some_and(|ready| reasons.iter().any(|reason| ready.reason == reason.as_str()))
 }
@@ -142,16 +146,16 @@ impl Plan {
 /// Decides.
 pub(crate) fn plan(observed: &Observed) -> Plan {
     let mut draft = Draft::new(observed);
-    if observed.object.deleting.is_some() {
-        deleting::plan(&mut draft);
-    } else {
-        living(&mut draft);
-    }
-    finish(draft)
+    let findings = match observed.object.deleting {
+        Some(_) => Findings::WithoutToken(deleting::plan(&mut draft)),
+        None => living(&mut draft),
+    };
+    finish(draft, findings)
 }
 
-fn living(draft: &mut Draft) {
-    alive(draft);
+/// A VppToken that is not being deleted.
+fn living(draft: &mut Draft) -> Findings {
+    let findings = look_after(draft);
     let spec = &draft.observed.spec;
     if only_reads(spec).is_some() {
         // A sync that will not happen is not shown.
@@ -161,9 +165,11 @@ fn living(draft: &mut Draft) {
         syncing::decline(draft);
         managing::decline_upload(draft);
     }
+    findings
 }
 
-fn alive(draft: &mut Draft) {
+/// Checks the manifest and its tenant, and goes on with the token when the tenant's tokens have been listed.
+fn look_after(draft: &mut Draft) -> Findings {
     let observed = draft.observed;
     syncing::check_schedule(draft);
     let wants_finalizer = observed.spec.deletion_policy == DeletionPolicy::Delete && !observed.spec.only_observes();
@@ -173,12 +179,15 @@ fn alive(draft: &mut Draft) {
     } else if !wants_finalizer && observed.object.has_finalizer {
         draft.step(Step::RemoveFinalizer { warning: None });
     }
-    let Some(tenant) = usable_tenant(draft) else {
-        if let Some(unsent) = observed.unsent_intent() {
-            // Others must not wait for a create that can't be sent.
-            draft.step(Step::AbandonIntent { since: unsent.since });
+    let tenant = match usable_tenant(draft) {
+        Ok(tenant) => tenant,
+        Err(news) => {
+            if let Some(unsent) = observed.unsent_intent() {
+                // Others must not wait for a create that can't be sent.
+                draft.step(Step::AbandonIntent { since: unsent.since });
+            }
+            return Findings::WithoutToken(news);
         }
-        return;
     };
     if wants_finalizer && !tenant.allowed.contains(&Permission::Delete) {
         draft.stall(
@@ -190,30 +199,29 @@ fn alive(draft: &mut Draft) {
     if !observed.spec.only_observes() {
         settings::stall_on_unknown_settings(draft, tenant);
     }
-    if !tenant_was_read(draft, tenant) {
-        return;
+    match check_was_listed(draft, tenant) {
+        Ok(()) => manage_or_create(draft, tenant),
+        Err(news) => Findings::WithoutToken(news),
     }
-    if let Some(id) = draft.status.token_id.clone() {
-        match tenant.view.snapshot.entry(&id) {
-            Some(entry) => {
-                stall_on_other_token_id(draft, &id);
-                return managing::plan(draft, tenant, entry);
-            }
-            None if many_vanished(draft, tenant, &id) => {
-                return draft.stall(
-                    Reason::ManyVanished,
-                    "Most of the tenant's tokens that VppTokens have seem to be gone at once. That looks like a fault, so \
-                     none is created again. If they were deleted on purpose, delete their VppTokens and create them again.",
-                );
-            }
-            None if !vanished(draft, tenant, &id) => return,
-            None => forget_vanished(draft),
+}
+
+/// The token that the VppToken has is managed; without one, a token is taken over or created.
+fn manage_or_create(draft: &mut Draft, tenant: &KnownTenant) -> Findings {
+    let token_id = draft.status.token_id.clone();
+    if let Some(id) = &token_id {
+        if let Some(entry) = tenant.view.snapshot.entry(id) {
+            stall_on_other_token_id(draft, id);
+            return Findings::WithToken(managing::plan(draft, tenant, entry));
+        }
+        match missing(draft, tenant, id) {
+            Missing::MaybeThere | Missing::ManyVanished => return Findings::WithoutToken(News::Progress),
+            Missing::Vanished => {}
         }
     }
-    match &observed.spec.token_id {
+    Findings::WithoutToken(match &draft.observed.spec.token_id {
         Some(id) => creating::bind(draft, tenant, id),
-        None => creating::plan(draft, tenant),
-    }
+        None => creating::plan(draft, tenant, token_id.as_deref()),
+    })
 }
 
 /// `tokenId` was set when this VppToken already had another token.
@@ -228,43 +236,49 @@ fn stall_on_other_token_id(draft: &mut Draft, id: &str) {
 }
 
 /// Puts together what was decided.
-fn finish(mut draft: Draft) -> Plan {
-    let now = draft.observed.now;
-    if let (Some(uploaded), Ok(file)) = (&mut draft.status.uploaded, &draft.observed.file)
-        && uploaded.sha256 == file.sha256
-    {
-        // So that a restart need not read the Secret.
-        uploaded.encoding = Some(file.encoding);
-        uploaded.secret_version = Some(file.secret_version.clone());
-    }
+fn finish(mut draft: Draft, findings: Findings) -> Plan {
+    let observed = draft.observed;
+    note_file_version(&mut draft.status, observed);
     if !draft.blockers.is_empty() {
         // What ends a blocker triggers a reconcile; if that is missed, this requeue follows.
-        draft.requeue_at(now.saturating_add(STALLED_REQUEUE).unwrap_or(Timestamp::MAX));
+        draft.requeue_at(observed.now.saturating_add(STALLED_REQUEUE).unwrap_or(Timestamp::MAX));
     }
-    verdict::conclude(&mut draft);
-    let planned_on = match &draft.observed.tenant {
-        TenantState::Known(tenant) => tenant.view.snapshot.last_list(),
-        _ => None,
-    };
-    let requeue_after = draft.requeue_at.map(|time| time.duration_since(now).max(SignedDuration::from_millis(100)));
-    if !draft.keeps_conditions {
-        let generation = draft.observed.object.generation;
-        let before = &draft.observed.status.conditions;
-        draft.status.conditions = conditions::merge(before, &draft.condition_updates, generation, draft.observed.wall);
-        if draft.entity.is_none() && draft.status.token_id.is_some() {
-            // The last known conditions of a token that can't be read now.
-            let of_token = [ConditionType::TokenValid, ConditionType::Synced];
-            let known = of_token.into_iter().filter_map(|type_| conditions::find(before, type_));
-            draft.status.conditions.extend(known.cloned());
+    let (conditions, differing) = match findings {
+        Findings::WithoutToken(News::Nothing) => (observed.status.conditions.clone(), None),
+        Findings::WithoutToken(News::Progress) => {
+            let mut conditions = verdict::merge(&draft, verdict::ready(&draft, None));
+            if draft.status.token_id.is_some() {
+                // The last known conditions of a token that can't be read now.
+                let of_token = [ConditionType::TokenValid, ConditionType::Synced];
+                let known = of_token.into_iter().filter_map(|type_| find(&observed.status.conditions, type_));
+                conditions.extend(known.cloned());
+            }
+            (conditions, None)
         }
-    }
+        Findings::WithToken(TokenFindings { valid, synced, differing, note }) => {
+            let mut updates = verdict::ready(&draft, note);
+            updates.extend([valid, synced]);
+            (verdict::merge(&draft, updates), differing)
+        }
+    };
+    let requeue_at = draft.requeue.at;
     Plan {
         step: draft.step,
-        requeue_after,
-        list_after: draft.list_after,
+        requeue_after: requeue_at.map(|time| time.duration_since(observed.now).max(MIN_REQUEUE)),
+        list_after: draft.requeue.list_after,
         blockers: draft.blockers,
-        differing: draft.differing,
-        planned_on,
-        status: draft.status,
+        differing,
+        planned_on: observed.known_tenant().and_then(|tenant| tenant.view.snapshot.last_list()),
+        status: VppTokenStatus { conditions, ..draft.status },
+    }
+}
+
+/// Notes the version of the Secret that has the uploaded file, so that a restart need not read it.
+fn note_file_version(status: &mut VppTokenStatus, observed: &Observed) {
+    if let (Some(uploaded), Ok(file)) = (&mut status.uploaded, &observed.file)
+        && uploaded.sha256 == file.sha256
+    {
+        uploaded.encoding = Some(file.encoding);
+        uploaded.secret_version = Some(file.secret_version.clone());
     }
 }

@@ -7,11 +7,11 @@ use super::equality::same_text;
 use crate::api::{AccountType, GraphApi, Reason, VppTokenSpec};
 use crate::graph::TokenSettings;
 use crate::tenant::{Entry, Field};
-use crate::vpptoken::observed::{KnownTenant, Observed, TenantState};
+use crate::vpptoken::observed::{KnownTenant, Observed};
 
 /// What the manifest names and the tenant's API knows, as Graph writes it.
 pub(super) fn wanted(observed: &Observed) -> Vec<(Field, String)> {
-    let knows_beta = matches!(&observed.tenant, TenantState::Known(tenant) if tenant.identity.api == GraphApi::Beta);
+    let knows_beta = observed.known_tenant().is_some_and(|tenant| tenant.identity.api == GraphApi::Beta);
     named(&observed.spec).into_iter().filter(|(field, _)| knows_beta || !field.is_beta()).collect()
 }
 
@@ -84,6 +84,14 @@ pub(super) fn found(entry: &Entry, field: Field) -> Option<String> {
 
 /// Compared as a person would: the case of a country or an Apple ID does not matter, that of a name does.
 pub(super) fn is_kept(field: Field, found: Option<&str>, wanted: &str) -> bool {
-    let case_matters = matches!(field, Field::DisplayName | Field::RoleScopeTagIds);
+    let case_matters = match field {
+        Field::DisplayName | Field::RoleScopeTagIds => true,
+        Field::AppleId
+        | Field::AccountType
+        | Field::CountryOrRegion
+        | Field::AutomaticallyUpdateApps
+        | Field::DataSharingConsentGranted
+        | Field::ClaimTokenManagement => false,
+    };
     found.is_some_and(|found| if case_matters { found.trim() == wanted.trim() } else { same_text(found, wanted) })
 }

@@ -8,12 +8,14 @@ use crate::api::Reason;
 use crate::schedule::{Schedule, ScheduleError};
 use crate::tenant::session::MAX_SYNC_DURATION;
 use crate::tenant::{Entry, Priority};
-use crate::vpptoken::observed::{Observed, StepKind};
+use crate::vpptoken::observed::{KnownTenant, Observed, StepKind};
 
 /// A sync that runs longer than this is stuck; the next one that is due may start.
 pub(super) const STUCK_AFTER: SignedDuration = MAX_SYNC_DURATION;
 
-pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
+/// Offers a sync when one is due. Returns why it can't be started: that is shown in the condition Synced, and does not make
+/// the token unready.
+pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> Option<Blocker> {
     acknowledge_lost_answer(draft, entry);
     let uploaded = draft.status.uploaded.as_ref().map(|uploaded| uploaded.time);
     let noted = draft.observed.status.uploaded.as_ref().map(|uploaded| uploaded.time);
@@ -23,11 +25,9 @@ pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
     }
     let request = open_request(draft);
     if only_reads(&draft.observed.spec).is_some() {
-        if draft.observed.spec.suspend && request.is_some() {
-            let message = "suspend is true. It runs when suspend is false again.".to_owned();
-            draft.sync_blocker = Some(Blocker { reason: Reason::Suspended, message, needs_action: true });
-        }
-        return;
+        let message = "suspend is true. It runs when suspend is false again.".to_owned();
+        let is_suspended = draft.observed.spec.suspend && request.is_some();
+        return is_suspended.then_some(Blocker { reason: Reason::Suspended, message, needs_action: true });
     }
     let scheduled = schedule(draft, entry);
     // A sync that ended since then may have begun with the old file, so only one of ours counts.
@@ -37,23 +37,22 @@ pub(super) fn plan(draft: &mut Draft, entry: &Entry) {
         draft.requeue_at_wall(time);
     }
     if request.is_none() && !uploaded && due.is_none() {
-        return;
+        return None;
     }
     if let Some(since) = draft.status.sync_running_since {
         let stuck_at = since.saturating_add(STUCK_AFTER).unwrap_or(Timestamp::MAX);
         if draft.observed.wall < stuck_at {
             draft.requeue_at_wall(stuck_at);
-            return;
+            return None;
         }
     }
     // An upload is followed by a sync of its own.
     if matches!(draft.step, Some(Step::ConfirmUpload { .. } | Step::Write(Write::Upload { .. }))) {
-        return;
+        return None;
     }
     let priority = if request.is_some() || uploaded { Priority::Interactive } else { Priority::Scheduled };
     let sync = Write::Sync { id: entry.entity.id.clone(), priority, request };
-    // What blocks a sync is shown in the condition Synced, and does not make the token unready.
-    draft.sync_blocker = draft.offer(Step::Write(sync)).blocker;
+    draft.offer(tenant, Step::Write(sync)).blocker
 }
 
 /// Since when a sync runs: since it was first seen running, which the status keeps over restarts.
@@ -141,7 +140,11 @@ pub(super) fn check_schedule(draft: &mut Draft) {
     if let Err(error) = parsed.and_then(|schedule| schedule.next_after(object.created)) {
         let reason = match error {
             ScheduleError::NeverFires(_) => Reason::ScheduleNeverFires,
-            _ => Reason::ScheduleInvalid,
+            ScheduleError::Cron { .. }
+            | ScheduleError::Zone(_)
+            | ScheduleError::Interval(_)
+            | ScheduleError::OneOf
+            | ScheduleError::TooFrequent { .. } => Reason::ScheduleInvalid,
         };
         draft.stall(reason, format!("{}.", capital(&error.to_string())));
     }

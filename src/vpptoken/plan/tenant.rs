@@ -2,17 +2,19 @@
 
 use jiff::Timestamp;
 
-use super::draft::Draft;
-use super::messages::{list_failure, time};
-use crate::api::Reason;
+use super::draft::{Blocker, Draft, unreachable};
+use super::findings::News;
+use super::messages::time;
 use crate::api::conditions::{ConditionType, find};
+use crate::api::{Reason, VppTokenStatus};
 use crate::vpptoken::observed::{KnownTenant, TenantState};
 
 /// After this many polls without a list, what is known is out of date.
 const STALE_POLLS: i32 = 3;
 
-/// The tenant, if it can be used and is the one that the token lives in.
-pub(super) fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Option<&'a KnownTenant> {
+/// The tenant, if it can be used and is the one that the token lives in. If not, a blocker
+/// says why.
+pub(super) fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Result<&'a KnownTenant, News> {
     let reference = &draft.observed.spec.tenant_ref;
     match &draft.observed.tenant {
         TenantState::NotFound => {
@@ -24,7 +26,7 @@ pub(super) fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Option<&'a KnownTenant
                      VppToken and create it again."
                 ),
             );
-            None
+            Err(News::Progress)
         }
         TenantState::NamespaceNotAllowed => {
             draft.stall(
@@ -35,82 +37,100 @@ pub(super) fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Option<&'a KnownTenant
                     reference.name
                 ),
             );
-            None
+            Err(News::Progress)
         }
         TenantState::Unusable { reason, message } => {
             draft.wait(*reason, message.clone());
             // Right after a start the tenant may not have been looked up yet.
-            draft.keeps_conditions = *reason == Reason::TenantNotRead && was_reported(draft);
-            None
+            let is_known = *reason == Reason::TenantNotRead && was_reported(draft);
+            Err(if is_known { News::Nothing } else { News::Progress })
         }
-        TenantState::Known(tenant) => {
-            if (draft.status.token_id.is_some() || draft.status.pending_create.is_some())
-                && let Some(before) = &draft.status.tenant
-                && before.entra_tenant() != tenant.identity.entra_tenant()
-            {
-                draft.stall(
-                    Reason::TenantChanged,
-                    format!(
-                        "The token lives in tenant {}, and tenantRef now leads to another tenant. Nothing is done there. \
-                         Delete this VppToken and create it again to use the other tenant.",
-                        before.tenant_id
-                    ),
-                );
-                return None;
+        TenantState::Known(tenant) => match tenant_changed(&draft.status, tenant) {
+            Some(message) => {
+                draft.stall(Reason::TenantChanged, message);
+                Err(News::Progress)
             }
-            Some(tenant)
-        }
+            None => Ok(tenant),
+        },
     }
 }
 
-/// Whether the tenant's tokens are known. Refused credentials are reported in any case.
-pub(super) fn tenant_was_read(draft: &mut Draft, tenant: &KnownTenant) -> bool {
-    let now = draft.observed.now;
-    let read_at = tenant.view.snapshot.read_at();
-    if let Some(problem) = &tenant.view.problem {
-        let kind = problem.error.kind;
-        let (reason, _) = list_failure(&problem.error);
-        let sentence = problem.error.summary();
-        draft.unreachable = Some((reason, sentence.clone()));
-        if kind.is_about_access() {
-            let blocker = draft.refused_access(kind, sentence, problem.since);
-            draft.blockers.push(blocker);
-        } else if read_at.is_none() {
-            draft.wait(reason, sentence);
-            draft.keeps_conditions = was_reported(draft);
-        }
+/// What a person reads when the token, or its create, is in another tenant than this one.
+fn tenant_changed(status: &VppTokenStatus, tenant: &KnownTenant) -> Option<String> {
+    let has_token = status.token_id.is_some() || status.pending_create.is_some();
+    let before = status.tenant.as_ref().filter(|_| has_token)?;
+    let is_another = before.entra_tenant() != tenant.identity.entra_tenant();
+    is_another.then(|| {
+        format!(
+            "The token lives in tenant {}, and tenantRef now leads to another tenant. Nothing is done there. Delete this \
+             VppToken and create it again to use the other tenant.",
+            before.tenant_id
+        )
+    })
+}
+
+/// Checks that the tenant's tokens have been listed. Refused credentials are reported in any case.
+pub(super) fn check_was_listed(draft: &mut Draft, tenant: &KnownTenant) -> Result<(), News> {
+    let problem = tenant.view.problem.as_ref();
+    if let Some(problem) = problem.filter(|problem| problem.error.kind.is_about_access()) {
+        let blocker = draft.refused_access(problem.error.kind, problem.error.summary(), problem.since);
+        draft.blockers.push(blocker);
     }
-    let Some(read_at) = read_at else {
-        if tenant.view.problem.is_none() {
-            draft.wait(Reason::TenantNotRead, "The tenant's tokens are being listed for the first time.".into());
-            draft.keeps_conditions = was_reported(draft);
-        }
-        let stale_at = stale_after(tenant.view.opened, tenant);
-        if now <= stale_at {
-            draft.requeue_at(stale_at);
-        } else if draft.keeps_conditions {
-            draft.keeps_conditions = false;
-            draft.blockers.retain(|blocker| blocker.needs_action);
-            draft.stale = Some("The tenant's tokens could not be listed; what is shown may be out of date.".into());
-        }
-        // Any list will do.
-        draft.list_after = Some(Timestamp::MIN);
-        return false;
+    let Some(read_at) = tenant.view.snapshot.read_at() else {
+        return Err(await_first_list(draft, tenant));
     };
     let stale_at = stale_after(read_at, tenant);
-    if now > stale_at {
-        draft.stale = Some(format!(
-            "The tenant's tokens could last be listed at {}; what is shown may be out of date.",
-            time(read_at)
-        ));
-        if tenant.view.problem.is_none() {
-            // The process slept. A list that changes nothing triggers only those that wait for it.
-            draft.list_after = tenant.view.snapshot.last_list();
+    if draft.observed.now <= stale_at {
+        if problem.is_some() {
+            draft.requeue_at(stale_at);
         }
-    } else if tenant.view.problem.is_some() {
+    } else if problem.is_none()
+        && let Some(began) = tenant.view.snapshot.last_list()
+    {
+        // The process slept. A list that changes nothing triggers only those that wait for it.
+        draft.await_list(began);
+    }
+    Ok(())
+}
+
+/// Until the tenant's tokens are listed for the first time, a status that was complete stays for a while.
+fn await_first_list(draft: &mut Draft, tenant: &KnownTenant) -> News {
+    // Any list will do.
+    draft.await_list(Timestamp::MIN);
+    let stale_at = stale_after(tenant.view.opened, tenant);
+    let is_late = draft.observed.now > stale_at;
+    if !is_late {
         draft.requeue_at(stale_at);
     }
-    true
+    if tenant.view.problem.as_ref().is_some_and(|problem| problem.error.kind.is_about_access()) {
+        return News::Progress;
+    }
+    let was_reported = was_reported(draft);
+    if is_late && was_reported {
+        // Nothing is known to be blocked, and Ready says that what is shown is out of date.
+        return News::Progress;
+    }
+    draft.blockers.push(unreachable(tenant).unwrap_or_else(|| Blocker {
+        reason: Reason::TenantNotRead,
+        message: "The tenant's tokens are being listed for the first time.".into(),
+        needs_action: false,
+    }));
+    if was_reported { News::Nothing } else { News::Progress }
+}
+
+/// Since when what is known of a tenant's tokens is out of date, as a sentence, if it is.
+pub(super) fn out_of_date(tenant: &KnownTenant, now: Timestamp) -> Option<String> {
+    let read_at = tenant.view.snapshot.read_at();
+    if now <= stale_after(read_at.unwrap_or(tenant.view.opened), tenant) {
+        return None;
+    }
+    Some(match read_at {
+        Some(read_at) => {
+            let read_at = time(read_at);
+            format!("The tenant's tokens could last be listed at {read_at}; what is shown may be out of date.")
+        }
+        None => "The tenant's tokens could not be listed; what is shown may be out of date.".to_owned(),
+    })
 }
 
 fn stale_after(time: Timestamp, tenant: &KnownTenant) -> Timestamp {

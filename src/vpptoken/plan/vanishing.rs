@@ -15,16 +15,43 @@ const LISTS_TO_VANISH: usize = 2;
 /// half.
 const MANY_VANISHED: usize = 3;
 
+/// What is known of a token that Graph's lists lack.
+pub(super) enum Missing {
+    /// It may be there: it is being looked for.
+    MaybeThere,
+    /// So many are missing with it that it looks like a fault.
+    ManyVanished,
+    /// It has vanished for certain, and is forgotten.
+    Vanished,
+}
+
+/// What is known of a token that the snapshot lacks. Unless it has vanished, a blocker is added.
+pub(super) fn missing(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> Missing {
+    if many_vanished(draft, tenant, id) {
+        draft.stall(
+            Reason::ManyVanished,
+            "Most of the tenant's tokens that VppTokens have seem to be gone at once. That looks like a fault, so none is \
+             created again. If they were deleted on purpose, delete their VppTokens and create them again.",
+        );
+        return Missing::ManyVanished;
+    }
+    if !has_vanished(draft, tenant, id) {
+        return Missing::MaybeThere;
+    }
+    forget(draft);
+    Missing::Vanished
+}
+
 /// Whether a token that the snapshot lacks has vanished for certain: two lists that began after our last write to it
 /// settled, also a write of another process, lack it, and then it is shown nowhere for a time at both ends of which a
-/// GET answers 404.
-pub(super) fn vanished(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> bool {
+/// GET answers 404. If not, a blocker is added.
+pub(super) fn has_vanished(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> bool {
     let snapshot = &tenant.view.snapshot;
     if snapshot.is_confirmed_absent(id) {
         return true;
     }
     if let Some(since) = snapshot.missing_since(id) {
-        wait_until_vanished(draft, id, since, "");
+        wait_until_vanished(draft, tenant, id, since, "");
         return false;
     }
     draft.wait(Reason::Vanished, format!("Graph's list lacks the token {id}; it is being looked for."));
@@ -34,15 +61,15 @@ pub(super) fn vanished(draft: &mut Draft, tenant: &KnownTenant, id: &str) -> boo
     if draft.observed.now < settled {
         draft.requeue_at(settled);
     } else if snapshot.lists_since(settled) < LISTS_TO_VANISH {
-        draft.list_after = snapshot.last_list().max(Some(settled));
+        draft.await_list(snapshot.last_list().map_or(settled, |began| began.max(settled)));
     } else {
-        draft.try_step(Step::Confirm { id: id.to_owned() });
+        draft.try_step(tenant, Step::Confirm { id: id.to_owned() });
     }
     false
 }
 
 /// A GET did not find a token. Graph may hide it for a while, so it has vanished only when it is not found later either.
-pub(super) fn wait_until_vanished(draft: &mut Draft, id: &str, since: Timestamp, note: &str) {
+pub(super) fn wait_until_vanished(draft: &mut Draft, tenant: &KnownTenant, id: &str, since: Timestamp, note: &str) {
     let until = since.saturating_add(draft.observed.timings.vanished_after).unwrap_or(Timestamp::MAX);
     draft.wait(
         Reason::Vanished,
@@ -55,13 +82,13 @@ pub(super) fn wait_until_vanished(draft: &mut Draft, id: &str, since: Timestamp,
     if draft.observed.now < until {
         draft.requeue_at(until);
     } else {
-        draft.try_step(Step::Confirm { id: id.to_owned() });
+        draft.try_step(tenant, Step::Confirm { id: id.to_owned() });
     }
 }
 
 /// Whether so many of the tenant's claimed tokens are missing that it looks like a fault. This token was asked for
 /// before that is reported, unless it has been reported already.
-pub(super) fn many_vanished(draft: &Draft, tenant: &KnownTenant, id: &str) -> bool {
+fn many_vanished(draft: &Draft, tenant: &KnownTenant, id: &str) -> bool {
     let is_missing = tenant.view.snapshot.missing_since(id).is_some();
     if !is_missing && !draft.was_stalled_by(Reason::ManyVanished) {
         return false;
@@ -76,8 +103,8 @@ pub(super) fn many_vanished(draft: &Draft, tenant: &KnownTenant, id: &str) -> bo
 }
 
 /// The token has vanished: from here on it is as if there had never been one.
-pub(super) fn forget_vanished(draft: &mut Draft) {
-    draft.vanished = draft.status.token_id.take();
+fn forget(draft: &mut Draft) {
+    draft.status.token_id = None;
     draft.status.uploaded = None;
     draft.status.last_sync_trigger_time = None;
     if draft.status.pending_create.is_none() {

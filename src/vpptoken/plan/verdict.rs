@@ -1,15 +1,18 @@
 //! What a person reads: the state of a token and of its last sync in Graph, and the conditions.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::draft::{Blocker, Draft};
+use super::findings::ReadyNote;
 use super::messages::{cut, short, time};
 use super::syncing::STUCK_AFTER;
-use crate::api::conditions::{ConditionStatus, ConditionType, ConditionUpdate};
+use super::tenant::out_of_date;
+use crate::api::conditions::{self, ConditionStatus, ConditionType, ConditionUpdate};
 use crate::api::{Reason, UPLOAD_REQUESTED_AT, Uploaded};
 use crate::graph::Entity;
 use crate::tenant::Entry;
-use crate::vpptoken::observed::TenantState;
+use crate::vpptoken::observed::KnownTenant;
 
 /// A token that expires within this time is reported.
 const EXPIRING_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -20,50 +23,61 @@ const STATE_LAG: SignedDuration = SignedDuration::from_mins(10);
 /// A message is not longer than this: Kubernetes takes at most 32,768 characters.
 const MAX_MESSAGE: usize = 4_000;
 
-/// Reports the state in Graph of a token that needs no write.
-pub(super) fn judge_token(draft: &mut Draft, entry: &Entry) {
+/// Reports the state in Graph of a token that needs no write. Returns what a person should know although it is ready.
+pub(super) fn judge_token(
+    draft: &mut Draft,
+    tenant: &KnownTenant,
+    entry: &Entry,
+    valid: &ConditionUpdate,
+) -> Option<ReadyNote> {
     let entity = &entry.entity;
-    let verdict = token_verdict(draft, entity);
-    if let Some(uploaded) = replaced(draft, entity) {
-        let message = format!(
-            "Intune had the file that expires at {}, and now has a token that expires at {}: someone replaced it there. Put a \
-             newer file into the Secret, or set the annotation {UPLOAD_REQUESTED_AT} to a new value to upload the Secret's file \
-             again.",
-            time(uploaded.expiration_date_time),
-            entity.expiration.map(time).unwrap_or_default()
-        );
-        draft.stall(Reason::ReplacedInIntune, message);
-    } else if verdict.status == ConditionStatus::True
-        && let Some((uploaded, until)) = not_shown_yet(draft, entity)
+    if let Some(uploaded) = replaced(draft, tenant, entity) {
+        stall_on_replaced(draft, entity, &uploaded);
+    } else if valid.status == ConditionStatus::True
+        && let Some((uploaded, until)) = not_shown_yet(draft, tenant, entity)
         && draft.observed.wall >= until
     {
-        let message = format!(
-            "The file that expires at {} was uploaded at {}, and Graph shows a token that expires at {}: it did not keep \
-             the file, or someone uploaded an older one. Upload the file in Intune, or put one into the Secret that is newer \
-             still.",
-            time(uploaded.expiration_date_time),
-            time(uploaded.time),
-            entity.expiration.map(time).unwrap_or_default()
-        );
-        draft.stall(Reason::RenewalNotKept, message);
+        stall_on_renewal_not_kept(draft, entity, &uploaded);
     }
-    match (verdict.status, verdict.reason) {
-        (ConditionStatus::True, _) => {}
-        (ConditionStatus::False, reason) => draft.stall(reason, verdict.message),
-        (ConditionStatus::Unknown, Reason::RenewalNotShownYet) => {
-            draft.wait(Reason::RenewalNotShownYet, verdict.message);
-        }
-        (ConditionStatus::Unknown, _) => match state_is_due(draft, entry).filter(|until| *until > draft.observed.now) {
+    let message = valid.message.clone();
+    match valid.status {
+        ConditionStatus::True => {}
+        ConditionStatus::False => draft.stall(valid.reason, message),
+        ConditionStatus::Unknown if valid.reason == Reason::RenewalNotShownYet => draft.wait(valid.reason, message),
+        ConditionStatus::Unknown => match state_is_due(draft, entry).filter(|until| *until > draft.observed.now) {
             Some(until) => {
                 draft.requeue_at(until);
-                draft.wait(Reason::StateUnknown, verdict.message);
+                draft.wait(Reason::StateUnknown, message);
             }
             None => {
-                let message = format!("Graph has what this manifest asks for. {}", verdict.message);
-                draft.ready_note.get_or_insert((Reason::StateUnknown, message));
+                let message = format!("Graph has what this manifest asks for. {message}");
+                return Some(ReadyNote { reason: Reason::StateUnknown, message });
             }
         },
     }
+    None
+}
+
+fn stall_on_replaced(draft: &mut Draft, entity: &Entity, uploaded: &Uploaded) {
+    let message = format!(
+        "Intune had the file that expires at {}, and now has a token that expires at {}: someone replaced it there. Put a \
+         newer file into the Secret, or set the annotation {UPLOAD_REQUESTED_AT} to a new value to upload the Secret's file \
+         again.",
+        time(uploaded.expiration_date_time),
+        entity.expiration.map(time).unwrap_or_default()
+    );
+    draft.stall(Reason::ReplacedInIntune, message);
+}
+
+fn stall_on_renewal_not_kept(draft: &mut Draft, entity: &Entity, uploaded: &Uploaded) {
+    let message = format!(
+        "The file that expires at {} was uploaded at {}, and Graph shows a token that expires at {}: it did not keep the \
+         file, or someone uploaded an older one. Upload the file in Intune, or put one into the Secret that is newer still.",
+        time(uploaded.expiration_date_time),
+        time(uploaded.time),
+        entity.expiration.map(time).unwrap_or_default()
+    );
+    draft.stall(Reason::RenewalNotKept, message);
 }
 
 /// When Graph should show whether the token is valid: some time after our last write that may change that.
@@ -73,8 +87,8 @@ fn state_is_due(draft: &Draft, entry: &Entry) -> Option<Timestamp> {
 }
 
 /// A renewal whose expiry Graph does not show yet, and until when that is expected.
-pub(super) fn not_shown_yet(draft: &Draft, entity: &Entity) -> Option<(Uploaded, Timestamp)> {
-    let uploaded = shows_earlier(draft, entity).filter(|_| replaced(draft, entity).is_none())?;
+pub(super) fn not_shown_yet(draft: &Draft, tenant: &KnownTenant, entity: &Entity) -> Option<(Uploaded, Timestamp)> {
+    let uploaded = shows_earlier(draft, entity).filter(|_| replaced(draft, tenant, entity).is_none())?;
     let until = uploaded.time.saturating_add(RENEWAL_LAG).unwrap_or(Timestamp::MAX);
     Some((uploaded, until))
 }
@@ -89,22 +103,19 @@ fn shows_earlier(draft: &Draft, entity: &Entity) -> Option<Uploaded> {
 
 /// What was uploaded, when Graph has shown it and by now shows a token that expires earlier. Lists lag, so one that
 /// began before the upload settled does not count.
-fn replaced(draft: &Draft, entity: &Entity) -> Option<Uploaded> {
+fn replaced(draft: &Draft, tenant: &KnownTenant, entity: &Entity) -> Option<Uploaded> {
     let observed = draft.observed;
-    let TenantState::Known(tenant) = &observed.tenant else { return None };
     let uploaded = shows_earlier(draft, entity).filter(|uploaded| uploaded.shown)?;
     let settled = observed.at_wall(uploaded.time).saturating_add(observed.timings.settling).ok()?;
     tenant.view.snapshot.last_list().is_some_and(|began| began > settled).then_some(uploaded)
 }
 
 /// Someone renewed the token in Intune, and the Secret still has the file that was uploaded before.
-pub(super) fn note_newer_token(draft: &mut Draft, entry: &Entry) {
-    let (Ok(file), Some(uploaded)) = (&draft.observed.file, &draft.status.uploaded) else { return };
-    let Some(expiration) = entry.entity.expiration.filter(|at| at.as_second() > file.expiration.as_second()) else {
-        return;
-    };
-    if uploaded.sha256 != file.sha256 {
-        return;
+pub(super) fn newer_in_intune(draft: &Draft, entity: &Entity) -> Option<ReadyNote> {
+    let file = draft.observed.file.as_ref().ok()?;
+    let expiration = entity.expiration.filter(|at| at.as_second() > file.expiration.as_second())?;
+    if draft.status.uploaded.as_ref()?.sha256 != file.sha256 {
+        return None;
     }
     let secret = draft.observed.spec.token_secret_ref.as_ref().map_or("", |reference| &reference.name);
     let message = format!(
@@ -113,10 +124,11 @@ pub(super) fn note_newer_token(draft: &mut Draft, entry: &Entry) {
         time(expiration),
         time(file.expiration)
     );
-    draft.ready_note.get_or_insert((Reason::NewerTokenInIntune, message));
+    Some(ReadyNote { reason: Reason::NewerTokenInIntune, message })
 }
 
-fn token_verdict(draft: &mut Draft, entity: &Entity) -> ConditionUpdate {
+/// The condition TokenValid.
+pub(super) fn token_valid(draft: &mut Draft, tenant: &KnownTenant, entity: &Entity) -> ConditionUpdate {
     let now = draft.observed.wall;
     let update =
         |status, reason, message: String| ConditionUpdate { type_: ConditionType::TokenValid, status, reason, message };
@@ -124,7 +136,7 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> ConditionUpdate {
     let is_unknown = !["valid", "expired", "invalid", "assignedToExternalMDM", "duplicateLocationId"].contains(&state);
     let has_expired = state == "expired"
         || (state == "valid" || is_unknown) && entity.expiration.is_some_and(|expiration| expiration <= now);
-    let lag = not_shown_yet(draft, entity);
+    let lag = not_shown_yet(draft, tenant, entity);
     if has_expired && let Some((uploaded, until)) = &lag {
         if now < *until {
             draft.requeue_at_wall(*until);
@@ -163,17 +175,22 @@ fn token_verdict(draft: &mut Draft, entity: &Entity) -> ConditionUpdate {
             "Intune has two tokens of this location; neither syncs until one is removed.".into(),
         ),
         other => {
-            let what = match other {
-                "" => "Graph leaves out whether the token is valid.".to_owned(),
-                "unknown" => "Graph says \"unknown\" of the token: it does not tell whether it is valid.".to_owned(),
-                new => format!("Graph says that the token is \"{}\", which this version does not know.", short(new)),
-            };
             let by_date = by_date(draft, entity, lag, update);
             // That it expires soon is known all the same.
             let reason = if by_date.reason == Reason::ExpiringSoon { by_date.reason } else { Reason::Unknown };
+            let what = not_understood(other);
             let message = if by_date.reason == Reason::Valid { what } else { format!("{what} {}", by_date.message) };
             update(ConditionStatus::Unknown, reason, message)
         }
+    }
+}
+
+/// What Graph says of a token, when that does not tell whether it is valid.
+fn not_understood(state: &str) -> String {
+    match state {
+        "" => "Graph leaves out whether the token is valid.".to_owned(),
+        "unknown" => "Graph says \"unknown\" of the token: it does not tell whether it is valid.".to_owned(),
+        new => format!("Graph says that the token is \"{}\", which this version does not know.", short(new)),
     }
 }
 
@@ -204,26 +221,23 @@ fn by_date(
     if let Some((_, until)) = &lag {
         draft.requeue_at_wall(*until);
     }
-    let soon = entity.expiration.map(|expiration| expiration.saturating_sub(EXPIRING_SOON).unwrap_or(Timestamp::MIN));
-    match (entity.expiration, soon, lag) {
-        (Some(expiration), Some(soon), lag) if now >= soon => {
-            draft.requeue_at_wall(expiration);
-            let then = lag.map_or_else(|| how_to_renew(draft).to_owned(), |(uploaded, _)| lags(&uploaded));
-            let message = format!("The token expires at {}. {then}", time(expiration));
-            update(ConditionStatus::True, Reason::ExpiringSoon, message)
+    let Some(expiration) = entity.expiration else {
+        return update(ConditionStatus::True, Reason::Valid, "The token is valid.".into());
+    };
+    let soon = expiration.saturating_sub(EXPIRING_SOON).unwrap_or(Timestamp::MIN);
+    if now >= soon {
+        draft.requeue_at_wall(expiration);
+        let then = lag.map_or_else(|| how_to_renew(draft).to_owned(), |(uploaded, _)| lags(&uploaded));
+        let message = format!("The token expires at {}. {then}", time(expiration));
+        return update(ConditionStatus::True, Reason::ExpiringSoon, message);
+    }
+    draft.requeue_at_wall(soon);
+    match lag {
+        Some((uploaded, _)) => update(ConditionStatus::True, Reason::RenewalNotShownYet, lags(&uploaded)),
+        None => {
+            let message = format!("The token is valid until {}.", time(expiration));
+            update(ConditionStatus::True, Reason::Valid, message)
         }
-        (Some(expiration), Some(soon), lag) => {
-            draft.requeue_at_wall(soon);
-            match lag {
-                Some((uploaded, _)) => update(ConditionStatus::True, Reason::RenewalNotShownYet, lags(&uploaded)),
-                None => update(
-                    ConditionStatus::True,
-                    Reason::Valid,
-                    format!("The token is valid until {}.", time(expiration)),
-                ),
-            }
-        }
-        _ => update(ConditionStatus::True, Reason::Valid, "The token is valid.".into()),
     }
 }
 
@@ -237,11 +251,12 @@ fn expired(
     update(ConditionStatus::False, Reason::Expired, message)
 }
 
-fn synced(draft: &mut Draft, entity: &Entity) -> ConditionUpdate {
+/// The condition Synced: why a sync that is due can't be started, or else how the last one ended.
+pub(super) fn synced(draft: &mut Draft, entity: &Entity, sync_blocker: Option<Blocker>) -> ConditionUpdate {
     let now = draft.observed.wall;
     let update =
         |status, reason, message: String| ConditionUpdate { type_: ConditionType::Synced, status, reason, message };
-    if let Some(Blocker { reason, message, .. }) = draft.sync_blocker.clone() {
+    if let Some(Blocker { reason, message, .. }) = sync_blocker {
         return update(ConditionStatus::False, reason, format!("A sync is due and can't be started: {message}"));
     }
     match entity.last_sync_status.as_deref() {
@@ -304,53 +319,48 @@ fn for_a_person(blockers: &[Blocker]) -> Option<Blocker> {
     Some(Blocker { message: messages.join(" Also: "), ..Blocker::clone(first) })
 }
 
-/// Puts the conditions together: Ready, and either Reconciling or Stalled, or neither.
-pub(super) fn conclude(draft: &mut Draft) {
+/// What keeps the object from being ready: what is blocked, or else what is under way.
+fn not_ready(draft: &Draft) -> Option<Blocker> {
     let person = for_a_person(&draft.blockers);
     let waiting = draft.blockers.iter().find(|blocker| !blocker.needs_action).cloned();
     let working = draft.working.clone().map(|(reason, message)| Blocker { reason, message, needs_action: false });
-    let deleting = draft.observed.object.deleting.is_some();
-    if deleting && !draft.observed.object.has_finalizer {
-        draft.keeps_conditions = true;
-        return;
+    if draft.observed.object.deleting.is_none() || person.is_some() {
+        return person.or(waiting).or(working);
     }
-    let not_ready = if deleting && person.is_none() {
-        // Whatever it waits for, a person reads about the deletion.
-        let why = waiting.or(working).map(|blocker| blocker.message);
-        let message = why.unwrap_or_else(|| "The VppToken is being deleted.".into());
-        Some(Blocker { reason: Reason::Deleting, message, needs_action: false })
-    } else {
-        person.or(waiting).or(working)
-    };
-    let mut condition_updates = Vec::new();
-    let mut push = |type_, status, reason, message: &str| {
-        condition_updates.push(ConditionUpdate { type_, status, reason, message: message.to_owned() });
-    };
-    match (&not_ready, &draft.stale) {
-        (Some(blocker), _) => {
-            push(ConditionType::Ready, ConditionStatus::False, blocker.reason, &blocker.message);
-            let type_ = if blocker.needs_action { ConditionType::Stalled } else { ConditionType::Reconciling };
-            push(type_, ConditionStatus::True, blocker.reason, &blocker.message);
-        }
-        (None, Some(stale)) => push(ConditionType::Ready, ConditionStatus::Unknown, Reason::SnapshotStale, stale),
-        (None, None) => match &draft.ready_note {
-            Some((reason, message)) => push(ConditionType::Ready, ConditionStatus::True, *reason, message),
-            None => push(
-                ConditionType::Ready,
-                ConditionStatus::True,
-                Reason::UpToDate,
-                "Graph has what this manifest asks for, and the token is valid.",
-            ),
-        },
+    // Whatever it waits for, a person reads about the deletion.
+    let why = waiting.or(working).map(|blocker| blocker.message);
+    let message = why.unwrap_or_else(|| "The VppToken is being deleted.".into());
+    Some(Blocker { reason: Reason::Deleting, message, needs_action: false })
+}
+
+/// The condition Ready, and with it either Reconciling or Stalled, or neither. The note is for a token that is ready.
+pub(super) fn ready(draft: &Draft, note: Option<ReadyNote>) -> Vec<ConditionUpdate> {
+    let update = |type_, status, reason, message| ConditionUpdate { type_, status, reason, message };
+    if let Some(Blocker { reason, message, needs_action }) = not_ready(draft) {
+        let type_ = if needs_action { ConditionType::Stalled } else { ConditionType::Reconciling };
+        return vec![
+            update(ConditionType::Ready, ConditionStatus::False, reason, message.clone()),
+            update(type_, ConditionStatus::True, reason, message),
+        ];
     }
-    if let Some(entity) = draft.entity.clone() {
-        condition_updates.push(token_verdict(draft, &entity));
-        condition_updates.push(synced(draft, &entity));
+    let tenant = draft.observed.known_tenant();
+    if let Some(since) = tenant.and_then(|tenant| out_of_date(tenant, draft.observed.now)) {
+        return vec![update(ConditionType::Ready, ConditionStatus::Unknown, Reason::SnapshotStale, since)];
     }
-    for update in &mut condition_updates {
+    let ReadyNote { reason, message } = note.unwrap_or_else(|| ReadyNote {
+        reason: Reason::UpToDate,
+        message: "Graph has what this manifest asks for, and the token is valid.".to_owned(),
+    });
+    vec![update(ConditionType::Ready, ConditionStatus::True, reason, message)]
+}
+
+/// The conditions to be written. One that says the same as before keeps its time.
+pub(super) fn merge(draft: &Draft, mut updates: Vec<ConditionUpdate>) -> Vec<Condition> {
+    for update in &mut updates {
         if update.message.chars().count() > MAX_MESSAGE {
             update.message = format!("{} … and more.", cut(&update.message, MAX_MESSAGE));
         }
     }
-    draft.condition_updates = condition_updates;
+    let observed = draft.observed;
+    conditions::merge(&observed.status.conditions, &updates, observed.object.generation, observed.wall)
 }

@@ -34,9 +34,7 @@ use crate::api::{
 use crate::graph::{Entity, ErrorKind, GraphError, TokenSettings};
 use crate::tenant::{Priority, Problem, Snapshot, TenantView, Timings};
 use crate::vpptoken::claims::{ObjectIdentity, OthersClaims, Owner};
-use crate::vpptoken::observed::{
-    Attempts, Failure, FileFacts, FileProblem, KnownTenant, Object, Others, StepKind, UnsentIntent,
-};
+use crate::vpptoken::observed::{Attempts, Failure, FileFacts, FileProblem, Object, Others, TenantState, UnsentIntent};
 
 const APPLE_ID: &str = "vpp.berlin@contoso.example";
 const ORGANIZATION: &str = "Contoso";
