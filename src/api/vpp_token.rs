@@ -434,10 +434,10 @@ pub struct VppTokenStatus {
     pub uploaded: Option<Uploaded>,
     /// A create whose intent is recorded, and whose outcome is not recorded yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pending_create: Option<PendingCreate>,
+    pub pending_create: Option<Box<PendingCreate>>,
     /// The token that the file was found to belong to, and that another VppToken has; until this one has a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub claimed_by_another: Option<ClaimedByAnother>,
+    pub claimed_by_another: Option<Box<ClaimedByAnother>>,
     /// When the schedule is due next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_sync_time: Option<Timestamp>,

@@ -30,7 +30,7 @@ const MAX_CONCURRENT_GETS: usize = 3;
 /// that come close together share a list.
 const WANTED_LIST_PAUSE: u32 = 9;
 /// But after so long at the latest.
-const MAX_WANTED_LIST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_WANTED_LIST_PAUSE: Duration = Duration::from_secs(5);
 /// A list that failed is tried again after such delays.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 

@@ -521,7 +521,7 @@ mod tests {
                 expiration_date_time: NOW + after,
                 known_ids: Vec::new(),
             };
-            VppTokenStatus { pending_create: Some(pending), ..VppTokenStatus::default() }
+            VppTokenStatus { pending_create: Some(Box::new(pending)), ..VppTokenStatus::default() }
         };
         let second = SignedDuration::from_secs(1);
         let sees = |status: &VppTokenStatus, after: Timestamp| {

@@ -58,7 +58,7 @@ impl Outcome {
     pub(crate) fn apply(&self, status: &mut VppTokenStatus) {
         match self {
             Self::IntentRecorded(pending, tenant) => {
-                status.pending_create = Some(pending.clone());
+                status.pending_create = Some(Box::new(pending.clone()));
                 status.tenant = Some(tenant.clone());
             }
             Self::IntentAbandoned { since } => {

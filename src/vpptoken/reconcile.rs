@@ -485,7 +485,7 @@ mod tests {
         assert_eq!(unsent(), before, "it is not there");
         // Its write had its effect.
         let mut shown = VppToken::clone(&world.cached);
-        shown.status.get_or_insert_default().pending_create = Some(pending());
+        shown.status.get_or_insert_default().pending_create = Some(Box::new(pending()));
         let observed = observe::observe(&world.context, &shown, None).await.unwrap();
         let after = unsent();
         assert!(after.is_recorded && after.list_after > before.list_after);

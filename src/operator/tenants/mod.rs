@@ -35,7 +35,7 @@ use objects::TenantObject;
 use status::WriteOutcome;
 
 /// Statuses of tenants are written at most this often: while many tokens are created, their number changes all the time.
-const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// Sessions are checked this often, even without a notification, and statuses that could not be written are written again.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 

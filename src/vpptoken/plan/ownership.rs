@@ -29,7 +29,7 @@ fn precedence(owner: &Owner) -> Precedence<'_> {
 pub(super) fn stall_on_owner_of_file(draft: &mut Draft, id: &str, advice: &str) {
     let secret = draft.observed.spec.token_secret_ref.clone();
     draft.status.claimed_by_another =
-        secret.map(|token_secret_ref| ClaimedByAnother { token_id: id.to_owned(), token_secret_ref });
+        secret.map(|token_secret_ref| Box::new(ClaimedByAnother { token_id: id.to_owned(), token_secret_ref }));
     let owner = owner_of(draft, id);
     draft.stall(
         Reason::ClaimedByAnother,

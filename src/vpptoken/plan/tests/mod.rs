@@ -257,7 +257,7 @@ impl World {
         if let Some(tenant) = self.known() {
             tenant.view.opened = since - MINUTE;
         }
-        self.status.pending_create = Some(pending(since, known_ids));
+        self.status.pending_create = Some(Box::new(pending(since, known_ids)));
     }
 
     /// An intent was recorded by this process, and its create was not sent.

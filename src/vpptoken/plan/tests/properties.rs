@@ -286,7 +286,7 @@ impl Change {
                     apple_id: APPLE_IDS[apple_id].into(),
                     ..pending(past(age), &known.map(|id| IDS[id]).into_iter().collect::<Vec<_>>())
                 };
-                world.status.pending_create = Some(pending);
+                world.status.pending_create = Some(Box::new(pending));
                 world.status.token_id = None;
             }
             Self::Unsent(digest, age) => {
@@ -743,7 +743,7 @@ proptest! {
     fn a_create_sends_the_decided_file_for_its_intent_and_what_the_manifest_names(observed in world()) {
         let plan = plan(&observed);
         let Some(Step::Write(Write::Create(new))) = &plan.step else { return Ok(()) };
-        prop_assert_eq!(Some(&new.pending), observed.status.pending_create.as_ref());
+        prop_assert_eq!(Some(&new.pending), observed.status.pending_create.as_deref());
         prop_assert_eq!(Ok(&new.file), observed.file.as_ref());
         prop_assert_eq!(&new.request, &observed.object.upload_request);
         let (spec, sent) = (&observed.spec, &new.settings);
