@@ -856,7 +856,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(11)).await;
         let before = graph.asked("GET");
         session.want_list_after(session.clock.now());
-        tokio::time::sleep(Duration::from_millis(11_500)).await;
+        tokio::time::sleep(Duration::from_millis(14_500)).await;
         assert_eq!(graph.asked("GET"), before + 1);
         running.abort();
     }
