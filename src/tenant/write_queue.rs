@@ -24,8 +24,8 @@ const SHARE_OF_SCHEDULES: u32 = 10;
 /// that permits become free one by one: a person who comes when the window is full waits for the next one, and not for the end of
 /// a burst.
 const SHARE_AT_ONCE: usize = 4;
-/// What people get puts off the next schedule, each permit by one turn, but by no more than so many: where no window has ended yet,
-/// nothing becomes free, and what is left is theirs.
+/// What people get puts off the next schedule, each permit by one turn, but by no more than so many: where no window has ended
+/// yet, nothing becomes free, and what is left is theirs.
 const MAX_TURNS_PUT_OFF: u32 = 8;
 /// Microsoft: without `Retry-After`, wait 3 s, doubling to 180 s.
 const THROTTLED: Backoff = Backoff::new(Duration::from_secs(3), Duration::from_secs(180));
@@ -44,7 +44,8 @@ pub(crate) enum Priority {
 pub struct Limits {
     /// Writes in any 20 s.
     pub writes: usize,
-    /// Those of them that may be scheduled syncs, so that a person finds a permit although many are due.
+    /// So many at most are scheduled syncs, which are sent only while there were fewer writes of any kind, so that a person finds a
+    /// permit although many are due. One in ten of people's permits, while schedules wait, is theirs all the same.
     pub scheduled: usize,
     /// Permits that are reserved or in use at a time.
     pub at_a_time: usize,
@@ -686,6 +687,17 @@ mod tests {
         // In the long run as many are sent as may be: people's came out of what they leave.
         sent += write_until(&mut world, began + WINDOW * 6).len();
         assert!((LIMITS.scheduled * 5..=LIMITS.scheduled * 6 + LIMITS.writes).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn schedules_leave_the_last_permits_although_people_have_used_others() {
+        let (mut world, began) = (World::new(), Instant::now());
+        world.now = began;
+        assert!((100..105).all(|person| world.write(person, Priority::Interactive)));
+        let mut sent = (0..20).filter(|n| world.write(*n, Priority::Scheduled)).count();
+        sent += write_until(&mut world, began + WINDOW - Duration::from_millis(1)).len();
+        assert_eq!(sent, LIMITS.scheduled - 5);
+        assert!(world.write(150, Priority::Interactive) && world.write(151, Priority::Interactive));
     }
 
     #[test]

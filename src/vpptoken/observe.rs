@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::PartialObjectMeta;
@@ -27,15 +27,15 @@ use crate::api::{
 use crate::tenant::{Access, Lookup, Tenant, TenantKey};
 use crate::token_file::TokenFile;
 
-/// Reads what decides whether a VppToken may use its tenant, which may be so old, and, if that is asked for, the version of its
-/// Secret.
+/// Reads what decides whether a VppToken may use its tenant and, if that is asked for, the version of its Secret. Unless
+/// `of_its_own`, a shared read of a moment ago may confirm what the caches have.
 ///
 /// # Errors
 /// When Kubernetes can't be read.
 pub(crate) async fn read_live(
     context: &Context,
     object: &VppToken,
-    max_age: SignedDuration,
+    of_its_own: bool,
     with_secret: bool,
 ) -> Result<LiveReads, Error> {
     let since = context.clock.now();
@@ -45,7 +45,7 @@ pub(crate) async fn read_live(
             None => Ok(None),
         }
     };
-    let (cluster, secret) = futures::try_join!(read_cluster(context, object, max_age), secret)?;
+    let (cluster, secret) = futures::try_join!(read_cluster(context, object, of_its_own), secret)?;
     Ok(LiveReads { since, cluster, secret })
 }
 
@@ -60,21 +60,26 @@ async fn read_version(context: &Context, object: &VppToken, name: &str) -> Resul
     Ok(LiveSecret { name: name.to_owned(), version })
 }
 
-async fn read_cluster(
-    context: &Context,
-    object: &VppToken,
-    max_age: SignedDuration,
-) -> Result<Option<LiveCluster>, Error> {
+async fn read_cluster(context: &Context, object: &VppToken, of_its_own: bool) -> Result<Option<LiveCluster>, Error> {
     let reference = &object.spec.tenant_ref;
     if reference.kind != TenantKind::ClusterGraphTenant {
         return Ok(None);
     }
     let namespace = namespace(object)?;
-    let access = context.live_access.tenants.get(&reference.name, &context.clock, max_age, || async {
+    let found = context.registry.tenant_of(object);
+    let cached_access = found.filter(|tenant| !tenant.is_deleted).map(|tenant| tenant.access.clone());
+    let is_known = |access: &Result<Option<Access>, Error>| {
+        !of_its_own && access.as_ref().is_ok_and(|access| access.is_some() && *access == cached_access)
+    };
+    let access = context.live_access.tenants.get(&reference.name, &context.clock, is_known, || async {
         let tenants: Api<ClusterGraphTenant> = Api::all(context.client.clone());
         Ok(tenants.get_opt(&reference.name).await?.map(|tenant| Access::of(&tenant.spec)))
     });
-    let labels = context.live_access.namespaces.get(namespace, &context.clock, max_age, || async {
+    let cached_labels = cached_labels(context, object)?;
+    let is_known = |labels: &Result<Option<BTreeMap<String, String>>, Error>| {
+        !of_its_own && labels.as_ref().is_ok_and(|labels| labels.as_ref() == Some(&cached_labels))
+    };
+    let labels = context.live_access.namespaces.get(namespace, &context.clock, is_known, || async {
         let namespaces: Api<Namespace> = Api::all(context.client.clone());
         Ok(namespaces.get_metadata_opt(namespace).await?.map(|namespace| namespace.labels().clone()))
     });

@@ -282,7 +282,7 @@ pub(crate) struct LiveReads {
     pub secret: Option<LiveSecret>,
 }
 
-/// What a ClusterGraphTenant and the namespace are now.
+/// What a ClusterGraphTenant and the namespace are now, or were a moment ago, if the caches say the same.
 #[derive(Clone, Debug)]
 pub(crate) struct LiveCluster {
     /// Whom it allows what; none when it does not exist.

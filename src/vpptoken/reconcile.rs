@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use jiff::SignedDuration;
 use kube::runtime::controller::Action;
 use tracing::Instrument;
 
@@ -88,8 +87,7 @@ async fn decide_on_live_reads(context: &Context, mut decision: Box<Decision>) ->
         }
         read = needed;
         let Decision { object, .. } = *decision;
-        let max_age = needed.access.unwrap_or_default();
-        let reads = observe::read_live(context, &object, max_age, needed.secret);
+        let reads = observe::read_live(context, &object, needed.access_of_its_own, needed.secret);
         let (object, reads) = if needed.object {
             let (object, reads) = futures::try_join!(live(context, &object), reads)?;
             let Some(object) = object else { return Ok(None) };
@@ -105,8 +103,10 @@ async fn decide_on_live_reads(context: &Context, mut decision: Box<Decision>) ->
 /// What is read past the caches before a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct LiveNeeds {
-    /// What its tenant object and namespace allow, and how old that may be.
-    access: Option<SignedDuration>,
+    /// What its tenant object and namespace allow.
+    access: bool,
+    /// The same, and not shared with those who asked before.
+    access_of_its_own: bool,
     object: bool,
     secret: bool,
 }
@@ -114,16 +114,21 @@ struct LiveNeeds {
 impl LiveNeeds {
     fn of(Decision { plan, observed, .. }: &Decision) -> Self {
         let needs = |needs: fn(&Step) -> bool| plan.step.as_ref().is_some_and(needs);
-        let step = plan.step.as_ref().filter(|step| step.needs_live_reads());
-        let access = step.map(Step::max_age_of_access);
+        let access = needs(Step::needs_live_reads);
         // The intent of the last try may be in the status, although its write was not answered.
-        let tries_again = access.is_some() && observed.attempts.unsent_intent.is_some();
-        Self { access, object: needs(Step::needs_live_object) || tries_again, secret: needs(Step::needs_live_secret) }
+        let tries_again = access && observed.attempts.unsent_intent.is_some();
+        Self {
+            access,
+            access_of_its_own: needs(Step::needs_reads_of_its_own),
+            object: needs(Step::needs_live_object) || tries_again,
+            secret: needs(Step::needs_live_secret),
+        }
     }
 
     fn and(self, other: Self) -> Self {
         Self {
-            access: self.access.into_iter().chain(other.access).min(),
+            access: self.access || other.access,
+            access_of_its_own: self.access_of_its_own || other.access_of_its_own,
             object: self.object || other.object,
             secret: self.secret || other.secret,
         }
@@ -321,10 +326,11 @@ mod tests {
     use super::super::events::Events;
     use super::super::local_state::{LocalState, ObjectState};
     use super::super::observed::UnsentIntent;
+    use super::super::plan::Write;
     use super::*;
     use crate::api::{Cloud, GraphApi, PendingCreate, VppTokenStatus, VppTokenTenant};
     use crate::clock::{Clock, Random};
-    use crate::tenant::Timings;
+    use crate::tenant::{Priority, Timings};
 
     /// Kubernetes with one VppToken, for which a finalizer is due.
     struct World {
@@ -465,12 +471,23 @@ mod tests {
             observed.attempts.unsent_intent = unsent_intent.clone();
             let plan = Plan { step: Some(Step::RecordIntent(pending())), ..plan::plan(&observed) };
             let decision = Decision { object: Arc::clone(&world.cached), live: None, observed, plan };
-            let needed = LiveNeeds {
-                access: Some(SignedDuration::from_secs(1)),
-                object: unsent_intent.is_some(),
-                secret: false,
-            };
+            let needed = LiveNeeds { access: true, object: unsent_intent.is_some(), ..LiveNeeds::default() };
             assert_eq!(LiveNeeds::of(&decision), needed);
+        }
+    }
+
+    #[tokio::test]
+    async fn before_a_deletion_nothing_is_read_that_others_have_read() {
+        let world = World::new().await;
+        let observed = observe::observe(&world.context, &world.cached, None).await.unwrap();
+        let delete = Write::Delete { id: "token".into() };
+        let sync = Write::Sync { id: "token".into(), priority: Priority::Scheduled, request: None };
+        for (write, of_its_own) in [(delete, true), (sync, false)] {
+            let plan = Plan { step: Some(Step::Write(write)), ..plan::plan(&observed) };
+            let decision = Decision { object: Arc::clone(&world.cached), live: None, observed: observed.clone(), plan };
+            let needed = LiveNeeds::of(&decision);
+            assert!(needed.access && needed.object);
+            assert_eq!(needed.access_of_its_own, of_its_own);
         }
     }
 

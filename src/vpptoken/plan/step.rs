@@ -2,15 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::api::{PendingCreate, Uploaded};
 use crate::graph::TokenSettings;
 use crate::tenant::{Field, Priority};
 use crate::vpptoken::observed::{FileFacts, StepKind};
-
-/// As old as an answer of the API server that took its time.
-const MAX_AGE_OF_ACCESS: SignedDuration = SignedDuration::from_secs(1);
 
 /// One step towards what the manifest asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,10 +184,24 @@ impl Step {
         }
     }
 
-    /// How old the live reads of what its tenant object and namespace allow may be: those of many VppTokens are shared. A token
-    /// that was deleted does not come back.
-    pub(crate) fn max_age_of_access(&self) -> SignedDuration {
-        if matches!(self, Self::Write(Write::Delete { .. })) { SignedDuration::ZERO } else { MAX_AGE_OF_ACCESS }
+    /// Whether what its tenant object and namespace allow is read anew for this step, and not shared with those who asked before:
+    /// a token that was deleted does not come back.
+    pub(crate) fn needs_reads_of_its_own(&self) -> bool {
+        match self {
+            Self::Write(Write::Delete { .. }) => true,
+            Self::Write(Write::Create(_) | Write::Upload { .. } | Write::Update { .. } | Write::Sync { .. })
+            | Self::AddFinalizer
+            | Self::RemoveFinalizer { .. }
+            | Self::RecordIntent(_)
+            | Self::AbandonIntent { .. }
+            | Self::Adopt { .. }
+            | Self::Bind { .. }
+            | Self::Note(_)
+            | Self::ConfirmUpload { .. }
+            | Self::DeclineSync { .. }
+            | Self::DeclineUpload { .. }
+            | Self::Confirm { .. } => false,
+        }
     }
 
     /// Whether the object is read live, too. An intent is written into the status of the very version that it was decided on,
