@@ -124,6 +124,7 @@ fn stall_on_what_does_not_come(draft: &mut Draft, until: Timestamp) {
     }
 }
 
+/// Nothing is blocked by then: a blocker would be reported beside it.
 fn release(draft: &mut Draft, warning: Option<&str>) {
     draft.step(Step::RemoveFinalizer { warning: warning.map(str::to_owned) });
 }

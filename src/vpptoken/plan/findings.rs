@@ -8,7 +8,7 @@ use crate::tenant::Field;
 
 /// What there is to report, apart from what is blocked or under way.
 pub(super) enum Findings {
-    /// There is no token, or it can't be looked at now.
+    /// No token was looked at: there is none, it can't be, or the VppToken is being deleted.
     WithoutToken(News),
     /// What Graph shows of the token.
     WithToken(TokenFindings),
@@ -19,7 +19,7 @@ pub(super) enum Findings {
 pub(super) enum News {
     /// Nothing new: the conditions stay as they are.
     Nothing,
-    /// What is blocked or under way.
+    /// The conditions are made anew: something is blocked, or under way.
     Progress,
 }
 

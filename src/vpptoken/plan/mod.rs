@@ -248,7 +248,7 @@ fn finish(mut draft: Draft, findings: Findings) -> Plan {
         Findings::WithoutToken(News::Progress) => {
             let mut conditions = verdict::merge(&draft, verdict::ready(&draft, None));
             if draft.status.token_id.is_some() {
-                // The last known conditions of a token that can't be read now.
+                // The last known conditions of a token that was not looked at.
                 let of_token = [ConditionType::TokenValid, ConditionType::Synced];
                 let known = of_token.into_iter().filter_map(|type_| find(&observed.status.conditions, type_));
                 conditions.extend(known.cloned());

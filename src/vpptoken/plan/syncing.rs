@@ -13,8 +13,8 @@ use crate::vpptoken::observed::{KnownTenant, Observed, StepKind};
 /// A sync that runs longer than this is stuck; the next one that is due may start.
 pub(super) const STUCK_AFTER: SignedDuration = MAX_SYNC_DURATION;
 
-/// Offers a sync when one is due. Returns why it can't be started: that is shown in the condition Synced, and does not make
-/// the token unready.
+/// Offers a sync when one is due. Returns why it can't be started, or why the last try failed: that is shown in the condition
+/// Synced, and does not make the token unready.
 pub(super) fn plan(draft: &mut Draft, tenant: &KnownTenant, entry: &Entry) -> Option<Blocker> {
     acknowledge_lost_answer(draft, entry);
     let uploaded = draft.status.uploaded.as_ref().map(|uploaded| uploaded.time);

@@ -12,8 +12,7 @@ use crate::vpptoken::observed::{KnownTenant, TenantState};
 /// After this many polls without a list, what is known is out of date.
 const STALE_POLLS: i32 = 3;
 
-/// The tenant, if it can be used and is the one that the token lives in. If not, a blocker
-/// says why.
+/// The tenant, if it can be used and is the one that the token lives in. If not, a blocker says why.
 pub(super) fn usable_tenant<'a>(draft: &mut Draft<'a>) -> Result<&'a KnownTenant, News> {
     let reference = &draft.observed.spec.tenant_ref;
     match &draft.observed.tenant {
@@ -69,7 +68,8 @@ fn tenant_changed(status: &VppTokenStatus, tenant: &KnownTenant) -> Option<Strin
     })
 }
 
-/// Checks that the tenant's tokens have been listed. Refused credentials are reported in any case.
+/// Checks that the tenant's tokens have been listed, and asks for a list when the last one is out of date. Refused credentials
+/// are reported in any case.
 pub(super) fn check_was_listed(draft: &mut Draft, tenant: &KnownTenant) -> Result<(), News> {
     let problem = tenant.view.problem.as_ref();
     if let Some(problem) = problem.filter(|problem| problem.error.kind.is_about_access()) {

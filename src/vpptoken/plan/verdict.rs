@@ -23,7 +23,7 @@ const STATE_LAG: SignedDuration = SignedDuration::from_mins(10);
 /// A message is not longer than this: Kubernetes takes at most 32,768 characters.
 const MAX_MESSAGE: usize = 4_000;
 
-/// Reports the state in Graph of a token that needs no write. Returns what a person should know although it is ready.
+/// Reports the state in Graph of a token that needs no write, or gets none while suspended. Returns what a person should know although it is ready.
 pub(super) fn judge_token(
     draft: &mut Draft,
     tenant: &KnownTenant,
