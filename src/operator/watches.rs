@@ -192,6 +192,7 @@ async fn follow<K>(
 where
     K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
+    let events = events.modify(|object| strip(object.meta_mut()));
     let mut events = std::pin::pin!(cached(watch, events, writer));
     let mut known = BTreeSet::new();
     let mut listed = BTreeSet::new();
@@ -275,7 +276,7 @@ impl Backoff for WatchBackoff {
     fn reset(&mut self) {}
 }
 
-/// Retries a watch, strips what is not needed, and fills a cache.
+/// Retries a watch, and fills a cache.
 fn cached<K>(
     watch: Watch,
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
@@ -284,7 +285,7 @@ fn cached<K>(
 where
     K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
-    retried(watch, events, move |events| events.modify(|object| strip(object.meta_mut())).reflect(writer))
+    retried(watch, events, move |events| events.reflect(writer))
 }
 
 /// Retries a watch with growing delays, and reports its state. `keep` stores what the events bring: it has to be there when the

@@ -24,9 +24,6 @@ const SHARE_OF_SCHEDULES: u32 = 10;
 /// that permits become free one by one: a person who comes when the window is full waits for the next one, and not for the end of
 /// a burst.
 const SHARE_AT_ONCE: usize = 4;
-/// What people get puts off the next schedule, each permit by one turn, but by no more than so many: where no window has ended
-/// yet, nothing becomes free, and what is left is theirs.
-const MAX_TURNS_PUT_OFF: u32 = 8;
 /// Microsoft: without `Retry-After`, wait 3 s, doubling to 180 s.
 const THROTTLED: Backoff = Backoff::new(Duration::from_secs(3), Duration::from_secs(180));
 
@@ -414,8 +411,9 @@ impl WriteQueue {
             Priority::Interactive => {
                 let is_waited_for = !self.scheduled.is_empty();
                 self.interactive_in_a_row = if is_waited_for { self.interactive_in_a_row.saturating_add(1) } else { 0 };
-                let latest = now + every * (MAX_TURNS_PUT_OFF - 1);
-                self.last_scheduled = self.last_scheduled.max(due.map(|due| due.min(latest)));
+                // Each permit of a person puts off the next schedule by a turn: where no window has ended yet, nothing becomes
+                // free, and what is left is theirs. While schedules wait, these are nine permits at most.
+                self.last_scheduled = due;
             }
             Priority::Scheduled => {
                 self.interactive_in_a_row = 0;
@@ -698,6 +696,21 @@ mod tests {
         sent += write_until(&mut world, began + WINDOW - Duration::from_millis(1)).len();
         assert_eq!(sent, LIMITS.scheduled - 5);
         assert!(world.write(150, Priority::Interactive) && world.write(151, Priority::Interactive));
+    }
+
+    #[test]
+    fn however_much_people_have_written_schedules_are_not_put_off_for_long() {
+        let mut world = World::new();
+        assert!(world.write(0, Priority::Scheduled));
+        let step = WINDOW / u32::try_from(LIMITS.writes).unwrap() + Duration::from_millis(50);
+        for n in 0..200 {
+            world.now += step;
+            assert!(world.write(100 + n, Priority::Interactive));
+        }
+        let mut sent = (1..30).filter(|n| world.write(*n, Priority::Scheduled)).count();
+        let end = world.now + WINDOW * 3;
+        sent += write_until(&mut world, end).len();
+        assert!(sent >= LIMITS.scheduled, "{sent}");
     }
 
     #[test]
